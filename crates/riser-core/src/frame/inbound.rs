@@ -1,0 +1,336 @@
+//! What peers send: parsed whole, or refused with what is wrong and where.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::fields::{Fields, NotFields};
+use super::{Credential, Lanes, N};
+use crate::close::ErrorCode;
+use crate::devices::Devices;
+use crate::filter::PathFilter;
+use crate::id::Pattern;
+use crate::json::Json;
+use crate::path::Path;
+
+/// Longest `agent`, in bytes.
+pub const AGENT_BYTES: usize = 256;
+/// Longest credential, in bytes.
+pub const CREDENTIAL_BYTES: usize = 8_192;
+/// Longest cursor, in bytes.
+pub const CURSOR_BYTES: usize = 256;
+
+/// A frame from a peer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Inbound {
+    /// The first frame of a session.
+    Hello {
+        /// The credential, when it did not come with the upgrade.
+        token: Option<Credential>,
+        /// What the peer calls itself.
+        agent: Option<String>,
+        /// For how long a gateway recognises a command that it has seen, in milliseconds.
+        remembers_ms: Option<u64>,
+    },
+    /// A fresh credential of the same peer.
+    Auth {
+        /// To be answered.
+        n: N,
+        /// The credential.
+        token: Credential,
+    },
+    /// Asks for a `pong`.
+    Ping,
+    /// Answers a `ping` of ours.
+    Pong,
+    /// New values of a gateway.
+    State {
+        /// To be answered, when there.
+        n: Option<N>,
+        /// Values by path; none deletes.
+        set: BTreeMap<Path, Option<Json>>,
+        /// Whether everything known before is replaced.
+        full: bool,
+        /// Whether further parts of the same set follow.
+        more: bool,
+        /// The gateway's own clock.
+        ts_ms: Option<i64>,
+    },
+    /// A device went away or came back.
+    Device {
+        /// To be answered, when there.
+        n: Option<N>,
+        /// The device.
+        path: Path,
+        /// Whether it is there.
+        up: bool,
+    },
+    /// What the devices are.
+    Describe {
+        /// To be answered, when there.
+        n: Option<N>,
+        /// The devices.
+        devices: Devices,
+    },
+    /// Asks for a fresh token of the same rights.
+    Renew {
+        /// To be answered.
+        n: N,
+    },
+    /// Asks for what happens at a pattern.
+    Subscribe {
+        /// To be answered.
+        n: N,
+        /// Where.
+        to: Pattern,
+        /// What.
+        lanes: Lanes,
+        /// Which paths.
+        path: PathFilter,
+        /// After which event.
+        cursor: Option<String>,
+    },
+    /// Ends a subscription.
+    Unsubscribe {
+        /// To be answered.
+        n: N,
+        /// Which.
+        to: Pattern,
+    },
+}
+
+/// A frame that was understood as a frame and refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The number to answer with, when the frame had a good one.
+    pub n: Option<N>,
+    /// Why.
+    pub code: ErrorCode,
+    /// What is wrong and where, for the peer's developer.
+    pub message: String,
+}
+
+/// What is wrong with a text message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Broken {
+    /// It is no frame at all: the session ends.
+    NotAFrame(&'static str),
+    /// It is answered with an error, and the session goes on.
+    Refused(Refused),
+}
+
+impl Inbound {
+    /// Parses a text message.
+    pub fn parse(text: &str) -> Result<Self, Broken> {
+        let fields = match Fields::parse(text) {
+            Ok(fields) => fields,
+            Err(NotFields::Malformed) => return Err(Broken::NotAFrame("a text message is not a JSON object")),
+            Err(NotFields::Ambiguous) => {
+                return Err(refused(None, ErrorCode::BadFrame, "a field stands there twice, or there are over 64".into()));
+            }
+        };
+        let Ok(Some(t)) = fields.optional::<String>("t") else {
+            return Err(Broken::NotAFrame("a frame has no string field `t`"));
+        };
+        let n = number(&fields).map_err(|message| refused(None, ErrorCode::BadFrame, message))?;
+        let Some(known) = known_fields(&t) else {
+            let t: String = t.chars().take(48).collect();
+            return Err(refused(n, ErrorCode::UnknownType, format!("there is no frame {t:?}")));
+        };
+        let bad = |message: String| refused(n, ErrorCode::BadFrame, message);
+        let must: Option<Vec<String>> = fields.optional("must").map_err(bad)?;
+        for name in must.iter().flatten() {
+            if !known.contains(&name.as_str()) {
+                let name: String = name.chars().take(48).collect();
+                return Err(refused(n, ErrorCode::Unsupported, format!("the field {name:?} of `{t}` is not known here")));
+            }
+        }
+        build(&t, n, &fields).map_err(bad)
+    }
+
+    /// The frame's type, for logs and metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Hello { .. } => "hello",
+            Self::Auth { .. } => "auth",
+            Self::Ping => "ping",
+            Self::Pong => "pong",
+            Self::State { .. } => "state",
+            Self::Device { .. } => "device",
+            Self::Describe { .. } => "describe",
+            Self::Renew { .. } => "renew",
+            Self::Subscribe { .. } => "subscribe",
+            Self::Unsubscribe { .. } => "unsubscribe",
+        }
+    }
+}
+
+fn refused(n: Option<N>, code: ErrorCode, message: String) -> Broken {
+    Broken::Refused(Refused { n, code, message })
+}
+
+fn number(fields: &Fields<'_>) -> Result<Option<N>, String> {
+    if !fields.has("n") {
+        return Ok(None);
+    }
+    let n: Option<u64> = fields.optional("n").unwrap_or(None);
+    n.and_then(N::new).map(Some).ok_or_else(|| "`n`: not an integer from 0 to 2^53-1".into())
+}
+
+/// The fields that a frame of this type may have; none when there is no such frame.
+fn known_fields(t: &str) -> Option<&'static [&'static str]> {
+    Some(match t {
+        "hello" => &["t", "n", "must", "token", "agent", "remembers_ms"],
+        "auth" => &["t", "n", "must", "token"],
+        "ping" | "pong" => &["t", "n", "must", "now_ms"],
+        "state" => &["t", "n", "must", "set", "full", "more", "ts_ms"],
+        "device" => &["t", "n", "must", "path", "up"],
+        "describe" => &["t", "n", "must", "devices"],
+        "renew" => &["t", "n", "must"],
+        "subscribe" => &["t", "n", "must", "to", "lanes", "path", "cursor"],
+        "unsubscribe" => &["t", "n", "must", "to"],
+        _ => return None,
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Lane {
+    State,
+    Event,
+    Presence,
+    Live,
+}
+
+fn build(t: &str, n: Option<N>, fields: &Fields<'_>) -> Result<Inbound, String> {
+    let needs_n = || n.ok_or_else(|| format!("`n` is missing, and `{t}` is always answered"));
+    Ok(match t {
+        "hello" => Inbound::Hello {
+            token: credential(fields)?,
+            agent: short(fields, "agent", AGENT_BYTES)?,
+            remembers_ms: fields.optional("remembers_ms")?,
+        },
+        "auth" => Inbound::Auth { n: needs_n()?, token: credential(fields)?.ok_or("`token` is missing")? },
+        "ping" => Inbound::Ping,
+        "pong" => Inbound::Pong,
+        "state" => {
+            let full = fields.optional("full")?.unwrap_or(false);
+            let set = match fields.values("set")? {
+                Some(set) => set,
+                None if full => BTreeMap::new(),
+                None => return Err("`set` is missing".into()),
+            };
+            let more = fields.optional("more")?.unwrap_or(false);
+            Inbound::State { n, set, full, more, ts_ms: fields.optional("ts_ms")? }
+        }
+        "device" => Inbound::Device { n, path: fields.required("path")?, up: fields.required("up")? },
+        "describe" => {
+            let devices: Devices = fields.required("devices")?;
+            devices.check().map_err(|error| format!("`devices`: {error}"))?;
+            Inbound::Describe { n, devices }
+        }
+        "renew" => Inbound::Renew { n: needs_n()? },
+        "subscribe" => Inbound::Subscribe {
+            n: needs_n()?,
+            to: fields.required("to")?,
+            lanes: lanes(fields)?,
+            path: fields.optional("path")?.unwrap_or(PathFilter::ALL),
+            cursor: short(fields, "cursor", CURSOR_BYTES)?,
+        },
+        _ => Inbound::Unsubscribe { n: needs_n()?, to: fields.required("to")? },
+    })
+}
+
+fn lanes(fields: &Fields<'_>) -> Result<Lanes, String> {
+    let list: Vec<Lane> = fields.required("lanes")?;
+    let mut lanes = Lanes::default();
+    for lane in &list {
+        match lane {
+            Lane::State => lanes.state = true,
+            Lane::Event => lanes.event = true,
+            Lane::Presence => lanes.presence = true,
+            Lane::Live => lanes.live = true,
+        }
+    }
+    if list.is_empty() { Err("`lanes`: an empty list".into()) } else { Ok(lanes) }
+}
+
+fn credential(fields: &Fields<'_>) -> Result<Option<Credential>, String> {
+    Ok(short(fields, "token", CREDENTIAL_BYTES)?.map(Credential::new))
+}
+
+fn short(fields: &Fields<'_>, name: &'static str, bytes: usize) -> Result<Option<String>, String> {
+    let text: Option<String> = fields.optional(name)?;
+    match text {
+        Some(text) if text.len() > bytes => Err(format!("`{name}`: over {bytes} bytes")),
+        text => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused_as(text: &str) -> (ErrorCode, String) {
+        match Inbound::parse(text) {
+            Err(Broken::Refused(refused)) => (refused.code, refused.message),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_no_frame_ends_the_session() {
+        let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+        for bad in ["", "{", "[]", "1", "null", "{}", r#"{"t":1}"#, r#"{"t":"ping"} x"#, r#"{"t":NaN}"#, "{\"t\":\"ping\"", &deep] {
+            assert!(matches!(Inbound::parse(bad), Err(Broken::NotAFrame(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_frame_is_named() {
+        let deep = format!(r#"{{"t":"state","set":{{"a":{}1{}}}}}"#, "[".repeat(1000), "]".repeat(1000));
+        let rows = [
+            (r#"{"t":"dance","n":1}"#, ErrorCode::UnknownType, "\"dance\""),
+            (r#"{"t":"ping","must":["mode"],"mode":1}"#, ErrorCode::Unsupported, "\"mode\""),
+            (r#"{"t":"ping","t":"ping"}"#, ErrorCode::BadFrame, "twice"),
+            (r#"{"t":"state","n":-1,"set":{}}"#, ErrorCode::BadFrame, "`n`"),
+            (r#"{"t":"state","n":9007199254740992,"set":{}}"#, ErrorCode::BadFrame, "`n`"),
+            (r#"{"t":"state"}"#, ErrorCode::BadFrame, "`set` is missing"),
+            (r#"{"t":"state","set":{"a//b":1}}"#, ErrorCode::BadFrame, r#"`set`["a//b"]: not a path"#),
+            (r#"{"t":"state","set":{"a":1,"a":2}}"#, ErrorCode::BadFrame, "same path twice"),
+            (r#"{"t":"state","set":{"a":1e999}}"#, ErrorCode::BadFrame, r#"`set`["a"]"#),
+            (r#"{"t":"state","set":[]}"#, ErrorCode::BadFrame, "`set`"),
+            (r#"{"t":"device","path":"a"}"#, ErrorCode::BadFrame, "`up` is missing"),
+            (r#"{"t":"describe","devices":{"a":{"kind":"robot"}}}"#, ErrorCode::BadFrame, "unknown variant"),
+            (r#"{"t":"renew"}"#, ErrorCode::BadFrame, "`n` is missing"),
+            (r#"{"t":"subscribe","n":1,"to":"b/**","lanes":["state"]}"#, ErrorCode::BadFrame, "`to`: not a pattern"),
+            (r#"{"t":"subscribe","n":1,"to":"b/*","lanes":[]}"#, ErrorCode::BadFrame, "`lanes`"),
+            (r#"{"t":"subscribe","n":1,"to":"b/*","lanes":["x"]}"#, ErrorCode::BadFrame, "`lanes`"),
+            (r#"{"t":"subscribe","n":1,"to":"b/*","lanes":["state"],"path":["a/#/b"]}"#, ErrorCode::BadFrame, "`path`: not a path pattern"),
+            (deep.as_str(), ErrorCode::BadFrame, "32 levels"),
+        ];
+        for (text, code, part) in rows {
+            let (got, message) = refused_as(text);
+            assert!(got == code && message.contains(part), "{text}: {got:?} {message}");
+        }
+    }
+
+    #[test]
+    fn a_frame_is_read_as_it_is_meant() {
+        let text = r#"{"t":"state","n":7,"set":{"k/l":{"on":true},"h":null},"ts_ms":-5,"later":[1]}"#;
+        let Ok(Inbound::State { n, set, full: false, more: false, ts_ms: Some(-5) }) = Inbound::parse(text) else {
+            panic!("not read");
+        };
+        assert_eq!(n, N::new(7));
+        assert_eq!(set.len(), 2);
+        assert_eq!(set[&"h".parse::<Path>().expect("a path")], None);
+        let hello = Inbound::parse(r#"{"t":"hello","token":"very-secret"}"#).expect("a hello");
+        assert!(!format!("{hello:?}").contains("very-secret"));
+    }
+
+    #[test]
+    fn an_error_answers_the_number_of_its_frame() {
+        let Err(Broken::Refused(refused)) = Inbound::parse(r#"{"t":"dance","n":5}"#) else { panic!("not refused") };
+        assert_eq!(refused.n, N::new(5));
+    }
+}

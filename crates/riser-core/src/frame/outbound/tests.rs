@@ -1,0 +1,150 @@
+//! The bytes on the wire, as they are: a change of the protocol shows here.
+
+use super::*;
+use crate::change::Change;
+use crate::grant::Grant;
+use crate::presence::Presence;
+use crate::state::State;
+
+fn path(s: &str) -> Path {
+    s.parse().expect("a path")
+}
+
+fn json(s: &str) -> Json {
+    Json::parse(s).expect("JSON")
+}
+
+fn address() -> Address {
+    "b12/f0304".parse().expect("an address")
+}
+
+fn snap(online: bool, set: &[(&str, &str)], down: &[&str]) -> Snapshot {
+    let mut state = State::default();
+    state.apply(&Change::values(set.iter().map(|(p, v)| (path(p), Some(json(v)))), true));
+    for p in down {
+        state.apply(&Change::mark(path(p), false));
+    }
+    let presence = Presence { online, since_ms: 5, epoch: Epoch(7), reason: None, edge: None };
+    Snapshot { version: Version::new(7, 2), at_ms: 9, presence, state }
+}
+
+#[test]
+fn welcome_says_who_you_are() {
+    let identity = Identity {
+        tenant: "acme".parse().expect("a tenant"),
+        peer: Peer::Gateway { address: address() },
+        grants: vec![Grant::everything()],
+        expires_at_ms: Some(99),
+        lifetime_ms: Some(9),
+    };
+    let edge = "edge-0".parse().expect("an edge");
+    let text = welcome(&Welcome {
+        session: "s1",
+        identity: &identity,
+        epoch: Some(Epoch(7)),
+        have: Some(Version::new(6, 41)),
+        heartbeat_ms: 20_000,
+        limits: &Limits::default(),
+        edge: &edge,
+        version: "0.1.0",
+        now_ms: 3,
+    });
+    assert_eq!(
+        text,
+        concat!(
+            r#"{"t":"welcome","session":"s1","tenant":"acme","peer":"gateway","address":"b12/f0304","epoch":7,"#,
+            r#""have":{"epoch":6,"rev":41},"token_expires_at_ms":99,"heartbeat_ms":20000,"#,
+            r#""limits":{"text_bytes":65536,"binary_bytes":16384,"subscriptions":256,"paths":2048,"state_bytes":262144,"#,
+            r#""event_dedup_ms":120000},"features":[],"edge":"edge-0","version":"0.1.0","now_ms":3}"#
+        )
+    );
+}
+
+#[test]
+fn answers_are_short() {
+    let n = N::new(7).expect("a number");
+    assert_eq!(ok(n), r#"{"t":"ok","n":7}"#);
+    assert_eq!(ok_token(n, "x.y.z", 4), r#"{"t":"ok","n":7,"token":"x.y.z","expires_at_ms":4}"#);
+    assert_eq!(
+        error(None, ErrorCode::BadFrame, "a \"b\"", Some(50)),
+        r#"{"t":"error","code":"bad_frame","message":"a \"b\"","retry_after_ms":50}"#
+    );
+    assert_eq!(pong(3, None), r#"{"t":"pong","now_ms":3}"#);
+    assert_eq!(pong(3, Some(Epoch(7))), r#"{"t":"pong","now_ms":3,"epoch":7,"held":0}"#);
+    assert_eq!(goaway(3120, "drain"), r#"{"t":"goaway","after_ms":3120,"reason":"drain"}"#);
+    assert_eq!(resync(), r#"{"t":"resync"}"#);
+    assert_eq!(synced(&Pattern::All), r#"{"t":"synced","to":"*/*"}"#);
+    assert_eq!(
+        unsubscribed(&Pattern::All, ErrorCode::Forbidden),
+        r#"{"t":"unsubscribed","to":"*/*","code":"forbidden"}"#
+    );
+    assert_eq!(
+        presence(&address(), false, Epoch(7), Some(Reason::EdgeLost), 9),
+        r#"{"t":"presence","of":"b12/f0304","online":false,"epoch":7,"reason":"edge_lost","at_ms":9}"#
+    );
+}
+
+#[test]
+fn a_snapshot_holds_what_passes_the_filter() {
+    let snap = snap(true, &[("hall/lock", "\"locked\""), ("k/l", "true"), ("k/t", "21.5")], &["k"]);
+    assert_eq!(
+        snapshot(&address(), &snap, &PathFilter::ALL, true),
+        [concat!(
+            r#"{"t":"snapshot","of":"b12/f0304","online":true,"since_ms":5,"epoch":7,"rev":2,"at_ms":9,"#,
+            r#""state":{"hall/lock":"locked","k/l":true,"k/t":21.5},"stale":["k/l","k/t"]}"#
+        )]
+    );
+    let filter = PathFilter::parse(&["hall/#"]).expect("a filter");
+    let [text] = &snapshot(&address(), &snap, &filter, true)[..] else { panic!("one part") };
+    assert!(text.ends_with(r#""state":{"hall/lock":"locked"},"stale":[]}"#), "{text}");
+    let [text] = &snapshot(&address(), &snap, &PathFilter::ALL, false)[..] else { panic!("one part") };
+    assert!(text.ends_with(r#""rev":2,"at_ms":9}"#), "{text}");
+}
+
+#[test]
+fn all_values_of_an_offline_gateway_are_stale() {
+    let snap = snap(false, &[("k/l", "1"), ("k/t", "2"), ("m", "3")], &[]);
+    let [text] = &snapshot(&address(), &snap, &PathFilter::ALL, true)[..] else { panic!("one part") };
+    assert!(text.ends_with(r#""stale":["k","m"]}"#), "{text}");
+    let filter = PathFilter::parse(&["k/t"]).expect("a filter");
+    let [text] = &snapshot(&address(), &snap, &filter, true)[..] else { panic!("one part") };
+    assert!(text.ends_with(r#""stale":["k/t"]}"#), "{text}");
+}
+
+#[test]
+fn a_delta_names_values_and_what_became_stale_or_fresh() {
+    let (l, t, v) = (path("k/l"), path("k/t"), json("{\"on\":false}"));
+    let delta = Delta {
+        version: Version::new(7, 3),
+        set: vec![(&l, Some(&v)), (&t, None)],
+        fresh: vec![&l],
+        stale: vec![&t],
+        at_ms: 9,
+        ts_ms: Some(-1),
+    };
+    assert_eq!(
+        state(&address(), &delta),
+        [concat!(
+            r#"{"t":"state","of":"b12/f0304","epoch":7,"rev":3,"set":{"k/l":{"on":false},"k/t":null},"#,
+            r#""stale":["k/t"],"fresh":["k/l"],"at_ms":9,"ts_ms":-1}"#
+        )]
+    );
+}
+
+#[test]
+fn a_large_snapshot_comes_in_parts_that_join_to_the_whole() {
+    let fat = format!("\"{}\"", "x".repeat(2_000));
+    let names: Vec<String> = (0..100).map(|i| format!("room{i:03}/value")).collect();
+    let set: Vec<(&str, &str)> = names.iter().map(|n| (n.as_str(), fat.as_str())).collect();
+    let parts = snapshot(&address(), &snap(false, &set, &[]), &PathFilter::ALL, true);
+    assert!(parts.len() > 3, "{} parts", parts.len());
+    let (mut values, mut stale) = (0, 0);
+    for (i, part) in parts.iter().enumerate() {
+        assert!(part.len() <= 65_536, "{} bytes", part.len());
+        let part: serde_json::Value = serde_json::from_str(part).expect("JSON");
+        assert_eq!(part.get("more").is_some(), i + 1 < parts.len());
+        values += part["state"].as_object().expect("an object").len();
+        stale += part["stale"].as_array().expect("a list").len();
+    }
+    assert_eq!((values, stale), (100, 100));
+}

@@ -1,0 +1,33 @@
+//! Riser's vocabulary and its pure rules: names, versions, state, frames, grants and close codes.
+//!
+//! Nothing here knows a runtime, a socket or a clock. What comes from outside is parsed once, at the door,
+//! into the types of this crate; after that no function takes a bare string for an identity.
+
+pub mod change;
+pub mod close;
+pub mod devices;
+pub mod filter;
+pub mod frame;
+pub mod grant;
+pub mod id;
+pub mod json;
+pub mod limits;
+pub mod path;
+pub mod presence;
+pub mod routed;
+pub mod state;
+pub mod tenant;
+pub mod version;
+
+pub use change::Change;
+pub use close::{CloseCode, ErrorCode};
+pub use devices::Devices;
+pub use filter::PathFilter;
+pub use grant::{Grant, Identity, Peer, Verb};
+pub use id::{Address, BuildingId, EdgeId, GatewayId, GatewayKey, Pattern, TenantId};
+pub use json::Json;
+pub use path::Path;
+pub use presence::{Presence, Reason};
+pub use state::Snapshot;
+pub use tenant::{Tenant, TenantTable};
+pub use version::{Epoch, Rev, Version};

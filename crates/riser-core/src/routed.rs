@@ -1,0 +1,151 @@
+//! What edges tell each other over the bus.
+//!
+//! Every message is one JSON object in an envelope with a version number. An edge that does not know the version
+//! counts the message and ignores it, so that edges of two releases run side by side.
+
+use serde::{Deserialize, Serialize};
+
+use crate::change::Change;
+use crate::id::EdgeId;
+use crate::presence::Reason;
+use crate::version::{Epoch, Version};
+
+/// The version of the envelope that this release writes and reads.
+pub const ENVELOPE: u32 = 1;
+
+/// Why a message was not understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RoutedError {
+    /// Another release's.
+    #[error("an envelope of another version")]
+    Version,
+    /// Not one of ours.
+    #[error("not a routed message")]
+    Malformed,
+}
+
+/// From a gateway's edge to all who watch it, on the subject of its address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Up {
+    /// Its state changed; the change is stored already.
+    State {
+        /// The position after the change.
+        version: Version,
+        /// What changed.
+        change: Change,
+        /// When it was stored, Unix milliseconds on the registry's clock.
+        at_ms: u64,
+        /// The gateway's own clock, passed on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ts_ms: Option<i64>,
+    },
+    /// A session of it began.
+    Online {
+        /// The new session.
+        epoch: Epoch,
+        /// Where its state stood before, so that who stands there too need not read it again.
+        before: Option<Version>,
+        /// Whether it replaced a session that was still online.
+        takeover: bool,
+        /// When it came online, Unix milliseconds on the registry's clock. A takeover keeps it.
+        since_ms: u64,
+        /// When this happened.
+        at_ms: u64,
+        /// The edge that holds it.
+        edge: EdgeId,
+    },
+    /// Its session ended.
+    Offline {
+        /// The position after the end: all values became stale.
+        version: Version,
+        /// Why.
+        reason: Reason,
+        /// When, Unix milliseconds on the registry's clock.
+        at_ms: u64,
+    },
+}
+
+/// To the edge that holds a gateway, on its inbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToEdge {
+    /// A newer session began elsewhere.
+    TakenOver {
+        /// The newer session.
+        epoch: Epoch,
+    },
+}
+
+/// From an edge to all edges.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AmongEdges {
+    /// An edge that cannot renew its lease asks whether the others can.
+    CanYouRenew {
+        /// Who asks.
+        from: EdgeId,
+    },
+    /// An edge whose lease is good answers.
+    ICan {
+        /// Who asked.
+        to: EdgeId,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope<T> {
+    v: u32,
+    b: T,
+}
+
+#[derive(Deserialize)]
+struct JustVersion {
+    v: u32,
+}
+
+/// Writes a message in its envelope.
+pub fn encode<T: Serialize>(body: &T) -> Vec<u8> {
+    // The types of this module have string keys only, so that serialising them cannot fail.
+    serde_json::to_vec(&Envelope { v: ENVELOPE, b: body }).unwrap_or_default()
+}
+
+/// Reads a message out of its envelope.
+pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, RoutedError> {
+    if let Ok(envelope) = serde_json::from_slice::<Envelope<T>>(bytes)
+        && envelope.v == ENVELOPE
+    {
+        return Ok(envelope.b);
+    }
+    match serde_json::from_slice::<JustVersion>(bytes) {
+        Ok(JustVersion { v }) if v != ENVELOPE => Err(RoutedError::Version),
+        _ => Err(RoutedError::Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Json;
+
+    #[test]
+    fn the_bytes_between_edges_are_these() {
+        let set = [("k/l".parse().expect("a path"), Some(Json::parse("true").expect("JSON")))];
+        let up = Up::State { version: Version::new(7, 2), change: Change::values(set, false), at_ms: 9, ts_ms: None };
+        let bytes = encode(&up);
+        assert_eq!(
+            String::from_utf8_lossy(&bytes),
+            r#"{"v":1,"b":{"state":{"version":{"epoch":7,"rev":2},"change":{"set":{"k/l":{"v":true}}},"at_ms":9}}}"#
+        );
+        assert_eq!(decode::<Up>(&bytes), Ok(up));
+        let bytes = encode(&ToEdge::TakenOver { epoch: Epoch(8) });
+        assert_eq!(String::from_utf8_lossy(&bytes), r#"{"v":1,"b":{"taken_over":{"epoch":8}}}"#);
+    }
+
+    #[test]
+    fn another_version_and_no_message_are_told_apart() {
+        assert_eq!(decode::<ToEdge>(br#"{"v":2,"b":{"new":{}}}"#), Err(RoutedError::Version));
+        assert_eq!(decode::<ToEdge>(br#"{"v":1,"b":{"new":{}}}"#), Err(RoutedError::Malformed));
+        assert_eq!(decode::<ToEdge>(b"\xff"), Err(RoutedError::Malformed));
+    }
+}
