@@ -70,7 +70,8 @@ impl Change {
 
     /// Roughly what the change holds, in bytes, to bound what waits.
     pub fn weight(&self) -> usize {
-        let sets = self.set.iter().map(|(p, s)| p.as_str().len() + s.value.as_ref().map_or(0, |v| v.as_str().len()) + 64);
+        let sets =
+            self.set.iter().map(|(p, s)| p.as_str().len() + s.value.as_ref().map_or(0, |v| v.as_str().len()) + 64);
         let marks = self.marks.iter().map(|m| m.path.as_str().len() + 32);
         let devices = self.devices.as_ref().map_or(0, Devices::weight);
         sets.sum::<usize>() + marks.sum::<usize>() + devices

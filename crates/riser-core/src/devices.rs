@@ -63,7 +63,9 @@ impl Devices {
         for (path, device) in &self.0 {
             let names = device.name.iter().chain(&device.unit).chain(&device.actions);
             if !names.into_iter().all(|s| text(s)) {
-                return Err(format!("a name, unit or action of {path} is empty, hidden or over {DEVICE_TEXT_BYTES} bytes"));
+                return Err(format!(
+                    "a name, unit or action of {path} is empty, hidden or over {DEVICE_TEXT_BYTES} bytes"
+                ));
             }
             if device.actions.len() > DEVICE_ACTIONS {
                 return Err(format!("{path} has more than {DEVICE_ACTIONS} actions"));

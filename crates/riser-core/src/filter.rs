@@ -87,7 +87,10 @@ fn is_pattern(pattern: &str) -> bool {
     let levels = pattern.split('/').count();
     pattern.len() <= PATH_BYTES
         && levels <= PATH_LEVELS
-        && pattern.split('/').enumerate().all(|(i, level)| level == "+" || is_level(level) || (level == "#" && i + 1 == levels))
+        && pattern
+            .split('/')
+            .enumerate()
+            .all(|(i, level)| level == "+" || is_level(level) || (level == "#" && i + 1 == levels))
 }
 
 fn pattern_matches(pattern: &str, path: &Path) -> bool {

@@ -270,8 +270,29 @@ mod tests {
     fn hostile_names_are_no_identities() {
         let long = "a".repeat(1024);
         for bad in [
-            "", "*", ">", "a.b", " ", "a b", "a\r\nPUB x", "$SYS", "_INBOX", "a\0", "a\u{202e}", "e\u{301}",
-            "\u{e9}", "\u{430}", "-a", "a/b", "{}", ":", "a:b", "+", "#", "__", long.as_str(),
+            "",
+            "*",
+            ">",
+            "a.b",
+            " ",
+            "a b",
+            "a\r\nPUB x",
+            "$SYS",
+            "_INBOX",
+            "a\0",
+            "a\u{202e}",
+            "e\u{301}",
+            "\u{e9}",
+            "\u{430}",
+            "-a",
+            "a/b",
+            "{}",
+            ":",
+            "a:b",
+            "+",
+            "#",
+            "__",
+            long.as_str(),
         ] {
             assert!(bad.parse::<TenantId>().is_err(), "tenant {bad:?}");
             assert!(bad.parse::<GatewayId>().is_err(), "gateway {bad:?}");

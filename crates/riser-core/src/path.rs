@@ -47,7 +47,7 @@ impl Path {
 }
 
 /// Characters that change what a terminal or a log line shows without being seen.
-pub(crate) fn is_hidden(c: char) -> bool {
+pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         || matches!(c, '\u{2028}' | '\u{2029}')
@@ -95,9 +95,22 @@ mod tests {
             assert!(good.parse::<Path>().is_ok(), "{good}");
         }
         let long = "x".repeat(257);
-        for bad in
-            ["", "/", "a/", "/a", "a//b", "+", "a/+", "#", "a/#/b", "1/2/3/4/5/6/7/8/9", "a\n", "a\u{202e}b", "\u{7f}", &long]
-        {
+        for bad in [
+            "",
+            "/",
+            "a/",
+            "/a",
+            "a//b",
+            "+",
+            "a/+",
+            "#",
+            "a/#/b",
+            "1/2/3/4/5/6/7/8/9",
+            "a\n",
+            "a\u{202e}b",
+            "\u{7f}",
+            &long,
+        ] {
             assert!(bad.parse::<Path>().is_err(), "{bad:?}");
         }
     }

@@ -82,7 +82,14 @@ fn own(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let known = ["not a", "an empty list", "more than", "unknown variant", "unknown field", "missing field"];
     if error.is_data() && known.iter().any(|start| text.starts_with(start)) {
-        return text.split(" at line").next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(200).collect();
+        return text
+            .split(" at line")
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(200)
+            .collect();
     }
     plain(error)
 }

@@ -126,7 +126,11 @@ impl Inbound {
             Ok(fields) => fields,
             Err(NotFields::Malformed) => return Err(Broken::NotAFrame("a text message is not a JSON object")),
             Err(NotFields::Ambiguous) => {
-                return Err(refused(None, ErrorCode::BadFrame, "a field stands there twice, or there are over 64".into()));
+                return Err(refused(
+                    None,
+                    ErrorCode::BadFrame,
+                    "a field stands there twice, or there are over 64".into(),
+                ));
             }
         };
         let Ok(Some(t)) = fields.optional::<String>("t") else {
@@ -142,7 +146,11 @@ impl Inbound {
         for name in must.iter().flatten() {
             if !known.contains(&name.as_str()) {
                 let name: String = name.chars().take(48).collect();
-                return Err(refused(n, ErrorCode::Unsupported, format!("the field {name:?} of `{t}` is not known here")));
+                return Err(refused(
+                    n,
+                    ErrorCode::Unsupported,
+                    format!("the field {name:?} of `{t}` is not known here"),
+                ));
             }
         }
         build(&t, n, &fields).map_err(bad)
@@ -281,7 +289,19 @@ mod tests {
     #[test]
     fn what_is_no_frame_ends_the_session() {
         let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
-        for bad in ["", "{", "[]", "1", "null", "{}", r#"{"t":1}"#, r#"{"t":"ping"} x"#, r#"{"t":NaN}"#, "{\"t\":\"ping\"", &deep] {
+        for bad in [
+            "",
+            "{",
+            "[]",
+            "1",
+            "null",
+            "{}",
+            r#"{"t":1}"#,
+            r#"{"t":"ping"} x"#,
+            r#"{"t":NaN}"#,
+            "{\"t\":\"ping\"",
+            &deep,
+        ] {
             assert!(matches!(Inbound::parse(bad), Err(Broken::NotAFrame(_))), "{bad}");
         }
     }
@@ -306,7 +326,11 @@ mod tests {
             (r#"{"t":"subscribe","n":1,"to":"b/**","lanes":["state"]}"#, ErrorCode::BadFrame, "`to`: not a pattern"),
             (r#"{"t":"subscribe","n":1,"to":"b/*","lanes":[]}"#, ErrorCode::BadFrame, "`lanes`"),
             (r#"{"t":"subscribe","n":1,"to":"b/*","lanes":["x"]}"#, ErrorCode::BadFrame, "`lanes`"),
-            (r#"{"t":"subscribe","n":1,"to":"b/*","lanes":["state"],"path":["a/#/b"]}"#, ErrorCode::BadFrame, "`path`: not a path pattern"),
+            (
+                r#"{"t":"subscribe","n":1,"to":"b/*","lanes":["state"],"path":["a/#/b"]}"#,
+                ErrorCode::BadFrame,
+                "`path`: not a path pattern",
+            ),
             (deep.as_str(), ErrorCode::BadFrame, "32 levels"),
         ];
         for (text, code, part) in rows {

@@ -203,26 +203,11 @@ pub fn devices(of: &Address, devices: &Devices, filter: &PathFilter) -> Vec<Stri
 /// `snapshot` with what passes the filter. `state` says whether the subscription is about state at all; without it
 /// only presence is told.
 pub fn snapshot(of: &Address, snap: &Snapshot, filter: &PathFilter, state: bool) -> Vec<String> {
-    let head = || {
-        Frame::new("snapshot")
-            .shown("of", of)
-            .raw("online", if snap.presence.online { "true" } else { "false" })
-            .num("since_ms", snap.presence.since_ms)
-            .num("epoch", snap.version.epoch.0)
-            .num("rev", snap.version.rev.0)
-            .num("at_ms", snap.at_ms)
-    };
+    let head = || position(Frame::new("snapshot").shown("of", of), snap);
     if !state {
         return vec![head().end()];
     }
-    let passing = || snap.state.values.iter().filter(|(path, _)| filter.matches(path));
-    let values: Vec<String> = passing().map(|(path, value)| entry(path, value.value.as_str())).collect();
-    let stale: Vec<String> = if snap.presence.online {
-        passing().filter(|(_, v)| v.stale).map(|(path, _)| quoted(path)).collect()
-    } else {
-        tops(passing().map(|(path, _)| path), filter)
-    };
-    let devices = snap.state.devices.as_ref().map(|devices| described(devices, filter)).unwrap_or_default();
+    let (values, stale, devices) = contents(snap, filter);
     let extra: Vec<Extra> = stale.into_iter().map(Extra::Stale).chain(devices.into_iter().map(Extra::Device)).collect();
     parts(&values, &extra, |part, extra, more| {
         let (stale, devices) = (Extra::stale(extra), Extra::devices(extra));
@@ -233,6 +218,40 @@ pub fn snapshot(of: &Address, snap: &Snapshot, filter: &PathFilter, state: bool)
             .when(more, |f| f.raw("more", "true"))
             .end()
     })
+}
+
+/// A snapshot as the HTTP API answers it: the frame's fields without `t`, in one piece however large.
+pub fn whole_snapshot(of: &Address, snap: &Snapshot, filter: &PathFilter) -> String {
+    let (values, stale, devices) = contents(snap, filter);
+    let head = Frame(format!("{{\"of\":{}", Json::of(of).as_str()));
+    position(head, snap)
+        .raw("state", &format!("{{{}}}", values.join(",")))
+        .raw("stale", &format!("[{}]", stale.join(",")))
+        .when(!devices.is_empty(), |f| f.raw("devices", &format!("{{{}}}", devices.join(","))))
+        .end()
+}
+
+/// Where a snapshot stands.
+fn position(frame: Frame, snap: &Snapshot) -> Frame {
+    frame
+        .raw("online", if snap.presence.online { "true" } else { "false" })
+        .num("since_ms", snap.presence.since_ms)
+        .num("epoch", snap.version.epoch.0)
+        .num("rev", snap.version.rev.0)
+        .num("at_ms", snap.at_ms)
+}
+
+/// The values, the stale paths and the devices of a snapshot that pass the filter.
+fn contents(snap: &Snapshot, filter: &PathFilter) -> (Vec<String>, Vec<String>, Vec<String>) {
+    let passing = || snap.state.values.iter().filter(|(path, _)| filter.matches(path));
+    let values = passing().map(|(path, value)| entry(path, value.value.as_str())).collect();
+    let stale = if snap.presence.online {
+        passing().filter(|(_, v)| v.stale).map(|(path, _)| quoted(path)).collect()
+    } else {
+        tops(passing().map(|(path, _)| path), filter)
+    };
+    let devices = snap.state.devices.as_ref().map(|devices| described(devices, filter)).unwrap_or_default();
+    (values, stale, devices)
 }
 
 /// What a `state` frame tells of a gateway's paths.

@@ -1,0 +1,303 @@
+//! How subjects are written and read. Every subject of the cluster is made and parsed here and nowhere else.
+
+use std::fmt;
+
+use riser_core::{Address, EdgeId, GatewayKey, Pattern, TenantId};
+
+/// First tokens of all subjects of this release.
+const ROOT: &str = "riser.v1";
+
+/// Where one message goes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// What a gateway's edge tells its watchers: `riser.v1.up.<tenant>.<building>.<gateway>`.
+    Up(GatewayKey),
+    /// What concerns a gateway and goes to the edge that holds it: `riser.v1.edge.<edge>.<tenant>.<building>.<gateway>`.
+    Edge(EdgeId, GatewayKey),
+    /// What edges tell each other: `riser.v1.edges`.
+    Edges,
+}
+
+/// Which messages a subscription gets.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Filter {
+    /// What happens to the gateways of a tenant that a pattern names.
+    Up(TenantId, Pattern),
+    /// An edge's inbox.
+    Edge(EdgeId),
+    /// What edges tell each other.
+    Edges,
+}
+
+impl Filter {
+    /// Whether a message on this subject is for the subscription.
+    pub fn matches(&self, subject: &Subject) -> bool {
+        match (self, subject) {
+            (Self::Up(tenant, pattern), Subject::Up(key)) => *tenant == key.tenant && pattern.matches(&key.address),
+            (Self::Edge(edge), Subject::Edge(to, _)) => edge == to,
+            (Self::Edges, Subject::Edges) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Subject {
+    /// Reads a subject as it is written; none when it is not one of ours.
+    pub fn parse(text: &str) -> Option<Self> {
+        let tokens = text.strip_prefix(ROOT)?.strip_prefix('.')?;
+        let mut tokens = tokens.split('.');
+        let mut next = || tokens.next();
+        let subject = match next()? {
+            "up" => Self::Up(key(next()?, next()?, next()?)?),
+            "edge" => Self::Edge(next()?.parse().ok()?, key(next()?, next()?, next()?)?),
+            "edges" => Self::Edges,
+            _ => return None,
+        };
+        next().is_none().then_some(subject)
+    }
+}
+
+fn key(tenant: &str, building: &str, gateway: &str) -> Option<GatewayKey> {
+    let address = Address::new(building.parse().ok()?, gateway.parse().ok()?).ok()?;
+    Some(GatewayKey::new(tenant.parse().ok()?, address))
+}
+
+struct Tokens<'a>(&'a GatewayKey);
+
+impl fmt::Display for Tokens<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = &self.0.address;
+        write!(f, "{}.{}.{}", self.0.tenant, address.building(), address.gateway())
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Up(key) => write!(f, "{ROOT}.up.{}", Tokens(key)),
+            Self::Edge(edge, key) => write!(f, "{ROOT}.edge.{edge}.{}", Tokens(key)),
+            Self::Edges => write!(f, "{ROOT}.edges"),
+        }
+    }
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Up(tenant, Pattern::One(address)) => {
+                write!(f, "{ROOT}.up.{tenant}.{}.{}", address.building(), address.gateway())
+            }
+            Self::Up(tenant, Pattern::Building(building)) => write!(f, "{ROOT}.up.{tenant}.{building}.*"),
+            Self::Up(tenant, Pattern::All) => write!(f, "{ROOT}.up.{tenant}.*.*"),
+            Self::Edge(edge) => write!(f, "{ROOT}.edge.{edge}.*.*.*"),
+            Self::Edges => write!(f, "{ROOT}.edges"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+
+    use super::*;
+
+    /// Names that are near each other and near what subjects are made of, and any others.
+    fn names() -> impl Strategy<Value = String> {
+        let near = ["a", "a-b", "aa", "b", "0", "up", "edge", "edges", "riser", "v1"].map(str::to_owned).to_vec();
+        prop_oneof![3 => prop::sample::select(near), 1 => "[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?"]
+    }
+
+    fn tenants() -> impl Strategy<Value = TenantId> {
+        names().prop_map(|name| name.parse().expect("a tenant name"))
+    }
+
+    fn edges() -> impl Strategy<Value = EdgeId> {
+        names().prop_map(|name| name.parse().expect("an edge name"))
+    }
+
+    fn addresses() -> impl Strategy<Value = Address> {
+        let parts = || prop_oneof![3 => names(), 1 => "[A-Za-z0-9][A-Za-z0-9_-]{0,63}"];
+        prop_oneof![
+            6 => (parts(), parts()).prop_map(|(building, gateway)| format!("{building}/{gateway}")),
+            1 => parts().prop_map(|building| format!("{building}/_")),
+            1 => Just("_/_".to_owned()),
+        ]
+        .prop_map(|address| address.parse().expect("an address"))
+    }
+
+    fn keys() -> impl Strategy<Value = GatewayKey> {
+        (tenants(), addresses()).prop_map(|(tenant, address)| GatewayKey::new(tenant, address))
+    }
+
+    fn subjects() -> impl Strategy<Value = Subject> {
+        prop_oneof![
+            4 => keys().prop_map(Subject::Up),
+            4 => (edges(), keys()).prop_map(|(edge, key)| Subject::Edge(edge, key)),
+            1 => Just(Subject::Edges),
+        ]
+    }
+
+    fn filters() -> impl Strategy<Value = Filter> {
+        let up =
+            (tenants(), addresses(), 0..3).prop_map(|(tenant, address, width)| match (width, address.is_gateway()) {
+                (1, true) => Filter::Up(tenant, Pattern::Building(address.building().clone())),
+                (2, _) => Filter::Up(tenant, Pattern::All),
+                _ => Filter::Up(tenant, Pattern::One(address)),
+            });
+        prop_oneof![4 => up, 2 => edges().prop_map(Filter::Edge), 1 => Just(Filter::Edges)]
+    }
+
+    /// How a server compares a subject with a filter: token by token, where `*` stands for any one token and a last
+    /// `>` for one or more.
+    fn tokens_match(filter: &str, subject: &str) -> bool {
+        let (mut filter, mut subject) = (filter.split('.'), subject.split('.'));
+        loop {
+            match (filter.next(), subject.next()) {
+                (None, None) | (Some(">"), Some(_)) => return true,
+                (Some(token), Some(other)) if token == "*" || token == other => {}
+                _ => return false,
+            }
+        }
+    }
+
+    /// Whose a subject is; what edges tell each other is nobody's.
+    fn tenant_of(subject: &Subject) -> Option<&TenantId> {
+        match subject {
+            Subject::Up(key) | Subject::Edge(_, key) => Some(&key.tenant),
+            Subject::Edges => None,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 2_048,
+            rng_seed: RngSeed::Fixed(7),
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn a_subject_of_one_tenant_matches_no_filter_of_another(subject in subjects(), filter in filters()) {
+            if let Filter::Up(tenant, _) = &filter {
+                let own = tenant_of(&subject) == Some(tenant);
+                prop_assert!(own || !filter.matches(&subject), "{subject} at {filter}");
+                prop_assert!(own || !tokens_match(&filter.to_string(), &subject.to_string()), "{subject} at {filter}");
+            }
+        }
+
+        #[test]
+        fn a_subject_of_one_address_matches_the_exact_filter_of_no_other(a in keys(), b in keys()) {
+            let filter = Filter::Up(b.tenant.clone(), Pattern::One(b.address.clone()));
+            let subject = Subject::Up(a.clone());
+            prop_assert_eq!(filter.matches(&subject), a == b);
+            prop_assert_eq!(tokens_match(&filter.to_string(), &subject.to_string()), a == b);
+        }
+
+        #[test]
+        fn a_subject_of_one_building_matches_the_filter_of_no_other(a in keys(), b in keys()) {
+            prop_assume!(b.address.building().as_str() != "_");
+            let filter = Filter::Up(b.tenant.clone(), Pattern::Building(b.address.building().clone()));
+            let same = a.tenant == b.tenant && a.address.building() == b.address.building();
+            prop_assert_eq!(filter.matches(&Subject::Up(a)), same);
+        }
+
+        #[test]
+        fn a_server_matches_tokens_as_a_filter_matches_subjects(subject in subjects(), filter in filters()) {
+            let by_tokens = tokens_match(&filter.to_string(), &subject.to_string());
+            prop_assert_eq!(by_tokens, filter.matches(&subject), "{} at {}", subject, filter);
+        }
+
+        #[test]
+        fn a_filter_matches_what_it_was_made_for(subject in subjects()) {
+            let filters = match &subject {
+                Subject::Up(key) => vec![
+                    Filter::Up(key.tenant.clone(), Pattern::One(key.address.clone())),
+                    Filter::Up(key.tenant.clone(), Pattern::Building(key.address.building().clone())),
+                    Filter::Up(key.tenant.clone(), Pattern::All),
+                ],
+                Subject::Edge(edge, _) => vec![Filter::Edge(edge.clone())],
+                Subject::Edges => vec![Filter::Edges],
+            };
+            for filter in filters {
+                prop_assert!(filter.matches(&subject), "{subject} at {filter}");
+                prop_assert!(tokens_match(&filter.to_string(), &subject.to_string()), "{subject} at {filter}");
+            }
+        }
+
+        #[test]
+        fn a_subject_is_read_as_it_was_written(subject in subjects()) {
+            prop_assert_eq!(Subject::parse(&subject.to_string()), Some(subject));
+        }
+
+        #[test]
+        fn whatever_is_read_is_written_the_same(text in "(riser\\.v1\\.)?(up|edge|edges)?[.a-zA-Z0-9_*> -]{0,40}") {
+            if let Some(subject) = Subject::parse(&text) {
+                prop_assert_eq!(subject.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn a_subject_with_one_hostile_token_is_none(
+            subject in subjects(),
+            at in any::<prop::sample::Index>(),
+            hostile in prop::sample::select(vec!["", "*", ">", " ", "\r\nPUB", "$SYS", "_INBOX", "\0", "\u{430}", "a b", "-"]),
+        ) {
+            let text = subject.to_string();
+            let mut tokens: Vec<_> = text.split('.').collect();
+            let at = at.index(tokens.len());
+            tokens[at] = hostile;
+            prop_assert_eq!(Subject::parse(&tokens.join(".")), None, "{:?}", tokens);
+        }
+    }
+
+    #[test]
+    fn what_is_no_subject_of_ours_is_not_read() {
+        for text in [
+            "",
+            "riser",
+            "riser.v1",
+            "riser.v1.",
+            "riser.v2.edges",
+            "Riser.v1.edges",
+            " riser.v1.edges",
+            "riser.v1.edges ",
+            "riser.v1.edges.",
+            "riser.v1.edges.a",
+            "riser.v1..edges",
+            "riser.v1.up",
+            "riser.v1.up.acme.b1",
+            "riser.v1.up.acme.b1.g1.x",
+            "riser.v1.up.acme.b1.g1.",
+            "riser.v1.up.acme._.g1",
+            "riser.v1.up.ACME.b1.g1",
+            "riser.v1.up.acme.b1.*",
+            "riser.v1.up.acme.*.*",
+            "riser.v1.up.acme.>",
+            "riser.v1.up.acme.b/1.g1",
+            "riser.v1.edge.e",
+            "riser.v1.edge.e.acme.b1",
+            "riser.v1.edge._.acme.b1.g1",
+            "riser.v1.edge.e.acme.b1.g1\r\n",
+            "$SYS.riser.v1.edges",
+            "_INBOX.riser.v1.edges",
+        ] {
+            assert_eq!(Subject::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn subjects_and_filters_are_written_like_this() {
+        let key = || GatewayKey::new("acme".parse().expect("a tenant"), "b12/f0304".parse().expect("an address"));
+        let edge = || "edge-0".parse().expect("an edge name");
+        let up = |pattern: &str| Filter::Up(key().tenant, pattern.parse().expect("a pattern"));
+        assert_eq!(Subject::Up(key()).to_string(), "riser.v1.up.acme.b12.f0304");
+        assert_eq!(Subject::Edge(edge(), key()).to_string(), "riser.v1.edge.edge-0.acme.b12.f0304");
+        assert_eq!(Subject::Edges.to_string(), "riser.v1.edges");
+        assert_eq!(up("b12/f0304").to_string(), "riser.v1.up.acme.b12.f0304");
+        assert_eq!(up("b12/*").to_string(), "riser.v1.up.acme.b12.*");
+        assert_eq!(up("*/*").to_string(), "riser.v1.up.acme.*.*");
+        assert_eq!(Filter::Edge(edge()).to_string(), "riser.v1.edge.edge-0.*.*.*");
+        assert_eq!(Filter::Edges.to_string(), "riser.v1.edges");
+    }
+}

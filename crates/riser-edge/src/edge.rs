@@ -1,0 +1,199 @@
+//! An edge: its parts put together, and its life from start to drain or kill.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use riser_bus::Filter;
+use riser_core::frame::outbound;
+use riser_core::{CloseCode, Identity};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::config::EdgeConfig;
+use crate::metrics::Metrics;
+use crate::session::{Session, Upgrade};
+use crate::shared::{Ports, Shared};
+use crate::ws::{self, CLOSE_WAIT, Conn, WriteHalf, frame};
+use crate::{heartbeat, http, presence};
+
+/// Connections that the kernel keeps for an edge that is busy accepting: a burst of reconnects is not refused.
+const BACKLOG: u32 = 4_096;
+/// Messages to this edge that wait: each is a notice of some hundred bytes.
+const INBOX: usize = 4_096;
+/// How soon a subscription at boot is tried again when the bus does not answer.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Binds a listener with the backlog that a storm needs.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// One edge of the cluster. Dropping it is the same as [`Edge::kill`].
+pub struct Edge {
+    shared: Arc<Shared>,
+}
+
+impl Edge {
+    /// Starts serving a listener. Must be called within a runtime.
+    pub fn start(config: EdgeConfig, ports: Ports, listener: TcpListener, metrics: Arc<Metrics>) -> Self {
+        let edge = Self::without_listener(config, ports, metrics);
+        edge.shared.tasks.spawn(http::accept(edge.shared.clone(), listener));
+        edge
+    }
+
+    /// Starts an edge that serves only what [`Edge::attach`] gives it: for simulations without sockets.
+    pub fn without_listener(config: EdgeConfig, ports: Ports, metrics: Arc<Metrics>) -> Self {
+        let shared = Shared::new(config, ports, metrics);
+        shared.tasks.spawn(boot(shared.clone()));
+        shared.tasks.spawn(presence::keep_lease(shared.clone()));
+        shared.tasks.spawn(presence::keep_audit(shared.clone()));
+        shared.tasks.spawn(presence::keep_sweeping(shared.clone()));
+        shared.tasks.spawn(heartbeat::run(shared.clone()));
+        Self { shared }
+    }
+
+    /// Serves one connection whose WebSocket handshake is done. `identity` is what a header would have proved.
+    pub fn attach<R, W>(&self, read: R, write: W, identity: Option<Identity>)
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + WriteHalf + 'static,
+    {
+        attach(&self.shared, read, write, &Bytes::new(), Upgrade { identity, ..Upgrade::default() });
+    }
+
+    /// Why the edge should not be sent new connections; `Ok` when it should.
+    pub fn readiness(&self) -> Result<(), String> {
+        let shared = &self.shared;
+        if shared.is_draining() {
+            return Err("draining".into());
+        }
+        match shared.lease.lock().silent_for() {
+            None => Err("the registry has not answered yet".into()),
+            Some(silent) if silent >= shared.config.lease => {
+                Err(format!("the registry has not answered for {} s", silent.as_secs()))
+            }
+            Some(_) if !shared.ports.bus.health().borrow().connected => Err("the bus cannot be reached".into()),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> usize {
+        self.shared.sessions.lock().len()
+    }
+
+    /// Ends the edge without losing anything: tells every peer when it will be closed, closes them spread over the
+    /// drain window, and leaves their gateways online while they move.
+    pub async fn drain(self) {
+        let shared = &self.shared;
+        shared.draining.store(true, Ordering::Relaxed);
+        let lease = shared.lease();
+        let _ = shared.call(shared.ports.registry.drain(&lease, shared.config.moving())).await;
+        self.close_all().await;
+        let gone = async {
+            loop {
+                let left = shared.someone_left.notified();
+                let (sessions, gateways) = (shared.sessions.lock().len(), shared.gateways.lock().ending.len());
+                if sessions + gateways == 0 {
+                    return;
+                }
+                left.await;
+            }
+        };
+        let _ = timeout(CLOSE_WAIT * 2, gone).await;
+        self.kill().await;
+    }
+
+    async fn close_all(&self) {
+        let shared = &self.shared;
+        let conns: Vec<Arc<Conn>> = shared.sessions.lock().values().map(|s| s.conn.clone()).collect();
+        let started = Instant::now();
+        let count = u32::try_from(conns.len().max(1)).unwrap_or(u32::MAX);
+        let mut plan: Vec<(Duration, Arc<Conn>)> =
+            conns.into_iter().map(|conn| (shared.jitter(shared.config.drain_window), conn)).collect();
+        plan.sort_by_key(|(after, _)| *after);
+        for (after, conn) in &plan {
+            let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            conn.send(frame::text(&outbound::goaway(after_ms, "drain")));
+        }
+        // A client that is told to come back comes back spread as the closes are, wherever it goes.
+        let retry = shared.config.drain_window / count;
+        for (after, conn) in plan {
+            sleep_until(started + after).await;
+            conn.close(CloseCode::Drain.number(), &format!("{{\"retry_after_ms\":{}}}", retry.as_millis()));
+        }
+    }
+
+    /// Ends the edge where it stands, without a word to anybody: what a power cut would leave behind.
+    pub async fn kill(self) {
+        self.shared.killed.store(true, Ordering::Relaxed);
+        self.shared.tasks.shutdown().await;
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        self.shared.killed.store(true, Ordering::Relaxed);
+        self.shared.tasks.abort();
+    }
+}
+
+/// Subscribes to what other edges say to this one, and takes it.
+async fn boot(shared: Arc<Shared>) {
+    let (inbox, receiver) = riser_bus::inbox(INBOX);
+    let mut subscriptions = Vec::new();
+    for filter in [Filter::Edge(shared.config.id.clone()), Filter::Edges] {
+        loop {
+            match shared.ports.bus.subscribe(&filter, &inbox).await {
+                Ok(subscription) => {
+                    subscriptions.push(subscription);
+                    break;
+                }
+                Err(_) => sleep(RETRY).await,
+            }
+        }
+    }
+    let watched = watch_bus(shared.clone());
+    let listened = presence::listen(shared, receiver);
+    futures_util::future::join(watched, listened).await;
+    drop(subscriptions);
+}
+
+/// Shows the bus' health in the metrics.
+async fn watch_bus(shared: Arc<Shared>) {
+    let mut health = shared.ports.bus.health();
+    let mut overflowed = 0;
+    loop {
+        let now = *health.borrow_and_update();
+        shared.metrics.bus_up.set(i64::from(now.connected));
+        shared.metrics.bus_overflowed.inc_by(now.overflowed.saturating_sub(overflowed));
+        overflowed = now.overflowed;
+        if health.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Serves a connection in a task of its own.
+pub(crate) fn attach<R, W>(shared: &Arc<Shared>, read: R, write: W, head: &Bytes, upgrade: Upgrade)
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + WriteHalf + 'static,
+{
+    // The tenant is not known before `hello`, so that all connections have the limits that every tenant has.
+    let limits = riser_core::limits::Limits::default();
+    let bytes = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let settings =
+        shared.settings(ws::Limits { text_bytes: bytes(limits.text_bytes), binary_bytes: bytes(limits.binary_bytes) });
+    let conn = Conn::new(write, settings);
+    let session = Session::new(shared.clone(), &conn, upgrade);
+    shared.tasks.spawn(ws::serve(conn, read, head, session).map(drop));
+}

@@ -1,0 +1,280 @@
+//! The public listener: accepts connections, upgrades those that become WebSockets, and answers the HTTP API.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONNECTION, ORIGIN};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use riser_core::frame::Credential;
+use riser_core::{ErrorCode, Identity};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{sleep, timeout};
+
+use crate::edge::attach;
+use crate::problem::Problem;
+use crate::session::Upgrade;
+use crate::shared::Shared;
+use crate::ws::handshake::{self, Subprotocols};
+use crate::ws::tune;
+use crate::{api, auth};
+
+/// The subprotocols that this edge speaks.
+const SUBPROTOCOLS: &[&str] = &["riser.v1"];
+/// Largest request head, in bytes; a token of 8 KiB and what browsers send fit in.
+const HEAD_BYTES: usize = 16 * 1024;
+/// Most header lines of a request.
+const HEADERS: usize = 64;
+/// How long to wait when no connection can be accepted, as when descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// What a connection beyond the bound is told, before anything of it was read.
+const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nConnection: close\r\n\
+    Cache-Control: no-store\r\n";
+/// How long writing the answer to a connection beyond the bound may take.
+const BUSY_WRITE: Duration = Duration::from_secs(1);
+
+/// Accepts connections as long as the edge lives.
+pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                shared.metrics.refused("accept");
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        match shared.handshakes.clone().try_acquire_owned() {
+            Ok(permit) => {
+                let connection = serve(shared.clone(), stream, permit);
+                shared.tasks.spawn(connection);
+            }
+            Err(_) => refuse_busy(&shared, stream).await,
+        }
+    }
+}
+
+/// Tells a connection beyond the bound when to come back. The first write to a new socket does not wait.
+async fn refuse_busy(shared: &Shared, mut stream: TcpStream) {
+    shared.metrics.refused("busy");
+    let after = 1 + shared.jitter(Duration::from_secs(9)).as_secs();
+    let body = format!(
+        r#"{{"title":"Service Unavailable","status":503,"code":"unavailable","detail":"too many connections are being opened; come back in {after} s"}}"#
+    );
+    let answer = format!("{BUSY}Retry-After: {after}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let _ = timeout(BUSY_WRITE, stream.write_all(answer.as_bytes())).await;
+}
+
+/// Serves one TCP connection until it is closed or becomes a WebSocket.
+async fn serve(shared: Arc<Shared>, stream: TcpStream, permit: OwnedSemaphorePermit) {
+    if tune(&stream, shared.config.send_buffer).is_err() {
+        return;
+    }
+    let permit = Mutex::new(Some(permit));
+    let hello = shared.config.hello;
+    let service = service_fn(|request: Request<Incoming>| {
+        let shared = shared.clone();
+        let permit = &permit;
+        async move { Ok::<_, Infallible>(answer(&shared, request, permit).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(hello).max_buf_size(HEAD_BYTES).max_headers(HEADERS);
+    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
+        let reason = if error.is_timeout() {
+            "header_timeout"
+        } else if error.is_parse() {
+            "malformed_http"
+        } else {
+            return;
+        };
+        shared.metrics.refused(reason);
+    }
+}
+
+async fn answer(
+    shared: &Arc<Shared>,
+    request: Request<Incoming>,
+    permit: &Mutex<Option<OwnedSemaphorePermit>>,
+) -> Response<Full<Bytes>> {
+    let answered = route(shared, request, permit).await;
+    let mut response = answered.unwrap_or_else(|refused| {
+        shared.metrics.refused(refused.reason);
+        let mut response = refused.problem.into_response();
+        response.headers_mut().extend(refused.headers);
+        // What follows a refused request on the same connection may be meant for something else.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+    });
+    response.headers_mut().entry("x-content-type-options").or_insert(HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// A request that is answered with a problem, and why, for the metric.
+pub(crate) struct Refused {
+    reason: &'static str,
+    problem: Problem,
+    headers: HeaderMap,
+}
+
+impl Refused {
+    pub(crate) fn new(reason: &'static str, problem: Problem) -> Self {
+        Self { reason, problem, headers: HeaderMap::new() }
+    }
+}
+
+async fn route(
+    shared: &Arc<Shared>,
+    request: Request<Incoming>,
+    permit: &Mutex<Option<OwnedSemaphorePermit>>,
+) -> Result<Response<Full<Bytes>>, Refused> {
+    check_form(&request)?;
+    let path = request.uri().path().to_owned();
+    let parts: Vec<&str> = path.strip_prefix('/').unwrap_or(&path).split('/').collect();
+    if parts == ["v1", "ws"] {
+        return upgrade(shared, request, permit);
+    }
+    let allowed = match parts[..] {
+        ["v1", "tokens"] => Method::POST,
+        ["v1", "state", _, _] | ["v1", "presence"] => Method::GET,
+        _ => return Err(Refused::new("not_found", Problem::not_found("there is nothing at this path"))),
+    };
+    if request.method() != allowed {
+        let problem =
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::BadFrame, format!("only {allowed} is served here"));
+        let mut refused = Refused::new("method", problem);
+        refused.headers.insert(
+            http::header::ALLOW,
+            HeaderValue::from_str(allowed.as_str()).unwrap_or(HeaderValue::from_static("GET")),
+        );
+        return Err(refused);
+    }
+    let identity =
+        authorize(shared, request.headers())?.ok_or_else(|| Refused::new("no_credential", Problem::unauthorized()))?;
+    match parts[..] {
+        ["v1", "tokens"] => api::tokens(shared, &identity, request).await,
+        ["v1", "state", building, gateway] => api::state(shared, &identity, &request, building, gateway).await,
+        _ => api::presence(shared, &identity, &request).await,
+    }
+}
+
+/// What must hold for every request, before anything else of it is looked at.
+fn check_form(request: &Request<Incoming>) -> Result<(), Refused> {
+    let bad = |reason, detail: &str| Err(Refused::new(reason, Problem::bad_frame(detail)));
+    let uri = request.uri();
+    if uri.scheme().is_some() || uri.authority().is_some() {
+        return Err(Refused::new("absolute_form", Problem::not_found("this is no proxy")));
+    }
+    if request.version() != Version::HTTP_11 {
+        return bad("http_version", "HTTP/1.1 is needed");
+    }
+    let headers = request.headers();
+    if headers.get_all(http::header::HOST).iter().count() != 1 {
+        return bad("host", "exactly one Host is needed");
+    }
+    if headers.contains_key(http::header::TRANSFER_ENCODING) && headers.contains_key(http::header::CONTENT_LENGTH) {
+        return bad("framing", "a body is framed by Content-Length or by Transfer-Encoding, not by both");
+    }
+    if uri.query().is_some_and(has_credential) {
+        return bad("query_credential", "a credential in a URL ends up in logs: send it in the Authorization header");
+    }
+    Ok(())
+}
+
+/// Whether a query names a credential, or holds something that looks like one.
+fn has_credential(query: &str) -> bool {
+    let names = [
+        "token",
+        "access_token",
+        "key",
+        "api_key",
+        "apikey",
+        "jwt",
+        "auth",
+        "authorization",
+        "bearer",
+        "password",
+        "secret",
+    ];
+    query.split('&').any(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        names.iter().any(|n| name.eq_ignore_ascii_case(n))
+            || value.starts_with(auth::API_KEY_PREFIX)
+            || value.starts_with("eyJ")
+    })
+}
+
+/// Who the `Authorization` header proves; none when there is no such header.
+fn authorize(shared: &Shared, headers: &HeaderMap) -> Result<Option<Identity>, Refused> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default();
+    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    if values.next().is_some() || !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(Refused::new("malformed_credential", Problem::unauthorized()));
+    }
+    let verified = auth::verify(&shared.table(), &Credential::new(token.trim()), shared.clock.now_ms());
+    verified.map(Some).map_err(|error| Refused::new(error.reason(), error.into()))
+}
+
+fn upgrade(
+    shared: &Arc<Shared>,
+    request: Request<Incoming>,
+    permit: &Mutex<Option<OwnedSemaphorePermit>>,
+) -> Result<Response<Full<Bytes>>, Refused> {
+    let (parts, body) = request.into_parts();
+    if parts.uri.query().is_some() {
+        return Err(Refused::new("query", Problem::bad_frame("/v1/ws takes no query")));
+    }
+    let accepted = handshake::accept(&parts, Subprotocols::Known(SUBPROTOCOLS)).map_err(|refusal| Refused {
+        reason: refusal.reason.as_str(),
+        problem: Problem::new(refusal.status, ErrorCode::BadFrame, refusal.detail),
+        headers: refusal.headers,
+    })?;
+    let origin = origin(shared, &parts.headers)?;
+    let identity = authorize(shared, &parts.headers)?;
+    if let Some(identity) = &identity
+        && shared.with_tenant(&identity.tenant, |t| t.allows_origin(origin.as_deref())) != Some(true)
+    {
+        return Err(Refused::new("origin", Problem::forbidden("this origin is not on the tenant's list")));
+    }
+    if shared.is_draining() || shared.lease.lock().silent_for().is_none() {
+        let after = 1 + shared.jitter(Duration::from_secs(4)).as_secs();
+        let after = u32::try_from(after).unwrap_or(1);
+        return Err(Refused::new("not_ready", Problem::unavailable("the edge is starting or going away", after)));
+    }
+    let upgrade = Upgrade { identity, origin, permit: permit.lock().take() };
+    let upgraded = hyper::upgrade::on(Request::from_parts(parts, body));
+    let task = become_session(shared.clone(), upgraded, upgrade);
+    shared.tasks.spawn(task);
+    Ok(accepted.response())
+}
+
+/// The browser's page. What no tenant allows is refused at once; whose list counts is known with the credential.
+fn origin(shared: &Shared, headers: &HeaderMap) -> Result<Option<String>, Refused> {
+    let mut values = headers.get_all(ORIGIN).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let refused = || Refused::new("origin", Problem::forbidden("this origin is not on any tenant's list"));
+    let origin = value.to_str().map_err(|_| refused())?;
+    if values.next().is_some() || !shared.table().allows_origin(origin) {
+        return Err(refused());
+    }
+    Ok(Some(origin.to_owned()))
+}
+
+async fn become_session(shared: Arc<Shared>, upgraded: hyper::upgrade::OnUpgrade, upgrade: Upgrade) {
+    // Every connection of this listener is a TCP stream, so that the downcast does not fail.
+    let Ok(Ok(upgraded)) = timeout(shared.config.hello, upgraded).await else { return };
+    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
+    let (read, write) = parts.io.into_inner().into_split();
+    attach(&shared, read, write, &parts.read_buf, upgrade);
+}

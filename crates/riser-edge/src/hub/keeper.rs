@@ -1,0 +1,145 @@
+//! What keeps mirrors true: reading what jumped, and comparing with the store every now and then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use riser_core::{Address, BuildingId, Pattern, TenantId, Version};
+use riser_registry::RegistryError;
+use tokio::time::{Instant, sleep_until};
+
+use super::mirror::{Compared, Mirror};
+use super::{Hub, tell};
+use crate::shared::Shared;
+
+/// How soon a read that nobody answered is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// The gateways that a pattern names and of which the store knows something.
+pub(super) async fn addresses(shared: &Shared, tenant: &TenantId, to: &Pattern) -> Result<Vec<Address>, RegistryError> {
+    let buildings = match to {
+        Pattern::One(address) => return Ok(vec![address.clone()]),
+        Pattern::Building(building) => vec![building.clone()],
+        Pattern::All => shared.call(shared.ports.store.buildings(tenant)).await?,
+    };
+    let mut addresses = Vec::new();
+    for building in buildings {
+        let versions = shared.call(shared.ports.store.versions(tenant, &building)).await?;
+        addresses.extend(versions.into_iter().filter_map(|(gateway, _)| Address::new(building.clone(), gateway).ok()));
+    }
+    Ok(addresses)
+}
+
+/// Runs as long as the edge does.
+pub(super) async fn run(shared: Arc<Shared>, hub: Arc<Hub>) {
+    let mut health = shared.ports.bus.health();
+    let mut compare_at = Instant::now() + shared.config.compare;
+    let mut retry_at = None;
+    loop {
+        let retry = async {
+            match retry_at {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut compare = false;
+        tokio::select! {
+            biased;
+            () = hub.wake.notified() => {}
+            () = retry => {}
+            changed = health.changed() => {
+                // Whatever the bus went through, messages may be missing. Once it is back is the time to look.
+                compare = changed.is_ok() && health.borrow_and_update().connected;
+                if changed.is_err() {
+                    return;
+                }
+            }
+            () = sleep_until(compare_at) => compare = true,
+        }
+        if compare {
+            compare_at = Instant::now() + shared.config.compare;
+            hub.compare(&shared).await;
+        }
+        retry_at = hub.repair(&shared).await.then(|| Instant::now() + RETRY);
+    }
+}
+
+impl Hub {
+    /// Reads what is due. True when some of it must be tried again.
+    async fn repair(&self, shared: &Shared) -> bool {
+        let due: Vec<Address> = std::mem::take(&mut *self.due.lock()).into_iter().collect();
+        let asked = due.len();
+        let unread = self.read_all(shared, due).await;
+        shared.metrics.repairs.inc_by((asked - unread.len()) as u64);
+        let again = !unread.is_empty();
+        self.due.lock().extend(unread);
+        again
+    }
+
+    /// Compares what is watched with the store, one read per building.
+    async fn compare(&self, shared: &Shared) {
+        let Ok(buildings) = self.watched_buildings(shared).await else { return };
+        for building in buildings {
+            let Ok(stored) = shared.call(shared.ports.store.versions(&self.tenant, &building)).await else { return };
+            let stored: BTreeMap<Address, Version> = stored
+                .into_iter()
+                .filter_map(|(gateway, version)| Some((Address::new(building.clone(), gateway).ok()?, version)))
+                .collect();
+            for address in self.compare_building(&building, &stored) {
+                self.settle_doubt(shared, &address).await;
+            }
+        }
+    }
+
+    async fn watched_buildings(&self, shared: &Shared) -> Result<BTreeSet<BuildingId>, RegistryError> {
+        let (mut buildings, all) = {
+            let inner = self.inner.lock();
+            let mut buildings: BTreeSet<BuildingId> = inner.mirrors.keys().map(|a| a.building().clone()).collect();
+            buildings.extend(inner.watches.keys().filter_map(|p| match p {
+                Pattern::Building(building) => Some(building.clone()),
+                _ => None,
+            }));
+            (buildings, inner.watches.contains_key(&Pattern::All))
+        };
+        if all {
+            buildings.extend(shared.call(shared.ports.store.buildings(&self.tenant)).await?);
+        }
+        Ok(buildings)
+    }
+
+    /// Marks what must be read; gives the gateways of which the store has known too little for too long.
+    fn compare_building(&self, building: &BuildingId, stored: &BTreeMap<Address, Version>) -> Vec<Address> {
+        let mut inner = self.inner.lock();
+        let (mut behind, mut doubtful) = (Vec::new(), Vec::new());
+        for address in stored.keys() {
+            if !inner.mirrors.contains_key(address) && inner.is_watched(address) {
+                inner.mirrors.insert(address.clone(), Mirror::reading());
+                behind.push(address.clone());
+            }
+        }
+        for (address, mirror) in inner.mirrors.iter_mut().filter(|(a, _)| a.building() == building) {
+            match mirror.compare(stored.get(address).copied()) {
+                Compared::Fine => {}
+                Compared::Behind => behind.push(address.clone()),
+                Compared::Doubtful => doubtful.push(address.clone()),
+            }
+        }
+        self.due.lock().extend(behind);
+        doubtful
+    }
+
+    async fn settle_doubt(&self, shared: &Shared, address: &Address) {
+        let Ok(read) = shared.read(&self.key(address)).await else { return };
+        let mut told = tell::Told::default();
+        {
+            let mut inner = self.inner.lock();
+            let Some(mirror) = inner.mirrors.get_mut(address) else { return };
+            let effects = mirror.believe(read.as_ref(), shared.clock.now_ms());
+            if !effects.is_empty() {
+                shared.metrics.doubts.inc();
+            }
+            inner.tell(shared, address, effects, &mut told);
+        }
+        told.flush();
+    }
+}

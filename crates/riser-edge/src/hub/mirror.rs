@@ -1,0 +1,413 @@
+//! A mirror: what an edge knows of one watched gateway. Pure; the hub does the reading and the telling.
+//!
+//! A mirror applies only greater versions, and in a row. On a jump it asks to be read anew and keeps what arrives
+//! meanwhile, so that nothing is shown with a hole in it and nobody sees an older value after a newer one.
+
+use std::collections::VecDeque;
+
+use riser_core::routed::Up;
+use riser_core::state::{State, Touched};
+use riser_core::{Epoch, Path, Presence, Reason, Snapshot, Version};
+
+/// Most messages kept while a mirror is read anew. When more arrive it is read once more, which covers them all.
+const QUEUED: usize = 64;
+/// In how many comparisons in a row the store may know less than the mirror before the mirror believes it. The
+/// gateway's edge makes good what a store lost within its audit, so that this much later nobody holds the gateway.
+const DOUBTS: u8 = 3;
+
+/// What is known of one gateway.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    known: Option<Snapshot>,
+    feed: Feed,
+    doubts: u8,
+}
+
+#[derive(Debug)]
+enum Feed {
+    /// What arrives is applied.
+    Live,
+    /// What arrives is kept until the store was read. `again` says that too much arrived.
+    Reading { kept: VecDeque<Up>, again: bool },
+}
+
+/// What listeners must be told.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Effect {
+    /// Everything: a snapshot replaces what they had.
+    Replaced,
+    /// These paths.
+    State {
+        /// What happened to them.
+        touched: Touched,
+        /// When.
+        at_ms: u64,
+        /// The gateway's own clock.
+        ts_ms: Option<i64>,
+    },
+    /// Connected or not.
+    Presence,
+    /// The description of the devices.
+    Devices,
+}
+
+/// What came of something that arrived.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Step {
+    /// Listeners must be told this, which may be nothing.
+    Tell(Vec<Effect>),
+    /// The store must be read, and the answer given to [`Mirror::install`].
+    Read,
+}
+
+impl Mirror {
+    /// A mirror that is being read for the first time.
+    pub(crate) fn reading() -> Self {
+        Self { known: None, feed: Feed::Reading { kept: VecDeque::new(), again: false }, doubts: 0 }
+    }
+
+    /// What is known, none when nothing is.
+    pub(crate) fn known(&self) -> Option<&Snapshot> {
+        self.known.as_ref()
+    }
+
+    fn version(&self) -> Option<Version> {
+        self.known.as_ref().map(|s| s.version)
+    }
+
+    pub(crate) fn is_reading(&self) -> bool {
+        matches!(self.feed, Feed::Reading { .. })
+    }
+
+    /// Takes a message of the gateway's edge.
+    pub(crate) fn take(&mut self, up: Up) -> Step {
+        if let Feed::Reading { kept, again } = &mut self.feed {
+            if kept.len() < QUEUED {
+                kept.push_back(up);
+            } else {
+                *again = true;
+            }
+            return Step::Tell(Vec::new());
+        }
+        match self.place(&up) {
+            Place::Old => Step::Tell(Vec::new()),
+            Place::Next => Step::Tell(self.apply(up)),
+            Place::Jump => {
+                self.feed = Feed::Reading { kept: VecDeque::from([up]), again: false };
+                Step::Read
+            }
+        }
+    }
+
+    /// Takes what the store said. `Read` when it must be asked once more.
+    pub(crate) fn install(&mut self, read: Option<Snapshot>) -> (Vec<Effect>, bool) {
+        let Feed::Reading { kept, again } = std::mem::replace(&mut self.feed, Feed::Live) else {
+            return (Vec::new(), false);
+        };
+        let mut effects = match read {
+            Some(snapshot) if Some(snapshot.version) > self.version() => self.replace(snapshot),
+            _ => Vec::new(),
+        };
+        for up in kept {
+            // A message is published after it was stored, so the store should stand there. When it does not it lost
+            // data; the message is the newest there is, and what is missing comes with the gateway's full state.
+            if !matches!(self.place(&up), Place::Old) {
+                effects.extend(self.apply(up));
+            }
+        }
+        if again {
+            self.feed = Feed::Reading { kept: VecDeque::new(), again: false };
+        }
+        (effects, again)
+    }
+
+    /// Takes where the store stands, none when it knows nothing. `Read` when it knows more, or when it knew less
+    /// for so long that it must be believed; then [`Mirror::believe`] takes the answer.
+    pub(crate) fn compare(&mut self, stored: Option<Version>) -> Compared {
+        if self.is_reading() {
+            return Compared::Fine;
+        }
+        if stored == self.version() {
+            self.doubts = 0;
+            return Compared::Fine;
+        }
+        if stored > self.version() {
+            self.doubts = 0;
+            self.feed = Feed::Reading { kept: VecDeque::new(), again: false };
+            return Compared::Behind;
+        }
+        self.doubts = self.doubts.saturating_add(1);
+        // An offline gateway has nobody to make good what the store lost, and its last values are the best there are.
+        let online = self.known.as_ref().is_some_and(|s| s.presence.online);
+        if self.doubts >= DOUBTS && online { Compared::Doubtful } else { Compared::Fine }
+    }
+
+    /// Takes what a store said that knew less than the mirror for long. Values stay, since they were acknowledged; but
+    /// a gateway that the store does not know as online is not.
+    pub(crate) fn believe(&mut self, read: Option<&Snapshot>, now_ms: u64) -> Vec<Effect> {
+        let Some(known) = &self.known else { return Vec::new() };
+        if self.is_reading() || read.is_some_and(|s| s.presence.online || s.version >= known.version) {
+            return Vec::new();
+        }
+        let reason = read.and_then(|s| s.presence.reason).unwrap_or(Reason::EdgeLost);
+        let version = known.version.next();
+        self.doubts = 0;
+        self.apply(Up::Offline { version, reason, at_ms: now_ms })
+    }
+
+    fn place(&self, up: &Up) -> Place {
+        let at = self.version();
+        match up {
+            Up::State { version, .. } | Up::Offline { version, .. } => match at {
+                Some(at) if version.follows(at) => Place::Next,
+                Some(at) if *version <= at => Place::Old,
+                _ => Place::Jump,
+            },
+            Up::Online { epoch, before, .. } => match at {
+                Some(at) if *epoch <= at.epoch => Place::Old,
+                _ if *before == at => Place::Next,
+                _ => Place::Jump,
+            },
+        }
+    }
+
+    fn replace(&mut self, snapshot: Snapshot) -> Vec<Effect> {
+        let was = self.known.as_ref().map(|s| (s.presence.online, s.presence.epoch));
+        let is = (snapshot.presence.online, snapshot.presence.epoch);
+        let first = self.known.is_none();
+        self.known = Some(snapshot);
+        self.doubts = 0;
+        let mut effects = vec![Effect::Replaced];
+        // Who sees a gateway for the first time learns its presence from the snapshot, unless it came and is online:
+        // that is news to those who watch presence.
+        if (first && is.0) || was.is_some_and(|was| was != is) {
+            effects.push(Effect::Presence);
+        }
+        effects
+    }
+
+    fn apply(&mut self, up: Up) -> Vec<Effect> {
+        match up {
+            Up::State { version, change, at_ms, ts_ms } => self.apply_state(version, &change, at_ms, ts_ms),
+            Up::Online { epoch, takeover, since_ms, at_ms, edge, .. } => {
+                let reason = takeover.then_some(Reason::Takeover);
+                let presence = Presence { online: true, since_ms, epoch, reason, edge: Some(edge) };
+                self.set_presence(Version::start(epoch), presence, at_ms)
+            }
+            Up::Offline { version, reason, at_ms } => {
+                let presence =
+                    Presence { online: false, since_ms: at_ms, epoch: version.epoch, reason: Some(reason), edge: None };
+                self.set_presence(version, presence, at_ms)
+            }
+        }
+    }
+
+    fn apply_state(
+        &mut self,
+        version: Version,
+        change: &riser_core::Change,
+        at_ms: u64,
+        ts_ms: Option<i64>,
+    ) -> Vec<Effect> {
+        let known = self.known.get_or_insert_with(|| unknown(version.epoch, at_ms));
+        known.version = version;
+        known.at_ms = at_ms;
+        let touched = known.state.apply(change);
+        if change.full {
+            return vec![Effect::Replaced];
+        }
+        let mut effects = Vec::new();
+        if touched != Touched::default() {
+            effects.push(Effect::State { touched, at_ms, ts_ms });
+        }
+        if change.devices.is_some() {
+            effects.push(Effect::Devices);
+        }
+        effects
+    }
+
+    /// Presence changes what is stale: a gateway that is offline makes all its values stale, and one that comes back
+    /// vouches for those whose devices were there.
+    fn set_presence(&mut self, version: Version, presence: Presence, at_ms: u64) -> Vec<Effect> {
+        let first = self.known.is_none();
+        let known = self.known.get_or_insert_with(|| unknown(version.epoch, at_ms));
+        let was_online = known.presence.online;
+        known.version = version;
+        known.at_ms = at_ms;
+        let online = presence.online;
+        known.presence = presence;
+        if first {
+            return vec![Effect::Replaced, Effect::Presence];
+        }
+        let mut effects = vec![Effect::Presence];
+        if was_online != online && !known.state.values.is_empty() {
+            let own = known.state.values.iter().filter(|(_, v)| !v.stale).map(|(p, _)| p.clone()).collect();
+            let touched = if online {
+                Touched { fresh: own, ..Touched::default() }
+            } else {
+                Touched { stale: own, ..Touched::default() }
+            };
+            effects.push(Effect::State { touched, at_ms, ts_ms: None });
+        }
+        effects
+    }
+}
+
+/// Whether listeners must be told before or after, or the store asked.
+enum Place {
+    Old,
+    Next,
+    Jump,
+}
+
+/// What a comparison with the store asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Compared {
+    /// Nothing.
+    Fine,
+    /// Reading it; the answer goes to [`Mirror::install`].
+    Behind,
+    /// Reading it; the answer goes to [`Mirror::believe`].
+    Doubtful,
+}
+
+fn unknown(epoch: Epoch, at_ms: u64) -> Snapshot {
+    Snapshot {
+        version: Version::start(epoch),
+        at_ms,
+        presence: Presence { online: true, since_ms: at_ms, epoch, reason: None, edge: None },
+        state: State::default(),
+    }
+}
+
+/// Whether a path's value is shown as stale.
+pub(crate) fn is_stale(snapshot: &Snapshot, path: &Path) -> bool {
+    !snapshot.presence.online || snapshot.state.values.get(path).is_some_and(|v| v.stale)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use riser_core::{Change, Json};
+
+    use super::*;
+
+    fn set(version: (u64, u64), path: &str, value: u64) -> Up {
+        let value = Json::parse(&value.to_string()).expect("JSON");
+        let change = Change::values([(path.parse().expect("a path"), Some(value))], false);
+        Up::State { version: Version::new(version.0, version.1), change, at_ms: 1, ts_ms: None }
+    }
+
+    fn online(epoch: u64, before: Option<(u64, u64)>) -> Up {
+        Up::Online {
+            epoch: Epoch(epoch),
+            before: before.map(|(e, r)| Version::new(e, r)),
+            takeover: before.is_some(),
+            since_ms: 1,
+            at_ms: 1,
+            edge: "edge-0".parse().expect("an edge"),
+        }
+    }
+
+    fn offline(epoch: u64, rev: u64) -> Up {
+        Up::Offline { version: Version::new(epoch, rev), reason: Reason::Closed, at_ms: 2 }
+    }
+
+    fn live(history: &[Up]) -> Mirror {
+        let mut mirror = Mirror::reading();
+        mirror.install(None);
+        for up in history {
+            assert!(matches!(mirror.take(up.clone()), Step::Tell(_)), "{up:?}");
+        }
+        mirror
+    }
+
+    #[test]
+    fn versions_in_a_row_are_applied_and_old_ones_ignored() {
+        let mut mirror = live(&[online(7, None), set((7, 1), "a", 1), set((7, 2), "a", 2)]);
+        assert_eq!(mirror.take(set((7, 1), "a", 1)), Step::Tell(vec![]));
+        assert_eq!(mirror.take(set((6, 9), "a", 9)), Step::Tell(vec![]));
+        assert_eq!(mirror.known().expect("known").version, Version::new(7, 2));
+    }
+
+    #[test]
+    fn a_jump_is_read_and_what_came_meanwhile_is_applied_on_top() {
+        let mut mirror = live(&[online(7, None), set((7, 1), "a", 1)]);
+        assert_eq!(mirror.take(set((7, 3), "b", 3)), Step::Read);
+        assert_eq!(mirror.take(set((7, 4), "a", 4)), Step::Tell(vec![]));
+        let stored = live(&[online(7, None), set((7, 1), "a", 1), set((7, 2), "c", 2), set((7, 3), "b", 3)]);
+        let (effects, again) = mirror.install(stored.known().cloned());
+        assert!(!again);
+        assert_eq!(effects[0], Effect::Replaced);
+        let known = mirror.known().expect("known");
+        assert_eq!(known.version, Version::new(7, 4));
+        assert_eq!(known.state.values.len(), 3);
+    }
+
+    #[test]
+    fn a_takeover_from_where_the_mirror_stands_needs_no_read() {
+        let mut mirror = live(&[online(7, None), set((7, 1), "a", 1)]);
+        assert_eq!(mirror.take(online(8, Some((7, 1)))), Step::Tell(vec![Effect::Presence]));
+        assert_eq!(mirror.take(online(10, Some((9, 5)))), Step::Read);
+    }
+
+    #[test]
+    fn an_end_makes_values_stale_and_a_late_one_changes_nothing() {
+        let mut mirror = live(&[online(7, None), set((7, 1), "a", 1)]);
+        let Step::Tell(effects) = mirror.take(offline(7, 2)) else { panic!("no read") };
+        assert!(matches!(&effects[1], Effect::State { touched, .. } if touched.stale.len() == 1));
+        assert!(matches!(mirror.take(online(8, Some((7, 2)))), Step::Tell(_)));
+        assert_eq!(mirror.take(offline(7, 3)), Step::Tell(vec![]));
+        assert!(mirror.known().expect("known").presence.online);
+    }
+
+    #[test]
+    fn a_store_that_knows_less_is_believed_only_after_a_while() {
+        let mut mirror = live(&[online(7, None), set((7, 1), "a", 1)]);
+        assert_eq!(mirror.compare(None), Compared::Fine);
+        assert_eq!(mirror.compare(Some(Version::new(6, 1))), Compared::Fine);
+        assert_eq!(mirror.compare(None), Compared::Doubtful);
+        let effects = mirror.believe(None, 9);
+        assert_eq!(effects[0], Effect::Presence);
+        let known = mirror.known().expect("known");
+        assert_eq!(known.presence.reason, Some(Reason::EdgeLost));
+        assert_eq!(known.state.values.len(), 1, "acknowledged values stay");
+    }
+
+    #[test]
+    fn too_much_during_a_read_is_read_once_more() {
+        let mut mirror = live(&[online(7, None)]);
+        assert_eq!(mirror.take(set((7, 2), "a", 2)), Step::Read);
+        for rev in 3..200 {
+            mirror.take(set((7, rev), "a", rev));
+        }
+        assert!(mirror.install(None).1);
+        assert!(mirror.is_reading());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_lost_repeated_or_reordered_no_version_goes_back(order in prop::collection::vec(0..12usize, 0..40)) {
+            let mut history = vec![online(7, None)];
+            history.extend((1..5).map(|rev| set((7, rev), "a", rev)));
+            history.push(offline(7, 5));
+            history.push(online(8, Some((7, 5))));
+            history.extend((1..6).map(|rev| set((8, rev), "a", 10 + rev)));
+            let mut mirror = live(&[]);
+            let mut last = None;
+            for i in order {
+                if mirror.take(history[i].clone()) == Step::Read {
+                    // The store stands at least where the message was published.
+                    mirror.install(live(&history[..=i]).known().cloned());
+                }
+                let now = mirror.known().map(|s| s.version);
+                prop_assert!(now >= last);
+                last = now;
+            }
+            if last == Some(Version::new(8, 5)) {
+                let whole = live(&history);
+                prop_assert_eq!(&mirror.known().expect("known").state, &whole.known().expect("known").state);
+            }
+        }
+    }
+}

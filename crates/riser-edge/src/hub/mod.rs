@@ -1,0 +1,388 @@
+//! The hub: what this edge's listeners watch, and how what happens reaches them.
+//!
+//! One hub per tenant, with a queue and a lock of its own, so that tenants do not wait for each other. It holds one
+//! bus subscription per watched pattern, one [`mirror::Mirror`] per watched gateway, and the listeners. A frame is
+//! encoded once per distinct filter and shared; connections are written to after the lock is gone, each once.
+
+pub(crate) mod keeper;
+pub(crate) mod mirror;
+pub(crate) mod owed;
+pub(crate) mod tell;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use indexmap::{IndexMap, IndexSet};
+use parking_lot::Mutex;
+use riser_bus::{Delivery, Filter, Inbox, Subject, Subscription};
+use riser_core::frame::Lanes;
+use riser_core::routed::{self, RoutedError, Up};
+use riser_core::{Address, ErrorCode, GatewayKey, PathFilter, Pattern, TenantId};
+use tokio::sync::{Notify, mpsc};
+
+use crate::metrics::Ignored;
+use crate::shared::Shared;
+use crate::ws::Conn;
+use mirror::{Mirror, Step};
+use owed::Owed;
+
+/// Messages of one tenant that wait for its hub. At some hundred bytes each it bounds a tenant's queue to a few
+/// megabytes; what overflows is lost and repaired from the store.
+const INBOX: usize = 8_192;
+/// Messages taken from the queue at once, so that a burst is written to each connection once.
+const BATCH: usize = 256;
+/// Reads of the store that one hub has under way at once.
+pub(crate) const READS: usize = 32;
+/// Distinct path filters of one tenant on one edge: each costs an encoding of every frame.
+const FILTERS: usize = 1_024;
+
+/// One listener: a session that subscribes.
+pub(crate) struct Member {
+    pub(crate) id: u64,
+    pub(crate) conn: Arc<Conn>,
+    pub(crate) owed: Mutex<Owed>,
+}
+
+impl Member {
+    pub(crate) fn new(id: u64, conn: Arc<Conn>) -> Arc<Self> {
+        Arc::new(Self { id, conn, owed: Mutex::default() })
+    }
+}
+
+/// One subscription of a listener.
+#[derive(Debug, Clone)]
+pub(crate) struct Sub {
+    pub(crate) to: Pattern,
+    pub(crate) lanes: Lanes,
+    pub(crate) filter: Arc<PathFilter>,
+}
+
+/// A pattern that somebody watches. Dropping it ends the bus subscription.
+struct Watch {
+    members: IndexSet<u64>,
+    _subscription: Subscription,
+}
+
+#[derive(Default)]
+struct Inner {
+    members: IndexMap<u64, (Arc<Member>, Vec<Sub>)>,
+    watches: BTreeMap<Pattern, Watch>,
+    mirrors: BTreeMap<Address, Mirror>,
+    filters: BTreeMap<PathFilter, Arc<PathFilter>>,
+    snapshots: tell::SnapshotCache,
+}
+
+/// Why a subscription was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SubscribeError {
+    TooManySubscriptions,
+    TooManyFilters,
+    Unavailable,
+}
+
+impl SubscribeError {
+    pub(crate) fn code(self) -> ErrorCode {
+        match self {
+            Self::TooManySubscriptions | Self::TooManyFilters => ErrorCode::TooMany,
+            Self::Unavailable => ErrorCode::Unavailable,
+        }
+    }
+
+    pub(crate) fn message(self) -> &'static str {
+        match self {
+            Self::TooManySubscriptions => "this session has as many subscriptions as it may",
+            Self::TooManyFilters => "the tenant's sessions on this edge use as many distinct path filters as they may",
+            Self::Unavailable => "the state store or the bus did not answer; nothing was subscribed",
+        }
+    }
+}
+
+pub(crate) struct Hub {
+    tenant: TenantId,
+    inner: Mutex<Inner>,
+    /// Held while a pattern is loaded, so that a thousand dashboards of one building cost one load.
+    loading: tokio::sync::Mutex<()>,
+    /// Mirrors that must be read anew.
+    due: Mutex<IndexSet<Address>>,
+    wake: Notify,
+    inbox: Inbox,
+    shown: AtomicU64,
+}
+
+impl Hub {
+    /// A hub for a tenant, with its tasks running.
+    pub(crate) fn start(shared: &Arc<Shared>, tenant: TenantId) -> Arc<Self> {
+        let (inbox, receiver) = riser_bus::inbox(INBOX);
+        let hub = Arc::new(Self {
+            tenant,
+            inner: Mutex::default(),
+            loading: tokio::sync::Mutex::default(),
+            due: Mutex::default(),
+            wake: Notify::new(),
+            inbox,
+            shown: AtomicU64::new(0),
+        });
+        shared.tasks.spawn(pump(shared.clone(), hub.clone(), receiver));
+        shared.tasks.spawn(keeper::run(shared.clone(), hub.clone()));
+        hub
+    }
+
+    fn key(&self, address: &Address) -> GatewayKey {
+        GatewayKey::new(self.tenant.clone(), address.clone())
+    }
+
+    /// Makes or replaces a subscription. `answer` is sent before anything of it.
+    pub(crate) async fn subscribe(
+        &self,
+        shared: &Shared,
+        member: &Arc<Member>,
+        sub: Sub,
+        limit: usize,
+        answer: String,
+    ) -> Result<(), SubscribeError> {
+        {
+            let inner = self.inner.lock();
+            let subs = inner.members.get(&member.id).map_or(&[][..], |(_, subs)| subs);
+            if subs.len() >= limit && !subs.iter().any(|s| s.to == sub.to) {
+                return Err(SubscribeError::TooManySubscriptions);
+            }
+            if inner.filters.len() >= FILTERS && !inner.filters.contains_key(&*sub.filter) {
+                return Err(SubscribeError::TooManyFilters);
+            }
+        }
+        let _one_at_a_time = self.loading.lock().await;
+        let watches_state = sub.lanes.wants_snapshots();
+        if watches_state {
+            self.watch(shared, &sub.to).await?;
+        }
+        let mut inner = self.inner.lock();
+        member.conn.push(crate::ws::frame::text(&answer));
+        inner.join(member, sub.clone());
+        let mut owed = member.owed.lock();
+        if watches_state {
+            let known = inner.mirrors.iter().filter(|(address, m)| sub.to.matches(address) && m.known().is_some());
+            known.for_each(|(address, _)| owed.snapshot(address));
+        }
+        owed.synced(&sub.to);
+        drop(owed);
+        drop(inner);
+        member.conn.request_refill();
+        member.conn.flush();
+        if member.conn.is_gone() {
+            self.leave(member);
+        }
+        Ok(())
+    }
+
+    /// Ends a subscription; `false` when there is none.
+    pub(crate) fn unsubscribe(&self, member: &Member, to: &Pattern) -> bool {
+        self.inner.lock().part(member.id, to)
+    }
+
+    /// Ends everything of a listener.
+    pub(crate) fn leave(&self, member: &Member) {
+        let mut inner = self.inner.lock();
+        let subs = inner.members.get(&member.id).map(|(_, subs)| subs.iter().map(|s| s.to.clone()).collect());
+        let patterns: Vec<Pattern> = subs.unwrap_or_default();
+        for to in &patterns {
+            inner.part(member.id, to);
+        }
+    }
+
+    /// The subscriptions of a listener.
+    pub(crate) fn subscriptions(&self, member: &Member) -> Vec<Sub> {
+        self.inner.lock().members.get(&member.id).map(|(_, subs)| subs.clone()).unwrap_or_default()
+    }
+
+    /// The greatest epoch that is known here of a gateway.
+    pub(crate) fn epoch(&self, address: &Address) -> Option<riser_core::Epoch> {
+        let inner = self.inner.lock();
+        inner.mirrors.get(address).and_then(|m| m.known().map(|s| s.version.epoch))
+    }
+
+    /// Sees to it that the pattern is subscribed to and all its gateways are mirrored: subscribes first, reads after.
+    async fn watch(&self, shared: &Shared, to: &Pattern) -> Result<(), SubscribeError> {
+        if self.inner.lock().watches.contains_key(to) {
+            return Ok(());
+        }
+        let filter = Filter::Up(self.tenant.clone(), to.clone());
+        let subscription = shared.ports.bus.subscribe(&filter, &self.inbox).await;
+        let subscription = subscription.map_err(|_| SubscribeError::Unavailable)?;
+        self.inner.lock().watches.insert(to.clone(), Watch { members: IndexSet::new(), _subscription: subscription });
+        let loaded = self.load(shared, to).await;
+        if loaded.is_err() {
+            self.inner.lock().unwatch(to);
+        }
+        loaded
+    }
+
+    async fn load(&self, shared: &Shared, to: &Pattern) -> Result<(), SubscribeError> {
+        let addresses = keeper::addresses(shared, &self.tenant, to).await.map_err(|_| SubscribeError::Unavailable)?;
+        let mut new = Vec::new();
+        {
+            let mut inner = self.inner.lock();
+            for address in addresses {
+                inner.mirrors.entry(address.clone()).or_insert_with(|| {
+                    new.push(address);
+                    Mirror::reading()
+                });
+            }
+        }
+        let unread = self.read_all(shared, new).await;
+        if unread.is_empty() {
+            return Ok(());
+        }
+        // Another watch may cover them, and then they must not stay unread.
+        self.due.lock().extend(unread);
+        self.wake.notify_one();
+        Err(SubscribeError::Unavailable)
+    }
+
+    /// Reads mirrors anew, a few at once; gives back those for which nobody answered.
+    async fn read_all(&self, shared: &Shared, addresses: impl IntoIterator<Item = Address>) -> Vec<Address> {
+        let mut rest = addresses.into_iter();
+        let mut reads = FuturesUnordered::new();
+        let mut unread = Vec::new();
+        loop {
+            while reads.len() < READS
+                && let Some(address) = rest.next()
+            {
+                let key = self.key(&address);
+                reads.push(async move { (shared.read(&key).await, address) });
+            }
+            match reads.next().await {
+                Some((Ok(snapshot), address)) => self.install(shared, &address, snapshot),
+                Some((Err(_), address)) => unread.push(address),
+                None => return unread,
+            }
+        }
+    }
+
+    /// Gives a mirror what the store said.
+    fn install(&self, shared: &Shared, address: &Address, snapshot: Option<riser_core::Snapshot>) {
+        let mut told = tell::Told::default();
+        {
+            let mut inner = self.inner.lock();
+            let Some(mirror) = inner.mirrors.get_mut(address) else { return };
+            let (effects, again) = mirror.install(snapshot);
+            inner.tell(shared, address, effects, &mut told);
+            if again {
+                self.read_again(address);
+            }
+        }
+        told.flush();
+    }
+
+    fn read_again(&self, address: &Address) {
+        self.due.lock().insert(address.clone());
+        self.wake.notify_one();
+    }
+
+    /// Takes messages of the bus, and writes to each connection once.
+    fn take(&self, shared: &Shared, deliveries: &mut Vec<Delivery>) {
+        let mut told = tell::Told::default();
+        let mut inner = self.inner.lock();
+        for delivery in deliveries.drain(..) {
+            let Subject::Up(key) = delivery.subject else { continue };
+            // The subscription's subject names the tenant; a message of another one is a defect of the bus.
+            if key.tenant != self.tenant {
+                shared.metrics.bus_ignored(Ignored::Malformed);
+                continue;
+            }
+            match routed::decode::<Up>(&delivery.payload) {
+                Ok(up) => self.take_up(shared, &mut inner, &key.address, up, &mut told),
+                Err(RoutedError::Version) => shared.metrics.bus_ignored(Ignored::Version),
+                Err(RoutedError::Malformed) => shared.metrics.bus_ignored(Ignored::Malformed),
+            }
+        }
+        drop(inner);
+        told.flush();
+    }
+
+    fn take_up(&self, shared: &Shared, inner: &mut Inner, address: &Address, up: Up, told: &mut tell::Told) {
+        if !inner.is_watched(address) {
+            return;
+        }
+        let mirror = inner.mirrors.entry(address.clone()).or_insert_with(|| {
+            // Nobody had heard of this gateway when the pattern was loaded.
+            let mut mirror = Mirror::reading();
+            mirror.install(None);
+            mirror
+        });
+        match mirror.take(up) {
+            Step::Tell(effects) => inner.tell(shared, address, effects, told),
+            Step::Read => self.read_again(address),
+        }
+    }
+
+    /// A name for a new listener.
+    pub(crate) fn next_member(&self) -> u64 {
+        self.shown.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Inner {
+    fn is_watched(&self, address: &Address) -> bool {
+        patterns_of(address).iter().any(|p| self.watches.contains_key(p))
+    }
+
+    fn join(&mut self, member: &Arc<Member>, mut sub: Sub) {
+        sub.filter = self.filters.entry((*sub.filter).clone()).or_insert_with(|| sub.filter.clone()).clone();
+        if let Some(watch) = self.watches.get_mut(&sub.to) {
+            watch.members.insert(member.id);
+        }
+        let (_, subs) = self.members.entry(member.id).or_insert_with(|| (member.clone(), Vec::new()));
+        match subs.iter_mut().find(|s| s.to == sub.to) {
+            Some(old) => *old = sub,
+            None => subs.push(sub),
+        }
+        self.forget_filters();
+    }
+
+    fn part(&mut self, id: u64, to: &Pattern) -> bool {
+        let Some((member, subs)) = self.members.get_mut(&id) else { return false };
+        let Some(at) = subs.iter().position(|s| s.to == *to) else { return false };
+        subs.remove(at);
+        member.owed.lock().not_synced(to);
+        if subs.is_empty() {
+            self.members.swap_remove(&id);
+        }
+        if let Some(watch) = self.watches.get_mut(to) {
+            watch.members.swap_remove(&id);
+        }
+        self.unwatch(to);
+        self.forget_filters();
+        true
+    }
+
+    /// Ends a watch that nobody needs, and the mirrors that no other watch covers.
+    fn unwatch(&mut self, to: &Pattern) {
+        if self.watches.get(to).is_none_or(|watch| !watch.members.is_empty()) {
+            return;
+        }
+        self.watches.remove(to);
+        let watches = &self.watches;
+        let covered = |address: &Address| patterns_of(address).iter().any(|p| watches.contains_key(p));
+        self.mirrors.retain(|address, _| !to.matches(address) || covered(address));
+    }
+
+    fn forget_filters(&mut self) {
+        self.filters.retain(|_, filter| Arc::strong_count(filter) > 1);
+    }
+}
+
+/// The patterns that name an address.
+fn patterns_of(address: &Address) -> [Pattern; 3] {
+    [Pattern::One(address.clone()), Pattern::Building(address.building().clone()), Pattern::All]
+}
+
+async fn pump(shared: Arc<Shared>, hub: Arc<Hub>, mut receiver: mpsc::Receiver<Delivery>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while receiver.recv_many(&mut batch, BATCH).await > 0 {
+        hub.take(&shared, &mut batch);
+        // A burst to many listeners must not keep the runtime's thread from the other tenants.
+        tokio::task::yield_now().await;
+    }
+}

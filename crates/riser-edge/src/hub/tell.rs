@@ -1,0 +1,282 @@
+//! How listeners are told: who is interested, what is encoded, and what a slow one is owed instead.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use indexmap::IndexMap;
+use riser_core::frame::outbound::{self, Delta};
+use riser_core::state::Touched;
+use riser_core::{Address, PathFilter, Snapshot, Version};
+
+use super::mirror::{Effect, is_stale};
+use super::owed::{Debt, Due};
+use super::{Hub, Inner, Member, Sub, patterns_of};
+use crate::shared::Shared;
+use crate::ws::{Conn, frame};
+
+/// Connections that were pushed to and must be flushed, each once, when the lock is gone.
+#[derive(Default)]
+pub(crate) struct Told(IndexMap<u64, Arc<Conn>>);
+
+impl Told {
+    pub(crate) fn flush(self) {
+        for conn in self.0.into_values() {
+            conn.flush();
+        }
+    }
+}
+
+/// What of one gateway a listener wants.
+#[derive(Default)]
+struct Interest {
+    state: Option<Arc<PathFilter>>,
+    presence: bool,
+}
+
+impl Interest {
+    /// Overlapping subscriptions are one interest, so that a frame is delivered once.
+    fn of(subs: &[Sub], address: &Address) -> Self {
+        let mut interest = Self::default();
+        for sub in subs.iter().filter(|s| s.to.matches(address)) {
+            interest.presence |= sub.lanes.presence;
+            if sub.lanes.state {
+                interest.state = Some(match interest.state {
+                    Some(other) if other != sub.filter => Arc::new(other.union(&sub.filter)),
+                    _ => sub.filter.clone(),
+                });
+            }
+        }
+        interest
+    }
+
+    fn is_none(&self) -> bool {
+        self.state.is_none() && !self.presence
+    }
+}
+
+/// The frames of one effect, one set per distinct filter.
+struct Encoded<'a, F: Fn(&PathFilter) -> Vec<String>> {
+    encode: F,
+    shared: &'a Shared,
+    sets: Vec<(Arc<PathFilter>, Vec<Bytes>)>,
+}
+
+impl<'a, F: Fn(&PathFilter) -> Vec<String>> Encoded<'a, F> {
+    fn new(shared: &'a Shared, encode: F) -> Self {
+        Self { encode, shared, sets: Vec::new() }
+    }
+
+    fn get(&mut self, filter: &Arc<PathFilter>) -> &[Bytes] {
+        let at = self.sets.iter().position(|(f, _)| Arc::ptr_eq(f, filter) || f == filter);
+        let at = at.unwrap_or_else(|| {
+            let frames = texts(self.shared, (self.encode)(filter));
+            self.sets.push((filter.clone(), frames));
+            self.sets.len() - 1
+        });
+        &self.sets[at].1
+    }
+}
+
+fn texts(shared: &Shared, frames: Vec<String>) -> Vec<Bytes> {
+    shared.metrics.encoded.inc_by(frames.len() as u64);
+    frames.iter().map(|text| frame::text(text)).collect()
+}
+
+/// The snapshot that was encoded last: after a full state all listeners of a gateway are owed the same one.
+#[derive(Default)]
+pub(crate) struct SnapshotCache(Option<(Address, Version, bool, Arc<PathFilter>, Vec<Bytes>)>);
+
+impl SnapshotCache {
+    fn get(&mut self, shared: &Shared, address: &Address, snap: &Snapshot, interest: &Interest) -> Vec<Bytes> {
+        let state = interest.state.is_some();
+        let filter = interest.state.clone().unwrap_or_default();
+        if let Some((a, v, s, f, frames)) = &self.0
+            && (a, *v, *s, f) == (address, snap.version, state, &filter)
+        {
+            return frames.clone();
+        }
+        let frames = texts(shared, outbound::snapshot(address, snap, &filter, state));
+        self.0 = Some((address.clone(), snap.version, state, filter, frames.clone()));
+        frames
+    }
+}
+
+impl Inner {
+    /// Tells everybody who is interested what happened to a gateway.
+    pub(crate) fn tell(&self, shared: &Shared, address: &Address, effects: Vec<Effect>, told: &mut Told) {
+        for effect in effects {
+            let Some(snap) = self.mirrors.get(address).and_then(|m| m.known()) else { return };
+            match effect {
+                Effect::Replaced => {
+                    for (member, interest) in self.interested(address) {
+                        if interest.state.is_some() {
+                            member.owed.lock().snapshot(address);
+                            member.conn.request_refill();
+                        }
+                    }
+                }
+                Effect::State { touched, at_ms, ts_ms } => {
+                    let encode = |filter: &PathFilter| delta(address, snap, &touched, filter, at_ms, ts_ms);
+                    let mut frames = Encoded::new(shared, encode);
+                    for (member, interest) in self.interested(address) {
+                        let Some(filter) = interest.state else { continue };
+                        let owe = |member: &Member| member.owed.lock().paths(address, &touched);
+                        offer(shared, member, address, frames.get(&filter), owe, told);
+                    }
+                }
+                Effect::Presence => {
+                    let p = &snap.presence;
+                    let encode =
+                        |_: &PathFilter| vec![outbound::presence(address, p.online, p.epoch, p.reason, snap.at_ms)];
+                    let mut frames = Encoded::new(shared, encode);
+                    let all = Arc::new(PathFilter::ALL);
+                    for (member, interest) in self.interested(address) {
+                        if interest.presence {
+                            let owe = |member: &Member| {
+                                member.owed.lock().presence(address);
+                                false
+                            };
+                            offer(shared, member, address, frames.get(&all), owe, told);
+                        }
+                    }
+                }
+                Effect::Devices => {
+                    let Some(described) = &snap.state.devices else { continue };
+                    let mut frames = Encoded::new(shared, |filter| outbound::devices(address, described, filter));
+                    for (member, interest) in self.interested(address) {
+                        let Some(filter) = interest.state else { continue };
+                        let owe = |member: &Member| {
+                            member.owed.lock().devices(address);
+                            false
+                        };
+                        offer(shared, member, address, frames.get(&filter), owe, told);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Each listener that wants something of the gateway, once, however many of its subscriptions name it.
+    fn interested(&self, address: &Address) -> Vec<(&Arc<Member>, Interest)> {
+        let patterns = patterns_of(address);
+        let mut list = Vec::new();
+        for (i, pattern) in patterns.iter().enumerate() {
+            let Some(watch) = self.watches.get(pattern) else { continue };
+            for id in &watch.members {
+                let earlier = |p| self.watches.get(p).is_some_and(|w| w.members.contains(id));
+                if patterns[..i].iter().any(earlier) {
+                    continue;
+                }
+                if let Some((member, subs)) = self.members.get(id) {
+                    list.push((member, Interest::of(subs, address)));
+                }
+            }
+        }
+        list
+    }
+}
+
+/// Pushes frames to a listener, or notes what it is owed when it is slow.
+fn offer(
+    shared: &Shared,
+    member: &Arc<Member>,
+    address: &Address,
+    frames: &[Bytes],
+    owe: impl Fn(&Member) -> bool,
+    told: &mut Told,
+) {
+    if frames.is_empty() {
+        return;
+    }
+    let full = || member.conn.queued_bytes() > shared.config.conflate_above;
+    if full() && member.conn.blocked_since().is_none() {
+        // A burst alone makes nobody slow: what the socket takes is written first.
+        member.conn.flush();
+    }
+    if member.owed.lock().holds(address) || full() {
+        if owe(member) {
+            shared.metrics.conflated.inc();
+        }
+        member.conn.request_refill();
+        return;
+    }
+    shared.metrics.delivered.inc_by(frames.len() as u64);
+    for bytes in frames {
+        member.conn.push(bytes.clone());
+    }
+    told.0.entry(member.id).or_insert_with(|| member.conn.clone());
+}
+
+/// The `state` frames of what happened, for one filter; none when nothing passes it.
+fn delta(
+    address: &Address,
+    snap: &Snapshot,
+    touched: &Touched,
+    filter: &PathFilter,
+    at_ms: u64,
+    ts_ms: Option<i64>,
+) -> Vec<String> {
+    let values = &snap.state.values;
+    let set: Vec<_> = touched.set.iter().filter(|p| filter.matches(p)).collect();
+    let fresh: Vec<_> = touched.fresh.iter().filter(|p| filter.matches(p) && !is_stale(snap, p)).collect();
+    // A fresh path stands for all below it, so what stays stale there is named again.
+    let again = values.keys().filter(|p| fresh.iter().any(|f| p.is_within(f)));
+    let mut stale: Vec<_> = touched.stale.iter().chain(set.iter().copied()).chain(again).collect();
+    stale.retain(|p| filter.matches(p) && values.contains_key(*p) && is_stale(snap, p));
+    stale.sort_unstable();
+    stale.dedup();
+    if set.is_empty() && fresh.is_empty() && stale.is_empty() {
+        return Vec::new();
+    }
+    let set = set.into_iter().map(|p| (p, values.get(p).map(|v| &v.value))).collect();
+    outbound::state(address, &Delta { version: snap.version, set, fresh, stale, at_ms, ts_ms })
+}
+
+impl Hub {
+    /// Sends a listener what it is owed, as much as its queue should hold. True when something was sent.
+    pub(crate) fn refill(&self, shared: &Shared, member: &Arc<Member>) -> bool {
+        let mut inner = self.inner.lock();
+        let mut sent = false;
+        while member.conn.queued_bytes() <= shared.config.conflate_above {
+            let Some(due) = member.owed.lock().next() else { break };
+            let frames = match due {
+                Due::Synced(to) => vec![frame::text(&outbound::synced(&to))],
+                Due::Of(address, debt) => inner.settle(shared, member, &address, &debt),
+            };
+            shared.metrics.delivered.inc_by(frames.len() as u64);
+            for bytes in frames {
+                member.conn.push(bytes);
+            }
+            sent = true;
+        }
+        sent
+    }
+}
+
+impl Inner {
+    /// The newest of what is owed, as the listener's subscriptions are now.
+    fn settle(&mut self, shared: &Shared, member: &Member, address: &Address, debt: &Debt) -> Vec<Bytes> {
+        let Some((_, subs)) = self.members.get(&member.id) else { return Vec::new() };
+        let interest = Interest::of(subs, address);
+        let Some(snap) = self.mirrors.get(address).and_then(|m| m.known()) else { return Vec::new() };
+        if interest.is_none() {
+            return Vec::new();
+        }
+        let mut frames = Vec::new();
+        if debt.snapshot {
+            frames = self.snapshots.get(shared, address, snap, &interest);
+        } else if let Some(filter) = &interest.state {
+            let touched = Touched { set: debt.paths.iter().cloned().collect(), ..Touched::default() };
+            frames = texts(shared, delta(address, snap, &touched, filter, snap.at_ms, None));
+            if let (true, Some(described)) = (debt.devices, &snap.state.devices) {
+                frames.extend(texts(shared, outbound::devices(address, described, filter)));
+            }
+        }
+        if debt.presence && interest.presence {
+            let p = &snap.presence;
+            let text = outbound::presence(address, p.online, p.epoch, p.reason, snap.at_ms);
+            frames.extend(texts(shared, vec![text]));
+        }
+        frames
+    }
+}

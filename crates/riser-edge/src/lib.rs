@@ -1,0 +1,28 @@
+//! Riser's data plane: one edge terminates the WebSockets of gateways and clients and routes between them.
+//!
+//! [`Edge`] puts the parts together. An edge holds sockets and nothing that must survive them: what must is behind
+//! the [`Ports`]. Start reading at `session.rs` (what a peer's frames do), `gateway.rs` (how state is stored), `hub`
+//! (how listeners are told) and `presence.rs` (how presence stays true).
+
+mod api;
+pub mod auth;
+mod clock;
+mod config;
+mod edge;
+mod gateway;
+mod heartbeat;
+mod http;
+mod hub;
+mod metrics;
+mod open;
+mod presence;
+pub mod problem;
+mod session;
+mod shared;
+mod tasks;
+pub mod ws;
+
+pub use config::EdgeConfig;
+pub use edge::{Edge, listen};
+pub use metrics::Metrics;
+pub use shared::Ports;

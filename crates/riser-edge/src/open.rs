@@ -1,0 +1,238 @@
+//! How a gateway's session begins and ends in the registry.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use riser_bus::Subject;
+use riser_core::frame::outbound::{self, Welcome};
+use riser_core::limits::Limits;
+use riser_core::routed::{self, ToEdge, Up};
+use riser_core::{Epoch, GatewayKey, Identity, Reason, Version};
+use riser_registry::{Acquired, Ended, RegistryError};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::gateway::Gateway;
+use crate::session::{key_of, later};
+use crate::shared::Shared;
+use crate::ws::{Conn, frame};
+
+/// RFC 6455 §7.4.1 with its registry: try again later.
+const TRY_LATER: u16 = 1013;
+
+/// How far a gateway's session has come. Whoever of its beginning and its end comes second sees the other.
+pub(crate) enum Progress {
+    /// The registry has not answered yet.
+    Opening,
+    /// It holds the gateway.
+    Open(Arc<Gateway>),
+    /// It ended before it was open, for this reason; none when the gateway does not go offline.
+    Ended(Option<Reason>),
+}
+
+/// [`Progress`], shared by the session and the task that opens it.
+pub(crate) type Slot = Arc<Mutex<Progress>>;
+
+/// Counts a session that is being fenced, so that the audit does not take it for one that nobody has.
+struct Opening {
+    shared: Arc<Shared>,
+    key: GatewayKey,
+}
+
+impl Opening {
+    fn new(shared: &Arc<Shared>, key: &GatewayKey) -> Self {
+        *shared.gateways.lock().opening.entry(key.clone()).or_default() += 1;
+        Self { shared: shared.clone(), key: key.clone() }
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        let mut gateways = self.shared.gateways.lock();
+        if let Some(count) = gateways.opening.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                gateways.opening.remove(&self.key);
+            }
+        }
+    }
+}
+
+/// Fences the session, welcomes the gateway, and tells who watches. The connection is paused until then.
+pub(crate) fn gateway(shared: &Arc<Shared>, id: u64, conn: &Arc<Conn>, identity: &Arc<Identity>, slot: &Slot) {
+    let Some(key) = key_of(identity) else { return };
+    let opening = Opening::new(shared, &key);
+    let (shared, conn, identity, slot) = (shared.clone(), conn.clone(), identity.clone(), slot.clone());
+    shared.clone().tasks.spawn(async move {
+        match acquire(&shared, &key, &conn).await {
+            Ok(acquired) => begin(&shared, id, &conn, &identity, &slot, &key, acquired).await,
+            Err(_) => {
+                shared.metrics.refused("registry_unavailable");
+                let after = later(&shared).as_millis();
+                conn.close(TRY_LATER, &format!("{{\"code\":\"unavailable\",\"retry_after_ms\":{after}}}"));
+            }
+        }
+        drop(opening);
+    });
+}
+
+/// Tries until somebody answers, the peer is gone, or it has waited long enough.
+async fn acquire(shared: &Shared, key: &GatewayKey, conn: &Conn) -> Result<Acquired, RegistryError> {
+    let started = Instant::now();
+    loop {
+        shared.registered().await;
+        let lease = shared.lease();
+        let floor = floor(shared, key);
+        let answer = shared.call(shared.ports.registry.acquire(&lease, key, floor)).await;
+        if answer.is_ok() || conn.is_gone() || started.elapsed() >= shared.config.answer {
+            return answer;
+        }
+        sleep(shared.config.call / 8).await;
+    }
+}
+
+/// The greatest epoch that this edge knows of the gateway.
+fn floor(shared: &Shared, key: &GatewayKey) -> Option<Epoch> {
+    let held = shared.gateways.lock().held.get(key).map(|g| g.epoch);
+    let seen = shared.known_hub(&key.tenant).and_then(|hub| hub.epoch(&key.address));
+    held.max(seen)
+}
+
+async fn begin(
+    shared: &Arc<Shared>,
+    id: u64,
+    conn: &Arc<Conn>,
+    identity: &Identity,
+    slot: &Slot,
+    key: &GatewayKey,
+    acquired: Acquired,
+) {
+    let epoch = acquired.epoch;
+    let gateway = Gateway::new(key.clone(), id, conn.clone(), epoch, acquired.since_ms);
+    let older = {
+        let mut gateways = shared.gateways.lock();
+        match gateways.held.get(key) {
+            // A yet newer session was answered first.
+            Some(newer) if newer.epoch > epoch => {
+                gateway.taken_over();
+                return;
+            }
+            _ => gateways.held.insert(key.clone(), gateway.clone()),
+        }
+    };
+    if let Some(older) = older {
+        older.taken_over();
+    }
+    let ended = match &mut *slot.lock() {
+        Progress::Ended(reason) => Some(*reason),
+        progress => {
+            *progress = Progress::Open(gateway.clone());
+            None
+        }
+    };
+    if let Some(reason) = ended {
+        return close(shared, gateway, reason);
+    }
+    if acquired.taken_from.is_some() {
+        shared.metrics.takeovers.inc();
+    }
+    let up = Up::Online {
+        epoch,
+        before: acquired.before,
+        takeover: acquired.taken_from.is_some(),
+        since_ms: acquired.since_ms,
+        at_ms: acquired.now_ms,
+        edge: shared.config.id.clone(),
+    };
+    shared.publish(&Subject::Up(key.clone()), routed::encode(&up)).await;
+    if let Some(lease) = acquired.taken_from.filter(|lease| lease.edge != shared.config.id) {
+        let notice = routed::encode(&ToEdge::TakenOver { epoch });
+        shared.publish(&Subject::Edge(lease.edge, key.clone()), notice).await;
+    }
+    let have = acquired.before.filter(|_| acquired.has_state);
+    let limits = shared.with_tenant(&key.tenant, |t| t.limits).unwrap_or_default();
+    conn.send(frame::text(&welcome(shared, id, identity, Some(epoch), have, &limits)));
+    conn.resume();
+}
+
+/// `welcome`.
+pub(crate) fn welcome(
+    shared: &Shared,
+    id: u64,
+    identity: &Identity,
+    epoch: Option<Epoch>,
+    have: Option<Version>,
+    limits: &Limits,
+) -> String {
+    outbound::welcome(&Welcome {
+        session: &format!("{}-{id:x}", shared.config.id),
+        identity,
+        epoch,
+        have,
+        heartbeat_ms: u64::try_from(shared.config.heartbeat.as_millis()).unwrap_or(u64::MAX),
+        limits,
+        edge: &shared.config.id,
+        version: env!("CARGO_PKG_VERSION"),
+        now_ms: shared.clock.now_ms(),
+    })
+}
+
+/// Ends the session here, and in the registry when there is a reason for the gateway to be offline.
+pub(crate) fn close(shared: &Arc<Shared>, gateway: Arc<Gateway>, reason: Option<Reason>) {
+    let shared = shared.clone();
+    shared.clone().tasks.spawn(async move {
+        if reason.is_some() {
+            settle(&shared, &gateway).await;
+        }
+        let (key, epoch) = (&gateway.key, gateway.epoch);
+        {
+            let mut gateways = shared.gateways.lock();
+            if gateways.held.get(key).is_some_and(|g| g.session == gateway.session) {
+                gateways.held.swap_remove(key);
+            }
+            if let Some(reason) = reason
+                && gateways.ending.get(key).is_none_or(|(ending, _)| *ending < epoch)
+            {
+                gateways.ending.insert(key.clone(), (epoch, reason));
+            }
+        }
+        if let Some(reason) = reason {
+            release(&shared, key, epoch, reason).await;
+        }
+    });
+}
+
+/// Waits until what was on its way to the store when the session ended has arrived: it belongs before the end.
+async fn settle(shared: &Shared, gateway: &Gateway) {
+    let settled = async {
+        loop {
+            let left = shared.someone_left.notified();
+            if gateway.is_settled() {
+                return;
+            }
+            left.await;
+        }
+    };
+    // When the store does not answer, presence is more than what was not acknowledged anyway.
+    let _ = timeout(shared.config.call, settled).await;
+}
+
+/// Tells the registry of an end. What it cannot be told now the audit tells it later.
+pub(crate) async fn release(shared: &Shared, key: &GatewayKey, epoch: Epoch, reason: Reason) {
+    let Ok(ended) = shared.call(shared.ports.registry.release(key, epoch, reason)).await else { return };
+    {
+        let mut gateways = shared.gateways.lock();
+        if gateways.ending.get(key).is_some_and(|(ending, _)| *ending <= epoch) {
+            gateways.ending.swap_remove(key);
+        }
+    }
+    if let Some(ended) = ended {
+        shared.metrics.ended(ended.reason);
+        tell_offline(shared, key, &ended).await;
+    }
+}
+
+/// Tells who watches that a gateway went offline.
+pub(crate) async fn tell_offline(shared: &Shared, key: &GatewayKey, ended: &Ended) {
+    let up = Up::Offline { version: ended.version, reason: ended.reason, at_ms: ended.at_ms };
+    shared.publish(&Subject::Up(key.clone()), routed::encode(&up)).await;
+}

@@ -1,0 +1,452 @@
+//! A session: one peer's conversation with this edge, from `hello` to the close.
+//!
+//! Gateways, dashboards and back ends are the same session with different rights. It answers what needs no waiting
+//! by itself; what waits (the registry, the store, the bus) runs in a task beside it, so that reading never stops.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use riser_core::frame::{Broken, Credential, Inbound, Lanes, N, outbound};
+use riser_core::{
+    Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, TenantId, Verb,
+};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use crate::gateway::Gateway;
+use crate::hub::{Hub, Member, Sub};
+use crate::open::{Progress, Slot};
+use crate::shared::Shared;
+use crate::ws::{Conn, End, Handler, frame};
+use crate::{auth, open};
+
+/// Subscriptions and their ends that may wait behind one another. A client at its limit may replace each of its
+/// subscriptions once without waiting for an answer.
+const WAITING: usize = 512;
+
+/// What the edge keeps of each connection beside its task.
+pub(crate) struct SessionHandle {
+    pub(crate) conn: Arc<Conn>,
+    pub(crate) since: Instant,
+    /// What was opened; none before `hello`.
+    pub(crate) open: Option<OpenHandle>,
+}
+
+#[derive(Clone)]
+pub(crate) struct OpenHandle {
+    pub(crate) is_gateway: bool,
+    /// When the credential runs out, with the leeway that its verification gives; none when it does not.
+    pub(crate) ends_at_ms: Option<u64>,
+}
+
+/// Where a credential came from, and which browser page is behind it.
+#[derive(Default)]
+pub(crate) struct Upgrade {
+    /// Who the `Authorization` header proved.
+    pub(crate) identity: Option<Identity>,
+    /// The `Origin` header of a browser.
+    pub(crate) origin: Option<String>,
+    /// A place among those whose session has not begun.
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
+}
+
+enum Phase {
+    /// Nothing may come but `hello`.
+    Hello(Box<Upgrade>),
+    /// Who it is, and what it does.
+    Open(Box<Open>),
+    /// The end was handled.
+    Over,
+}
+
+struct Open {
+    identity: Arc<Identity>,
+    /// Set when the session is fenced; until then the connection is paused.
+    gateway: Option<Slot>,
+    listener: Option<Arc<Listener>>,
+}
+
+/// A session that subscribes.
+struct Listener {
+    hub: Arc<Hub>,
+    member: Arc<Member>,
+    waiting: Mutex<(VecDeque<Op>, bool)>,
+}
+
+enum Op {
+    Subscribe(N, Sub),
+    Unsubscribe(N, Pattern),
+}
+
+pub(crate) struct Session {
+    shared: Arc<Shared>,
+    id: u64,
+    phase: Phase,
+}
+
+impl Session {
+    /// A session that waits for its `hello`.
+    pub(crate) fn new(shared: Arc<Shared>, conn: &Arc<Conn>, upgrade: Upgrade) -> Self {
+        let id = shared.next_session();
+        let handle = SessionHandle { conn: conn.clone(), since: Instant::now(), open: None };
+        shared.sessions.lock().insert(id, handle);
+        shared.metrics.connections.inc();
+        Self { shared, id, phase: Phase::Hello(Box::new(upgrade)) }
+    }
+
+    fn protocol_error(conn: &Conn, message: &str) {
+        end(conn, CloseCode::Protocol, message);
+    }
+
+    fn hello(&mut self, conn: &Arc<Conn>, token: Option<Credential>) {
+        let Phase::Hello(upgrade) = std::mem::replace(&mut self.phase, Phase::Over) else { return };
+        let Upgrade { identity, origin, permit } = *upgrade;
+        let identity = match (identity, token) {
+            (Some(_), Some(_)) => {
+                return Self::protocol_error(conn, "two credentials: one with the upgrade, one in hello");
+            }
+            (None, None) => {
+                self.shared.metrics.refused("no_credential");
+                return end(conn, CloseCode::BadCredential, "hello has no token");
+            }
+            (Some(identity), None) => identity,
+            (None, Some(token)) => match auth::verify(&self.shared.table(), &token, self.shared.clock.now_ms()) {
+                Ok(identity) => identity,
+                Err(error) => {
+                    self.shared.metrics.refused(error.reason());
+                    return end(conn, error.close_code(), &error.to_string());
+                }
+            },
+        };
+        let allowed = self.shared.with_tenant(&identity.tenant, |tenant| tenant.allows_origin(origin.as_deref()));
+        if allowed != Some(true) {
+            self.shared.metrics.refused("origin");
+            return end(conn, CloseCode::NotAllowed, "this origin is not on the tenant's list");
+        }
+        if self.shared.is_draining() {
+            return end(conn, CloseCode::Drain, "the edge is going away");
+        }
+        drop(permit);
+        self.open(conn, identity);
+    }
+
+    fn open(&mut self, conn: &Arc<Conn>, identity: Identity) {
+        let shared = &self.shared;
+        let ends_at_ms = identity.expires_at_ms.map(ends_at_ms);
+        let is_gateway = identity.address().is_some();
+        if let Some(handle) = shared.sessions.lock().get_mut(&self.id) {
+            handle.open = Some(OpenHandle { is_gateway, ends_at_ms });
+        }
+        let identity = Arc::new(identity);
+        let mut gateway = None;
+        if is_gateway {
+            shared.metrics.gateways.inc();
+            let slot = Arc::new(Mutex::new(Progress::Opening));
+            conn.pause();
+            open::gateway(shared, self.id, conn, &identity, &slot);
+            gateway = Some(slot);
+        } else {
+            shared.metrics.clients.inc();
+            let limits = shared.with_tenant(&identity.tenant, |t| t.limits).unwrap_or_default();
+            conn.push(frame::text(&open::welcome(shared, self.id, &identity, None, None, &limits)));
+        }
+        self.phase = Phase::Open(Box::new(Open { identity, gateway, listener: None }));
+    }
+}
+
+/// When a session must end because its credential ran out.
+fn ends_at_ms(expires_at_ms: u64) -> u64 {
+    expires_at_ms.saturating_add(u64::try_from(auth::LEEWAY.as_millis()).unwrap_or(0))
+}
+
+/// Closes with a reason that the peer's developer can read.
+pub(crate) fn end(conn: &Conn, code: CloseCode, message: &str) {
+    // RFC 6455 §5.5 leaves 123 bytes for a reason; the codec cuts what is longer, and a cut object is no JSON.
+    let short: String = message.chars().filter(char::is_ascii).take(100).collect();
+    let reason = riser_core::Json::of(&serde_json::json!({ "message": short }));
+    conn.close(code.number(), reason.as_str());
+}
+
+impl Handler for Session {
+    fn text(&mut self, conn: &Arc<Conn>, text: &str) {
+        self.shared.metrics.frames.inc();
+        match (&mut self.phase, Inbound::parse(text)) {
+            (Phase::Hello(_), Ok(Inbound::Hello { token, agent, .. })) => {
+                tracing::debug!(session = self.id, agent, "hello");
+                self.hello(conn, token);
+            }
+            (Phase::Hello(_), _) => Self::protocol_error(conn, "the first frame is not a good hello"),
+            (Phase::Open(_), Err(Broken::NotAFrame(message))) => Self::protocol_error(conn, message),
+            (Phase::Open(_), Err(Broken::Refused(refused))) => {
+                answer_error(&self.shared, conn, refused.n, refused.code, &refused.message);
+            }
+            (Phase::Open(open), Ok(inbound)) => open.frame(&self.shared, self.id, conn, inbound),
+            (Phase::Over, _) => {}
+        }
+    }
+
+    fn binary(&mut self, conn: &Arc<Conn>, _: &[u8]) {
+        self.shared.metrics.frames.inc();
+        match self.phase {
+            Phase::Hello(_) => Self::protocol_error(conn, "the first frame is not a good hello"),
+            Phase::Open(_) => {
+                let text = "a binary frame belongs to a live stream, and this session has none open";
+                answer_error(&self.shared, conn, None, ErrorCode::BadFrame, text);
+            }
+            Phase::Over => {}
+        }
+    }
+
+    fn drained(&mut self, _: &Arc<Conn>) -> bool {
+        let Phase::Open(open) = &self.phase else { return false };
+        open.listener.as_ref().is_some_and(|listener| listener.hub.refill(&self.shared, &listener.member))
+    }
+
+    fn paced(&mut self, _: &Arc<Conn>) {
+        self.shared.metrics.paced.inc();
+    }
+
+    fn ended(&mut self, _: &Arc<Conn>, end: End) {
+        self.shared.metrics.closed(end.code());
+        tracing::debug!(session = self.id, code = end.code(), "session ended");
+        self.over(Some(end));
+    }
+}
+
+impl Session {
+    /// Leaves everything, once. `end` is none when the task was dropped or panicked.
+    fn over(&mut self, end: Option<End>) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Over);
+        let Phase::Open(open) = phase else { return };
+        match &open.gateway {
+            Some(slot) => {
+                self.shared.metrics.gateways.dec();
+                let reason = offline_reason(end);
+                let before = std::mem::replace(&mut *slot.lock(), Progress::Ended(reason));
+                if let Progress::Open(gateway) = before
+                    && !self.shared.killed.load(Ordering::Relaxed)
+                {
+                    open::close(&self.shared, gateway, reason);
+                }
+            }
+            None => self.shared.metrics.clients.dec(),
+        }
+        if let Some(listener) = &open.listener {
+            listener.hub.leave(&listener.member);
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.metrics.panics.inc();
+            self.shared.metrics.closed(CloseCode::Internal.number());
+        }
+        self.over(None);
+        self.shared.sessions.lock().swap_remove(&self.id);
+        self.shared.metrics.connections.dec();
+        self.shared.someone_left.notify_waiters();
+    }
+}
+
+/// Why the gateway goes offline; none when it does not: it moves, or a newer session has it.
+fn offline_reason(end: Option<End>) -> Option<Reason> {
+    match end {
+        Some(End::Peer { .. }) => Some(Reason::Closed),
+        Some(End::Us { code }) => match CloseCode::from_number(code) {
+            Some(CloseCode::Drain | CloseCode::TakenOver) => None,
+            Some(CloseCode::Heartbeat) => Some(Reason::Heartbeat),
+            Some(CloseCode::Revoked) => Some(Reason::Revoked),
+            _ => Some(Reason::Error),
+        },
+        _ => Some(Reason::Error),
+    }
+}
+
+/// Answers a frame with an error.
+pub(crate) fn answer_error(shared: &Shared, conn: &Conn, n: Option<N>, code: ErrorCode, message: &str) {
+    shared.metrics.error(code);
+    let retry = (code == ErrorCode::RateLimited).then_some(1_000);
+    conn.push(frame::text(&outbound::error(n, code, message, retry)));
+}
+
+impl Open {
+    fn frame(&mut self, shared: &Arc<Shared>, id: u64, conn: &Arc<Conn>, inbound: Inbound) {
+        match inbound {
+            Inbound::Hello { .. } => Session::protocol_error(conn, "hello comes once"),
+            Inbound::Ping => {
+                let epoch = self.gateway().map(|g| g.epoch);
+                conn.push(frame::text(&outbound::pong(shared.clock.now_ms(), epoch)));
+            }
+            Inbound::Pong => {}
+            Inbound::Auth { n, token } => self.auth(shared, id, conn, n, &token),
+            Inbound::Subscribe { n, to, lanes, path, .. } => self.subscribe(shared, conn, n, to, lanes, path),
+            Inbound::Unsubscribe { n, to } => self.queue(shared, conn, n, Op::Unsubscribe(n, to)),
+            Inbound::State { n, .. } | Inbound::Device { n, .. } | Inbound::Describe { n, .. }
+                if self.gateway.is_none() =>
+            {
+                let text = format!("only a gateway sends `{}`", inbound.kind());
+                answer_error(shared, conn, n, ErrorCode::Forbidden, &text);
+            }
+            Inbound::Renew { n } => self.renew(shared, conn, n),
+            Inbound::State { n, set, full, more, ts_ms } => {
+                let limits = shared.with_tenant(&self.identity.tenant, |t| t.limits).unwrap_or_default();
+                self.with_gateway(|g| g.values(shared, n, Change::values(set, full), ts_ms, more, &limits));
+            }
+            Inbound::Device { n, path, up } => self.with_gateway(|g| g.change(shared, n, Change::mark(path, up), None)),
+            Inbound::Describe { n, devices } => {
+                self.with_gateway(|g| g.change(shared, n, Change::describe(devices), None));
+            }
+        }
+    }
+
+    /// The open gateway. The connection is paused until it is, so that none of its frames comes before.
+    fn gateway(&self) -> Option<Arc<Gateway>> {
+        match &*self.gateway.as_ref()?.lock() {
+            Progress::Open(gateway) => Some(gateway.clone()),
+            _ => None,
+        }
+    }
+
+    fn with_gateway(&self, then: impl FnOnce(&Arc<Gateway>)) {
+        if let Some(gateway) = self.gateway() {
+            then(&gateway);
+        }
+    }
+
+    /// A fresh token of the same peer. Rights that it does not give any more are withdrawn.
+    fn auth(&mut self, shared: &Arc<Shared>, id: u64, conn: &Arc<Conn>, n: N, token: &Credential) {
+        let identity = match auth::verify(&shared.table(), token, shared.clock.now_ms()) {
+            Ok(identity) => identity,
+            Err(error) => {
+                shared.metrics.refused(error.reason());
+                return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, &error.to_string());
+            }
+        };
+        if identity.tenant != self.identity.tenant || identity.peer != self.identity.peer {
+            return Session::protocol_error(conn, "auth as another peer");
+        }
+        if let Some(handle) = shared.sessions.lock().get_mut(&id)
+            && let Some(open) = &mut handle.open
+        {
+            open.ends_at_ms = identity.expires_at_ms.map(ends_at_ms);
+        }
+        self.identity = Arc::new(identity);
+        conn.push(frame::text(&outbound::ok(n)));
+        let Some(listener) = &self.listener else { return };
+        for sub in listener.hub.subscriptions(&listener.member) {
+            if !may_subscribe(&self.identity, &sub.to, sub.lanes, &sub.filter) {
+                listener.hub.unsubscribe(&listener.member, &sub.to);
+                conn.push(frame::text(&outbound::unsubscribed(&sub.to, ErrorCode::Forbidden)));
+            }
+        }
+    }
+
+    fn renew(&self, shared: &Shared, conn: &Conn, n: N) {
+        let now_ms = shared.clock.now_ms();
+        let renewed = shared.with_tenant(&self.identity.tenant, |t| auth::renew(&self.identity, t, now_ms));
+        match renewed {
+            Some(Ok(minted)) => {
+                conn.push(frame::text(&outbound::ok_token(n, &minted.token, minted.expires_at_ms)));
+            }
+            Some(Err(error)) => answer_error(shared, conn, Some(n), error.code(), &error.to_string()),
+            None => answer_error(shared, conn, Some(n), ErrorCode::Forbidden, "there is no such tenant any more"),
+        }
+    }
+
+    fn subscribe(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, to: Pattern, lanes: Lanes, path: PathFilter) {
+        // Without a filter of its own a subscription is about all that the credential shows.
+        let read = if path.is_all() { self.identity.paths(Verb::Read, &to).unwrap_or(path) } else { path };
+        if !may_subscribe(&self.identity, &to, lanes, &read) {
+            let text = "no single grant of this credential covers the pattern, its lanes and its paths";
+            return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
+        }
+        self.queue(shared, conn, n, Op::Subscribe(n, Sub { to, lanes, filter: Arc::new(read) }));
+    }
+
+    /// Has subscriptions and their ends done one after the other, in the order in which they came.
+    fn queue(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, op: Op) {
+        let tenant = &self.identity.tenant;
+        let listener = self.listener.get_or_insert_with(|| Listener::new(shared, tenant, conn)).clone();
+        let mut waiting = listener.waiting.lock();
+        if waiting.0.len() >= WAITING {
+            let text = "too many subscriptions wait for their answer";
+            return answer_error(shared, conn, Some(n), ErrorCode::RateLimited, text);
+        }
+        waiting.0.push_back(op);
+        let idle = !std::mem::replace(&mut waiting.1, true);
+        drop(waiting);
+        if idle {
+            let limit = shared.with_tenant(tenant, |t| t.limits.subscriptions).unwrap_or(0);
+            let shared = shared.clone();
+            shared.clone().tasks.spawn(async move { listener.work(&shared, limit).await });
+        }
+    }
+}
+
+/// Whether one grant covers what a subscription wants.
+fn may_subscribe(identity: &Identity, to: &Pattern, lanes: Lanes, path: &PathFilter) -> bool {
+    let reads = lanes.state || lanes.event || lanes.presence;
+    let may = |verb| identity.allows(verb, to, path);
+    (!reads || may(Verb::Read)) && (!lanes.live || identity.paths(Verb::Listen, to).is_some())
+}
+
+impl Listener {
+    fn new(shared: &Arc<Shared>, tenant: &TenantId, conn: &Arc<Conn>) -> Arc<Self> {
+        let hub = shared.hub(tenant);
+        let member = Member::new(hub.next_member(), conn.clone());
+        Arc::new(Self { hub, member, waiting: Mutex::default() })
+    }
+
+    async fn work(&self, shared: &Shared, limit: usize) {
+        loop {
+            let op = {
+                let mut waiting = self.waiting.lock();
+                let Some(op) = waiting.0.pop_front() else {
+                    waiting.1 = false;
+                    return;
+                };
+                op
+            };
+            let conn = &self.member.conn;
+            match op {
+                Op::Subscribe(n, sub) => {
+                    let subscribed = self.hub.subscribe(shared, &self.member, sub, limit, outbound::ok(n)).await;
+                    if let Err(error) = subscribed {
+                        answer_error(shared, conn, Some(n), error.code(), error.message());
+                    }
+                }
+                Op::Unsubscribe(n, to) if self.hub.unsubscribe(&self.member, &to) => {
+                    conn.push(frame::text(&outbound::ok(n)));
+                }
+                Op::Unsubscribe(n, _) => {
+                    answer_error(
+                        shared,
+                        conn,
+                        Some(n),
+                        ErrorCode::NotFound,
+                        "there is no subscription to this pattern",
+                    );
+                }
+            }
+            conn.flush();
+        }
+    }
+}
+
+/// The key of a gateway's own address.
+pub(crate) fn key_of(identity: &Identity) -> Option<GatewayKey> {
+    match &identity.peer {
+        Peer::Gateway { address } => Some(GatewayKey::new(identity.tenant.clone(), address.clone())),
+        Peer::Client { .. } => None,
+    }
+}
+
+/// How long a peer that could not be served should wait before it comes back.
+pub(crate) fn later(shared: &Shared) -> Duration {
+    Duration::from_millis(500) + shared.jitter(Duration::from_secs(4))
+}

@@ -1,0 +1,188 @@
+//! What all parts of one edge share: its settings, its ports, its clock, and who is connected.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use indexmap::IndexMap;
+use parking_lot::Mutex;
+use riser_bus::{Bus, Subject};
+use riser_core::{Epoch, GatewayKey, Reason, Snapshot, Tenant, TenantId, TenantTable};
+use riser_registry::{Lease, Registry, RegistryError, StateStore};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::timeout;
+
+use crate::clock::Clock;
+use crate::config::EdgeConfig;
+use crate::gateway::Gateway;
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+use crate::presence::LeaseState;
+use crate::session::SessionHandle;
+use crate::tasks::Tasks;
+use crate::ws::{self, Settings};
+
+/// What an edge needs from outside. Each port has an in-memory twin.
+#[derive(Clone)]
+pub struct Ports {
+    /// Routed frames.
+    pub bus: Arc<dyn Bus>,
+    /// Epochs, leases, presence.
+    pub registry: Arc<dyn Registry>,
+    /// Last values.
+    pub store: Arc<dyn StateStore>,
+    /// Who may connect.
+    pub tenants: watch::Receiver<Arc<TenantTable>>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) config: EdgeConfig,
+    pub(crate) ports: Ports,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Clock,
+    pub(crate) tasks: Tasks,
+    pub(crate) lease: Mutex<LeaseState>,
+    pub(crate) sessions: Mutex<IndexMap<u64, SessionHandle>>,
+    pub(crate) gateways: Mutex<Gateways>,
+    /// Woken when something ends, for who waits until nobody is left.
+    pub(crate) someone_left: Notify,
+    pub(crate) handshakes: Arc<Semaphore>,
+    pub(crate) draining: AtomicBool,
+    /// Set when the edge ends without a goodbye: then nothing that ends with it may be told to anybody.
+    pub(crate) killed: AtomicBool,
+    /// False while this edge's sessions are being registered again after the registry lost its lease.
+    pub(crate) registered: watch::Sender<bool>,
+    settings: Mutex<Vec<Arc<Settings>>>,
+    hubs: Mutex<IndexMap<TenantId, Arc<Hub>>>,
+    rng: Mutex<fastrand::Rng>,
+    next: AtomicU64,
+}
+
+/// The gateways of this edge.
+#[derive(Default)]
+pub(crate) struct Gateways {
+    /// The newest session of each.
+    pub(crate) held: IndexMap<GatewayKey, Arc<Gateway>>,
+    /// Sessions that are being fenced, by gateway: what the registry shows of them is not yet known here.
+    pub(crate) opening: HashMap<GatewayKey, usize>,
+    /// Ended sessions of which the registry could not be told yet. One per gateway: a newer one makes an older moot.
+    pub(crate) ending: IndexMap<GatewayKey, (Epoch, Reason)>,
+}
+
+impl Shared {
+    pub(crate) fn new(config: EdgeConfig, ports: Ports, metrics: Arc<Metrics>) -> Arc<Self> {
+        let mut rng = fastrand::Rng::with_seed(config.seed);
+        let lease = Lease { edge: config.id.clone(), start: rng.u64(1..) };
+        Arc::new(Self {
+            clock: Clock::new(),
+            tasks: Tasks::default(),
+            lease: Mutex::new(LeaseState::new(lease)),
+            sessions: Mutex::default(),
+            gateways: Mutex::default(),
+            someone_left: Notify::new(),
+            handshakes: Arc::new(Semaphore::new(config.handshakes)),
+            draining: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
+            registered: watch::Sender::new(false),
+            settings: Mutex::default(),
+            hubs: Mutex::default(),
+            rng: Mutex::new(rng),
+            next: AtomicU64::new(1),
+            config,
+            ports,
+            metrics,
+        })
+    }
+
+    /// A call of the registry or the store, answered in time or not at all.
+    pub(crate) async fn call<T>(
+        &self,
+        call: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, RegistryError> {
+        let answer = timeout(self.config.call, call).await.unwrap_or(Err(RegistryError::Unavailable));
+        self.metrics.registry_up.set(i64::from(answer.is_ok()));
+        if answer.is_err() {
+            self.metrics.store_failures.inc();
+        }
+        answer
+    }
+
+    /// Everything the store knows of a gateway.
+    pub(crate) async fn read(&self, key: &GatewayKey) -> Result<Option<Snapshot>, RegistryError> {
+        self.call(self.ports.store.read(key)).await
+    }
+
+    /// Hands a message to the bus. What is lost is repaired from the store.
+    pub(crate) async fn publish(&self, subject: &Subject, payload: Vec<u8>) {
+        let published = timeout(self.config.call, self.ports.bus.publish(subject, Bytes::from(payload))).await;
+        if !matches!(published, Ok(Ok(()))) {
+            self.metrics.publish_failures.inc();
+        }
+    }
+
+    /// The tenants as they are now.
+    pub(crate) fn table(&self) -> Arc<TenantTable> {
+        self.ports.tenants.borrow().clone()
+    }
+
+    /// A tenant as it is now.
+    pub(crate) fn with_tenant<T>(&self, id: &TenantId, then: impl FnOnce(&Tenant) -> T) -> Option<T> {
+        self.ports.tenants.borrow().tenants.get(id).map(then)
+    }
+
+    /// The hub of a tenant, made when its first listener comes.
+    pub(crate) fn hub(self: &Arc<Self>, tenant: &TenantId) -> Arc<Hub> {
+        let mut hubs = self.hubs.lock();
+        hubs.entry(tenant.clone()).or_insert_with(|| Hub::start(self, tenant.clone())).clone()
+    }
+
+    /// The hub of a tenant, if anybody ever listened.
+    pub(crate) fn known_hub(&self, tenant: &TenantId) -> Option<Arc<Hub>> {
+        self.hubs.lock().get(tenant).cloned()
+    }
+
+    /// The settings of a connection before its tenant is known, shared by all that have the same.
+    pub(crate) fn settings(&self, limits: ws::Limits) -> Arc<Settings> {
+        let mut known = self.settings.lock();
+        if let Some(settings) = known.iter().find(|s| s.limits == limits) {
+            return settings.clone();
+        }
+        let settings = Arc::new(Settings { limits, ..Settings::default() });
+        known.push(settings.clone());
+        settings
+    }
+
+    /// A number that no other session of this edge has.
+    pub(crate) fn next_session(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Anything from zero to `most`, so that many who wait do not come at once.
+    pub(crate) fn jitter(&self, most: Duration) -> Duration {
+        most.mul_f64(self.rng.lock().f64())
+    }
+
+    /// A number that no other life of this edge has.
+    pub(crate) fn next_start(&self) -> u64 {
+        self.rng.lock().u64(1..)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Waits until what this edge holds is registered, so that no new session is fenced below an older one. Not for
+    /// ever: the floor of an epoch protects a gateway that this edge knows in any case.
+    pub(crate) async fn registered(&self) {
+        let mut registered = self.registered.subscribe();
+        let _ = timeout(self.config.call, registered.wait_for(|registered| *registered)).await;
+    }
+
+    /// Which lease new sessions are registered under.
+    pub(crate) fn lease(&self) -> Lease {
+        self.lease.lock().lease.clone()
+    }
+}

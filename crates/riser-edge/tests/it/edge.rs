@@ -1,0 +1,421 @@
+//! An edge over the memory twins, its peers over in-memory pipes: what frames do, from one end to the other.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastwebsockets::{Frame, OpCode, Payload, Role, WebSocket};
+use riser_bus::memory::MemoryNet;
+use riser_core::grant::gateway_grants;
+use riser_core::limits::Limits;
+use riser_core::tenant::{Algorithm, SigningKey};
+use riser_core::{Grant, Identity, Peer, Tenant, TenantTable};
+use riser_edge::{Edge, EdgeConfig, Metrics, Ports};
+use riser_registry::memory::MemoryRegistry;
+use serde_json::{Value, json};
+use tokio::io::DuplexStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// How long a test waits for a frame before it fails: far longer than anything may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Cluster {
+    net: MemoryNet,
+    store: MemoryRegistry,
+    tenants: watch::Sender<Arc<TenantTable>>,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let mut table = TenantTable::default();
+        for name in ["acme", "other"] {
+            table.tenants.insert(name.parse().expect("a tenant"), tenant());
+        }
+        let tenants = watch::Sender::new(Arc::new(table));
+        Self { net: MemoryNet::new(), store: MemoryRegistry::new(1_000_000), tenants }
+    }
+
+    async fn edge(&self, name: &str) -> (Edge, prometheus::Registry) {
+        let id: riser_core::EdgeId = name.parse().expect("an edge");
+        let client = Arc::new(self.store.client(&id));
+        let ports = Ports {
+            bus: Arc::new(self.net.client(id.clone())),
+            registry: client.clone(),
+            store: client,
+            tenants: self.tenants.subscribe(),
+        };
+        let registry = prometheus::Registry::new();
+        let config = EdgeConfig { seed: 7, ..EdgeConfig::new(id) };
+        let edge = Edge::without_listener(config, ports, Metrics::new(&registry));
+        while edge.readiness().is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        (edge, registry)
+    }
+}
+
+fn tenant() -> Tenant {
+    let key = SigningKey { kid: "k".into(), algorithm: Algorithm::Hs256, secret: vec![7; 32] };
+    Tenant {
+        suspended: false,
+        origins: None,
+        renewal: true,
+        signing_kid: "k".into(),
+        signing_keys: [(("k".into(), Algorithm::Hs256), key)].into(),
+        api_keys: Vec::new(),
+        limits: Limits { paths: 4, subscriptions: 3, ..Limits::default() },
+    }
+}
+
+fn gateway(address: &str) -> Identity {
+    let address: riser_core::Address = address.parse().expect("an address");
+    Identity {
+        tenant: "acme".parse().expect("a tenant"),
+        grants: gateway_grants(&address),
+        peer: Peer::Gateway { address },
+        expires_at_ms: Some(9_000_000_000),
+        lifetime_ms: Some(1_000_000),
+    }
+}
+
+fn client_of(tenant: &str) -> Identity {
+    Identity {
+        tenant: tenant.parse().expect("a tenant"),
+        peer: Peer::Client { subject: "alice".into() },
+        grants: vec![Grant::everything()],
+        expires_at_ms: None,
+        lifetime_ms: None,
+    }
+}
+
+struct Peerling {
+    ws: WebSocket<DuplexStream>,
+    seen: VecDeque<Value>,
+}
+
+impl Peerling {
+    async fn open(edge: &Edge, identity: Identity) -> (Self, Value) {
+        let mut peer = Self::raw(edge, identity);
+        peer.send(&json!({"t":"hello"})).await;
+        let welcome = peer.next("welcome").await;
+        (peer, welcome)
+    }
+
+    fn raw(edge: &Edge, identity: Identity) -> Self {
+        let (here, there) = tokio::io::duplex(4_096);
+        let (read, write) = tokio::io::split(there);
+        edge.attach(read, write, Some(identity));
+        let mut ws = WebSocket::after_handshake(here, Role::Client);
+        ws.set_auto_pong(true);
+        Self { ws, seen: VecDeque::new() }
+    }
+
+    async fn send(&mut self, frame: &Value) {
+        let text = frame.to_string().into_bytes();
+        self.ws.write_frame(Frame::text(Payload::Owned(text))).await.expect("written");
+    }
+
+    /// The next frame of this type; what comes before it is kept in `seen`.
+    async fn next(&mut self, t: &str) -> Value {
+        loop {
+            let frame = self.read().await;
+            if frame["t"] == t {
+                return frame;
+            }
+            self.seen.push_back(frame);
+        }
+    }
+
+    async fn read(&mut self) -> Value {
+        loop {
+            let frame = timeout(PATIENCE, self.ws.read_frame()).await.expect("in time").expect("a frame");
+            match frame.opcode {
+                OpCode::Text => return serde_json::from_slice(&frame.payload).expect("JSON"),
+                OpCode::Close => {
+                    let code = u16::from_be_bytes([frame.payload[0], frame.payload[1]]);
+                    return json!({"t":"closed","code":code,"reason":String::from_utf8_lossy(&frame.payload[2..])});
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn set(&mut self, n: u64, set: Value) {
+        self.send(&json!({"t":"state","n":n,"set":set})).await;
+        assert_eq!(self.next("ok").await["n"], n);
+    }
+
+    async fn subscribe(&mut self, to: &str, lanes: &[&str]) -> Vec<Value> {
+        self.send(&json!({"t":"subscribe","n":1,"to":to,"lanes":lanes})).await;
+        self.next("ok").await;
+        self.seen.clear();
+        self.next("synced").await;
+        self.seen.drain(..).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dashboard_on_another_edge_sees_what_a_gateway_reports() {
+    let cluster = Cluster::new();
+    let (one, _) = cluster.edge("edge-0").await;
+    let (two, _) = cluster.edge("edge-1").await;
+    let (mut gw, welcome) = Peerling::open(&one, gateway("b12/f1")).await;
+    assert_eq!((&welcome["peer"], &welcome["address"]), (&json!("gateway"), &json!("b12/f1")));
+    assert!(welcome.get("have").is_none());
+    gw.send(&json!({"t":"state","n":1,"full":true,"set":{"kitchen/light":true,"hall/lock":"locked"}})).await;
+    gw.next("ok").await;
+    let (mut watcher, _) = Peerling::open(&two, client_of("acme")).await;
+    let snapshots = watcher.subscribe("b12/*", &["state", "presence"]).await;
+    assert_eq!(snapshots.len(), 1);
+    assert_eq!(snapshots[0]["state"], json!({"hall/lock":"locked","kitchen/light":true}));
+    assert_eq!((&snapshots[0]["online"], &snapshots[0]["stale"]), (&json!(true), &json!([])));
+
+    gw.set(2, json!({"kitchen/light":false,"hall/lock":null})).await;
+    let state = watcher.next("state").await;
+    assert_eq!(state["set"], json!({"kitchen/light":false,"hall/lock":null}));
+    gw.send(&json!({"t":"device","n":3,"path":"kitchen","up":false})).await;
+    assert_eq!(gw.next("ok").await["n"], 3);
+    assert_eq!(watcher.next("state").await["stale"], json!(["kitchen/light"]));
+    gw.set(4, json!({"kitchen/light":true})).await;
+    let state = watcher.next("state").await;
+    assert_eq!((&state["stale"], &state["set"]), (&json!([]), &json!({"kitchen/light":true})));
+    gw.send(&json!({"t":"describe","n":5,"devices":{"kitchen/light":{"kind":"switch","name":"Light"}}})).await;
+    assert_eq!(watcher.next("devices").await["devices"]["kitchen/light"]["kind"], "switch");
+    gw.send(&json!({"t":"state","n":6,"full":true,"set":{"a":1}})).await;
+    let snapshot = watcher.next("snapshot").await;
+    assert_eq!((&snapshot["state"], &snapshot["rev"]), (&json!({"a":1}), &json!(6)));
+
+    gw.ws.write_frame(Frame::close(1000, b"")).await.expect("written");
+    let presence = watcher.next("presence").await;
+    assert_eq!((&presence["online"], &presence["reason"]), (&json!(false), &json!("closed")));
+    assert_eq!(watcher.next("state").await["stale"], json!(["a"]));
+    let (mut gw, welcome) = Peerling::open(&two, gateway("b12/f1")).await;
+    assert!(welcome["have"]["rev"].is_u64());
+    assert_eq!(watcher.next("presence").await["online"], true);
+    assert_eq!(watcher.next("state").await["fresh"], json!(["a"]));
+    gw.send(&json!({"t":"ping"})).await;
+    assert_eq!(gw.next("pong").await["epoch"], welcome["epoch"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_takeover_ends_the_older_session_and_never_shows_offline() {
+    let cluster = Cluster::new();
+    let (one, _) = cluster.edge("edge-0").await;
+    let (two, registry) = cluster.edge("edge-1").await;
+    let (mut watcher, _) = Peerling::open(&one, client_of("acme")).await;
+    watcher.subscribe("b12/f1", &["presence"]).await;
+    let (mut older, first) = Peerling::open(&one, gateway("b12/f1")).await;
+    assert_eq!(watcher.next("presence").await["online"], true);
+    let (_newer, second) = Peerling::open(&two, gateway("b12/f1")).await;
+    assert_eq!(older.next("closed").await["code"], 4006);
+    assert!(second["epoch"].as_u64() > first["epoch"].as_u64());
+    let presence = watcher.next("presence").await;
+    assert_eq!((&presence["online"], &presence["reason"]), (&json!(true), &json!("takeover")));
+    assert_eq!(presence["epoch"], second["epoch"]);
+    drop(older);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    watcher.send(&json!({"t":"ping"})).await;
+    watcher.next("pong").await;
+    assert!(watcher.seen.iter().all(|f| f["t"] != "presence"), "{:?}", watcher.seen);
+    let takeovers = registry.gather().into_iter().find(|m| m.name() == "riser_takeovers_total").expect("counted");
+    assert!((takeovers.get_metric()[0].get_counter().get_value() - 1.0).abs() < f64::EPSILON);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_gateways_of_a_killed_edge_go_offline_once_within_15_seconds() {
+    let cluster = Cluster::new();
+    let (one, _) = cluster.edge("edge-0").await;
+    let (two, _) = cluster.edge("edge-1").await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let (mut watcher, _) = Peerling::open(&two, client_of("acme")).await;
+    watcher.subscribe("*/*", &["presence"]).await;
+    let (gw, _) = Peerling::open(&one, gateway("b12/f1")).await;
+    assert_eq!(watcher.next("presence").await["online"], true);
+    let killed = tokio::time::Instant::now();
+    one.kill().await;
+    let presence = watcher.next("presence").await;
+    assert_eq!((&presence["online"], &presence["reason"]), (&json!(false), &json!("edge_lost")));
+    assert!(killed.elapsed() < Duration::from_secs(15), "{:?}", killed.elapsed());
+    drop(gw);
+    let (_gw, _) = Peerling::open(&two, gateway("b12/f1")).await;
+    assert_eq!(watcher.next("presence").await["online"], true);
+    assert!(watcher.seen.iter().all(|f| f["t"] != "presence"), "{:?}", watcher.seen);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_emptied_registry_is_filled_again_by_those_who_are_connected() {
+    let cluster = Cluster::new();
+    let (one, _) = cluster.edge("edge-0").await;
+    let (mut gw, _) = Peerling::open(&one, gateway("b12/f1")).await;
+    gw.set(1, json!({"a":1})).await;
+    cluster.store.empty();
+    let emptied = tokio::time::Instant::now();
+    gw.next("resync").await;
+    assert!(emptied.elapsed() <= Duration::from_secs(10), "{:?}", emptied.elapsed());
+    gw.send(&json!({"t":"state","n":2,"full":true,"set":{"a":2}})).await;
+    gw.next("ok").await;
+    let (mut watcher, _) = Peerling::open(&one, client_of("acme")).await;
+    let snapshots = watcher.subscribe("b12/f1", &["state"]).await;
+    assert_eq!((&snapshots[0]["state"], &snapshots[0]["online"]), (&json!({"a":2}), &json!(true)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_one_tenant_reaches_another() {
+    let cluster = Cluster::new();
+    let (one, _) = cluster.edge("edge-0").await;
+    let (mut watcher, _) = Peerling::open(&one, client_of("other")).await;
+    watcher.subscribe("*/*", &["state", "presence"]).await;
+    let (mut gw, _) = Peerling::open(&one, gateway("b12/f1")).await;
+    gw.set(1, json!({"a":1})).await;
+    watcher.send(&json!({"t":"ping"})).await;
+    watcher.next("pong").await;
+    assert!(watcher.seen.is_empty(), "{:?}", watcher.seen);
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_are_told_and_kept() {
+    let cluster = Cluster::new();
+    let (one, _) = cluster.edge("edge-0").await;
+    let (mut gw, _) = Peerling::open(&one, gateway("b12/f1")).await;
+    // Both frames are merged into one change; the good one is stored all the same.
+    gw.send(&json!({"t":"state","n":1,"set":{"a":1}})).await;
+    gw.send(&json!({"t":"state","n":2,"set":{"b":1,"c":1,"d":1,"e":1}})).await;
+    gw.send(&json!({"t":"state","n":3,"set":{"b":1}})).await;
+    let mut answers = vec![gw.read().await, gw.read().await, gw.read().await];
+    answers.sort_by_key(|a| a["n"].as_u64());
+    let told: Vec<_> = answers.iter().map(|a| (a["t"].as_str().expect("t"), a["code"].as_str())).collect();
+    assert_eq!(told, [("ok", None), ("error", Some("too_many")), ("ok", None)]);
+
+    let (mut watcher, _) = Peerling::open(&one, client_of("acme")).await;
+    for (i, to) in ["a/*", "b/*", "c/*"].iter().enumerate() {
+        watcher.send(&json!({"t":"subscribe","n":i,"to":to,"lanes":["state"]})).await;
+        watcher.next("ok").await;
+    }
+    watcher.send(&json!({"t":"subscribe","n":9,"to":"d/*","lanes":["state"]})).await;
+    assert_eq!(watcher.next("error").await["code"], "too_many");
+    watcher.send(&json!({"t":"subscribe","n":10,"to":"a/*","lanes":["state"]})).await;
+    assert_eq!(watcher.next("ok").await["n"], 10);
+    watcher.send(&json!({"t":"unsubscribe","n":11,"to":"a/*"})).await;
+    assert_eq!(watcher.next("ok").await["n"], 11);
+    watcher.send(&json!({"t":"unsubscribe","n":12,"to":"a/*"})).await;
+    assert_eq!(watcher.next("error").await["code"], "not_found");
+    watcher.send(&json!({"t":"state","n":13,"set":{}})).await;
+    assert_eq!(watcher.next("error").await["code"], "forbidden");
+    gw.send(&json!({"t":"subscribe","n":14,"to":"b12/*","lanes":["state"]})).await;
+    assert_eq!(gw.next("error").await["code"], "forbidden");
+    watcher.send(&json!({"t":"hello"})).await;
+    assert_eq!(watcher.next("closed").await["code"], 4500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_in_parts_takes_effect_at_the_last() {
+    let cluster = Cluster::new();
+    let (one, _) = cluster.edge("edge-0").await;
+    let (mut gw, _) = Peerling::open(&one, gateway("b12/f1")).await;
+    gw.set(1, json!({"old":1})).await;
+    gw.send(&json!({"t":"state","n":2,"full":true,"more":true,"set":{"a":1}})).await;
+    gw.send(&json!({"t":"state","n":3,"more":true,"set":{"b":1}})).await;
+    gw.send(&json!({"t":"ping"})).await;
+    gw.next("pong").await;
+    assert!(gw.seen.is_empty(), "{:?}", gw.seen);
+    gw.send(&json!({"t":"state","n":4,"set":{"c":1}})).await;
+    for n in [2, 3, 4] {
+        assert_eq!(gw.next("ok").await["n"], n);
+    }
+    let (mut watcher, _) = Peerling::open(&one, client_of("acme")).await;
+    let snapshots = watcher.subscribe("*/*", &["state"]).await;
+    assert_eq!(snapshots[0]["state"], json!({"a":1,"b":1,"c":1}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn filters_select_and_overlapping_subscriptions_deliver_once() {
+    let cluster = Cluster::new();
+    let (one, _) = cluster.edge("edge-0").await;
+    let (mut gw, _) = Peerling::open(&one, gateway("b12/f1")).await;
+    let (mut watcher, _) = Peerling::open(&one, client_of("acme")).await;
+    watcher.send(&json!({"t":"subscribe","n":1,"to":"b12/*","lanes":["state"],"path":["hall/#"]})).await;
+    watcher.next("synced").await;
+    watcher.send(&json!({"t":"subscribe","n":2,"to":"b12/f1","lanes":["state"],"path":["hall/lock","+/light"]})).await;
+    watcher.next("synced").await;
+    watcher.seen.clear();
+    gw.set(1, json!({"hall/lock":1,"kitchen/light":2,"kitchen/oven":3})).await;
+    assert_eq!(watcher.next("state").await["set"], json!({"hall/lock":1,"kitchen/light":2}));
+    gw.set(2, json!({"kitchen/oven":4})).await;
+    gw.set(3, json!({"hall/lock":5})).await;
+    assert_eq!(watcher.next("state").await["set"], json!({"hall/lock":5}));
+    assert!(watcher.seen.is_empty(), "{:?}", watcher.seen);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_is_gone_after_two_heartbeats() {
+    let cluster = Cluster::new();
+    let (one, _) = cluster.edge("edge-0").await;
+    let (mut watcher, _) = Peerling::open(&one, client_of("acme")).await;
+    watcher.subscribe("*/*", &["presence"]).await;
+    let (gw, _) = Peerling::open(&one, gateway("b12/f1")).await;
+    watcher.next("presence").await;
+    let silent = tokio::time::Instant::now();
+    // `gw` is kept, and not read: its pings are not answered.
+    let presence = watcher.next("presence").await;
+    assert_eq!((&presence["online"], &presence["reason"]), (&json!(false), &json!("heartbeat")));
+    assert!(silent.elapsed() < Duration::from_secs(45), "{:?}", silent.elapsed());
+    drop(gw);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_hello_in_time_is_closed_4005() {
+    let cluster = Cluster::new();
+    let (one, _) = cluster.edge("edge-0").await;
+    let mut peer = Peerling::raw(&one, client_of("acme"));
+    assert_eq!(peer.next("closed").await["code"], 4005);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drained_edge_says_goaway_and_its_gateways_stay_online_while_they_move() {
+    let cluster = Cluster::new();
+    let (one, _) = cluster.edge("edge-0").await;
+    let (two, _) = cluster.edge("edge-1").await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let (mut watcher, _) = Peerling::open(&two, client_of("acme")).await;
+    watcher.subscribe("*/*", &["presence"]).await;
+    let (mut mover, _) = Peerling::open(&one, gateway("b12/moves")).await;
+    let (mut stayer, _) = Peerling::open(&one, gateway("b12/stays")).await;
+    watcher.next("presence").await;
+    watcher.next("presence").await;
+    let drained = tokio::time::Instant::now();
+    let drain = tokio::task::spawn(one.drain());
+    assert!(mover.next("goaway").await["after_ms"].is_u64());
+    assert_eq!(mover.next("closed").await["code"], 4000);
+    let (_mover, _) = Peerling::open(&two, gateway("b12/moves")).await;
+    let presence = watcher.next("presence").await;
+    assert_eq!((&presence["of"], &presence["reason"]), (&json!("b12/moves"), &json!("takeover")));
+    assert_eq!(stayer.next("closed").await["code"], 4000);
+    drop((mover, stayer));
+    drain.await.expect("drained");
+    let presence = watcher.next("presence").await;
+    assert_eq!((&presence["of"], &presence["reason"]), (&json!("b12/stays"), &json!("edge_drained")));
+    assert!(drained.elapsed() > Duration::from_secs(30), "{:?}", drained.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_listener_ends_with_the_newest_values() {
+    let cluster = Cluster::new();
+    let (one, registry) = cluster.edge("edge-0").await;
+    let (mut gw, _) = Peerling::open(&one, gateway("b12/f1")).await;
+    let (mut watcher, _) = Peerling::open(&one, client_of("acme")).await;
+    watcher.subscribe("*/*", &["state"]).await;
+    let fat = "x".repeat(2_000);
+    for i in 0..400 {
+        gw.set(i, json!({ "a": i, "b": fat })).await;
+    }
+    let mut last = Value::Null;
+    let mut frames = 0;
+    while last != json!(399) {
+        last = watcher.next("state").await["set"]["a"].clone();
+        frames += 1;
+    }
+    assert!(frames < 200, "{frames} frames");
+    let conflated = registry.gather().into_iter().find(|m| m.name() == "riser_conflated_total").expect("counted");
+    assert!(conflated.get_metric()[0].get_counter().get_value() > 100.0);
+}

@@ -1,0 +1,7 @@
+//! Integration tests of riser-edge.
+
+#![allow(clippy::disallowed_methods, reason = "tests own their tasks by their runtime")]
+
+mod auth;
+mod edge;
+mod ws;

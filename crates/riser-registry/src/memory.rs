@@ -1,0 +1,250 @@
+//! A registry inside one process: what `riser dev` and the simulation run on. Its data is gone with the process.
+//!
+//! Faults ([`Faults`], [`MemoryRegistry::cut`]) stand between one edge's client and the store, are drawn from a
+//! seeded generator, and are timed by tokio's clock. Losses ([`MemoryRegistry::empty`],
+//! [`MemoryRegistry::rewind`]) concern the whole store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use riser_core::limits::Limits;
+use riser_core::{
+    BuildingId, Change, EdgeId, Epoch, GatewayId, GatewayKey, Presence, Reason, Snapshot, TenantId, Version,
+};
+use tokio::time::Instant;
+
+use crate::{Acquired, Applied, Ended, Held, Lease, Registry, RegistryError, Renewed, Restored, StateStore};
+
+mod faults;
+mod leases;
+mod record;
+mod store;
+
+pub use faults::{FaultCounts, Faults};
+pub use store::Checkpoint;
+
+use faults::{Link, Links};
+use store::Store;
+
+/// The store of one cluster. Clones are the same store.
+#[derive(Clone)]
+pub struct MemoryRegistry(Arc<Inner>);
+
+/// One edge's connection to a [`MemoryRegistry`]. Clones are the same connection.
+#[derive(Clone)]
+pub struct MemoryClient {
+    registry: MemoryRegistry,
+    link: Arc<Link>,
+}
+
+struct Inner {
+    clock: Clock,
+    store: Store,
+    links: Links,
+}
+
+/// Runs with tokio's clock, so that it stands still when a test pauses that.
+struct Clock {
+    start_ms: u64,
+    started: Instant,
+    jumped_ms: AtomicI64,
+}
+
+impl Clock {
+    fn now_ms(&self) -> u64 {
+        let ran = self.start_ms.saturating_add(millis(self.started.elapsed()));
+        ran.saturating_add_signed(self.jumped_ms.load(Ordering::Relaxed))
+    }
+}
+
+impl MemoryRegistry {
+    /// An empty store whose clock stands at `start_ms`, Unix milliseconds, and runs from there.
+    pub fn new(start_ms: u64) -> Self {
+        Self::seeded(start_ms, 0)
+    }
+
+    /// The same; what its faults draw starts from this seed.
+    pub fn seeded(start_ms: u64, seed: u64) -> Self {
+        let clock = Clock { start_ms, started: Instant::now(), jumped_ms: AtomicI64::new(0) };
+        Self(Arc::new(Inner { clock, store: Store::default(), links: Links::seeded(seed) }))
+    }
+
+    /// Connects an edge. Every connection of the same edge shares the faults that are set for its name.
+    pub fn client(&self, edge: &EdgeId) -> MemoryClient {
+        MemoryClient { registry: self.clone(), link: self.0.links.of(edge) }
+    }
+
+    /// The store's clock, Unix milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.0.clock.now_ms()
+    }
+
+    /// Makes the store's clock jump by so many milliseconds, back when negative.
+    pub fn clock_jump(&self, ms: i64) {
+        // What had ended by the clock before the jump stays ended after it.
+        self.0.store.settle(self.now_ms());
+        self.0.clock.jumped_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    /// Sets what happens to every client's calls, also to those of clients to come.
+    pub fn set_faults(&self, faults: &Faults) {
+        self.0.links.set_all(faults);
+    }
+
+    /// Sets what happens to one edge's calls.
+    pub fn set_client_faults(&self, edge: &EdgeId, faults: Faults) {
+        self.0.links.of(edge).set(faults);
+    }
+
+    /// Cuts an edge off: its calls do nothing and fail after `silence`, or at once when that is zero.
+    pub fn cut(&self, edge: &EdgeId, silence: Duration) {
+        self.0.links.of(edge).set_cut(Some(silence));
+    }
+
+    /// Ends a [`MemoryRegistry::cut`].
+    pub fn heal(&self, edge: &EdgeId) {
+        self.0.links.of(edge).set_cut(None);
+    }
+
+    /// Cuts every edge off, also those to come, as when the store is down.
+    pub fn cut_all(&self, silence: Duration) {
+        self.0.links.cut_all(Some(silence));
+    }
+
+    /// Ends every cut.
+    pub fn heal_all(&self) {
+        self.0.links.cut_all(None);
+    }
+
+    /// Loses everything, leases included. The clock runs on.
+    pub fn empty(&self) {
+        self.0.store.rewind(&Checkpoint::default());
+    }
+
+    /// A copy of everything, to be gone back to.
+    pub fn checkpoint(&self) -> Checkpoint {
+        self.0.store.checkpoint()
+    }
+
+    /// Goes back to an older copy, as when a failover loses its tail. The clock runs on.
+    pub fn rewind(&self, to: &Checkpoint) {
+        self.0.store.rewind(to);
+    }
+
+    /// How often each fault took effect, so that a test can tell that its faults happened.
+    pub fn fault_counts(&self) -> FaultCounts {
+        self.0.links.counts()
+    }
+}
+
+impl MemoryClient {
+    /// Sends one operation to the store and brings its answer back, as far as the faults allow.
+    async fn call<T>(&self, operation: impl FnOnce(&Store, u64) -> T) -> Result<T, RegistryError> {
+        let Inner { clock, store, links } = &*self.registry.0;
+        self.link.request(links).await?;
+        let answer = operation(store, clock.now_ms());
+        self.link.reply(links).await?;
+        Ok(answer)
+    }
+}
+
+#[async_trait]
+impl Registry for MemoryClient {
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<Renewed, RegistryError> {
+        self.call(|store, now_ms| Renewed { held: store.renew(lease, millis(ttl), now_ms), now_ms }).await
+    }
+
+    async fn drain(&self, lease: &Lease, moving: Duration) -> Result<(), RegistryError> {
+        self.call(|store, now_ms| store.drain(lease, millis(moving), now_ms)).await
+    }
+
+    async fn acquire(&self, lease: &Lease, key: &GatewayKey, floor: Option<Epoch>) -> Result<Acquired, RegistryError> {
+        self.call(|store, now_ms| store.acquire(lease, key, floor, now_ms)).await
+    }
+
+    async fn restore(
+        &self,
+        lease: &Lease,
+        key: &GatewayKey,
+        version: Version,
+        since_ms: u64,
+    ) -> Result<Restored, RegistryError> {
+        self.call(|store, now_ms| store.restore(lease, key, version, since_ms, now_ms)).await
+    }
+
+    async fn release(&self, key: &GatewayKey, epoch: Epoch, reason: Reason) -> Result<Option<Ended>, RegistryError> {
+        self.call(|store, now_ms| store.release(key, epoch, reason, now_ms)).await
+    }
+
+    async fn audit(&self, tenant: &TenantId, building: &BuildingId) -> Result<Vec<Held>, RegistryError> {
+        self.call(|store, _| store.audit(tenant, building)).await
+    }
+
+    async fn ended_leases(&self) -> Result<Vec<(Lease, Reason)>, RegistryError> {
+        self.call(Store::ended_leases).await
+    }
+
+    async fn lease_index(&self, lease: &Lease) -> Result<Vec<(TenantId, BuildingId)>, RegistryError> {
+        self.call(|store, _| store.lease_index(lease)).await
+    }
+
+    async fn sweep(
+        &self,
+        lease: &Lease,
+        reason: Reason,
+        tenant: &TenantId,
+        building: &BuildingId,
+    ) -> Result<Vec<(GatewayId, Ended)>, RegistryError> {
+        self.call(|store, now_ms| store.sweep(lease, reason, tenant, building, now_ms)).await
+    }
+
+    async fn forget(&self, lease: &Lease) -> Result<(), RegistryError> {
+        self.call(|store, now_ms| store.forget(lease, now_ms)).await
+    }
+
+    async fn presence(
+        &self,
+        tenant: &TenantId,
+        building: &BuildingId,
+        after: Option<&GatewayId>,
+        limit: usize,
+    ) -> Result<Vec<(GatewayId, Presence)>, RegistryError> {
+        self.call(|store, _| store.presence(tenant, building, after, limit)).await
+    }
+}
+
+#[async_trait]
+impl StateStore for MemoryClient {
+    async fn apply(
+        &self,
+        key: &GatewayKey,
+        version: Version,
+        change: &Change,
+        limits: &Limits,
+    ) -> Result<Applied, RegistryError> {
+        self.call(|store, now_ms| store.apply(key, version, change, limits, now_ms)).await
+    }
+
+    async fn read(&self, key: &GatewayKey) -> Result<Option<Snapshot>, RegistryError> {
+        self.call(|store, _| store.read(key)).await
+    }
+
+    async fn versions(
+        &self,
+        tenant: &TenantId,
+        building: &BuildingId,
+    ) -> Result<Vec<(GatewayId, Version)>, RegistryError> {
+        self.call(|store, _| store.versions(tenant, building)).await
+    }
+
+    async fn buildings(&self, tenant: &TenantId) -> Result<Vec<BuildingId>, RegistryError> {
+        self.call(|store, _| store.buildings(tenant)).await
+    }
+}
+
+/// Whole milliseconds of a duration; one that no clock reaches stands for the longest.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

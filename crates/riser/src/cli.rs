@@ -1,0 +1,281 @@
+//! What can be asked on the command line.
+
+mod parse;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use riser_client::Endpoint;
+use riser_core::frame::Credential;
+use riser_core::{Address, BuildingId, Grant, Pattern};
+
+use crate::exit::{self, Failure};
+pub(crate) use parse::{duration, grant, heartbeat, ttl};
+
+/// Largest key file, in bytes: a key is under 100, and a wrong file need not be read whole.
+const KEY_FILE_BYTES: u64 = 16 * 1024;
+
+/// The broker for every flat's one line.
+#[derive(Debug, Parser)]
+#[command(name = "riser", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  riser dev                         a cluster with a simulated building, for this machine alone
+  riser watch '*/*'                 everything that happens there, in a second terminal
+  riser token gateway b1/mine       a token for a gateway of your own
+
+Exit codes: 0 done, 1 failed, 64 bad usage, 69 a cluster or a port cannot be had, 77 the credential does not allow it.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a whole cluster in this process. Its data is gone when it ends.
+    Dev(Dev),
+    /// Run a simulated building against a cluster.
+    Sim(Sim),
+    /// Show what happens at the gateways that a pattern names.
+    Watch(Watch),
+    /// Make a token, and print it alone.
+    Token(Token),
+    /// Print the version.
+    Version,
+    /// Print a shell's completions.
+    #[command(after_help = "Example:\n  riser completions bash > ~/.local/share/bash-completion/completions/riser")]
+    Completions {
+        /// For which shell.
+        shell: Shell,
+    },
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Log {
+    /// How log lines look, on standard error.
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    log: LogFormat,
+    /// Which log lines there are: `info`, `warn,riser_edge=debug`.
+    #[arg(long, env = "RUST_LOG", default_value = "warn", value_name = "FILTER")]
+    log_filter: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  riser dev
+  riser dev --edges 3 --flats 200
+  riser dev --listen 127.0.0.1:0 --admin 127.0.0.1:0 --flats 0 --ready-file /run/user/1000/riser.json
+
+Each admin port also takes `POST /dev/edges/N/kill` and `POST /dev/edges/N/start`: edge N ends without a goodbye, and
+comes back. The first Ctrl-C drains and ends; a second one ends at once.")]
+pub(crate) struct Dev {
+    /// Edges, 1 to 16.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) edges: u16,
+    /// Where the first edge listens; each further one two ports higher. Port 0: any free ports.
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+    /// Where the first admin port listens; each further one two ports higher. Port 0: any free ports.
+    #[arg(long, default_value = "127.0.0.1:8081", value_name = "ADDR")]
+    pub(crate) admin: SocketAddr,
+    /// Between two pings to a peer: 100ms to 10m.
+    #[arg(long, default_value = "20s", value_name = "TIME", value_parser = heartbeat)]
+    pub(crate) heartbeat: Duration,
+    /// Over how long the closes are spread when it ends: 0s to 10m.
+    #[arg(long, default_value = "3s", value_name = "TIME", value_parser = parse::drain_window)]
+    pub(crate) drain_window: Duration,
+    /// Simulated flats, 0 to 2000.
+    #[arg(long, default_value_t = 24, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=2000))]
+    pub(crate) flats: u16,
+    /// Write there, once it serves, one JSON object with URLs and keys.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+    /// An origin that browsers may come from; any when it is never given.
+    #[arg(long, value_name = "URL")]
+    pub(crate) origin: Vec<String>,
+    #[command(flatten)]
+    pub(crate) log: Log,
+}
+
+/// Which cluster, and with which credential.
+#[derive(Debug, Args)]
+pub(crate) struct Cluster {
+    /// The cluster.
+    #[arg(long, env = "RISER_URL", default_value = "http://127.0.0.1:8080", value_name = "URL", hide_env_values = true)]
+    pub(crate) url: Endpoint,
+    /// The API key or token. Other users of the machine can see it here: better set `RISER_KEY`.
+    #[arg(long, env = "RISER_KEY", hide_env_values = true, value_name = "KEY", value_parser = parse::key)]
+    key: Option<Credential>,
+    /// A file that holds the API key or token, instead of `--key`.
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  RISER_KEY=… riser sim --url http://10.0.0.7:8080 --flats 100
+  riser sim --key-file riser.key --building north --seed 7
+
+Its tokens are made with the key, which must be an API key. Ctrl-C ends it.")]
+pub(crate) struct Sim {
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// Flats, 1 to 2000.
+    #[arg(long, default_value_t = 24, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=2000))]
+    pub(crate) flats: u16,
+    /// The same seed makes the same homes.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// The building's name.
+    #[arg(long, default_value = "b1", value_name = "NAME")]
+    pub(crate) building: BuildingId,
+    #[command(flatten)]
+    pub(crate) log: Log,
+}
+
+/// How `watch` shows what it sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// A live table on a terminal, else a line for each change.
+    Table,
+    /// The protocol's frames as they come, one a line.
+    Json,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  riser watch '*/*'                            everything
+  riser watch b1/f0304                         one flat
+  riser watch 'b1/*' --output json --for 10s   its frames for ten seconds
+
+It reconnects by itself. Ctrl-C ends it.")]
+pub(crate) struct Watch {
+    /// What to watch: building/gateway, building/* or */*.
+    #[arg(value_name = "PATTERN")]
+    pub(crate) pattern: Pattern,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// How to show it.
+    #[arg(long, short, value_enum, default_value = "table", value_name = "FORMAT")]
+    pub(crate) output: Output,
+    /// End after this time.
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub(crate) time: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Token {
+    #[command(subcommand)]
+    pub(crate) whom: Whom,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Whom {
+    /// For a gateway.
+    #[command(after_help = "Example:\n  riser token gateway b12/f0304 --ttl 365d")]
+    Gateway {
+        /// Its address: building/gateway.
+        #[arg(value_name = "ADDRESS")]
+        address: Address,
+        /// How long it lasts, in whole seconds; the cluster's own default without it.
+        #[arg(long, value_name = "TIME", value_parser = ttl)]
+        ttl: Option<u64>,
+        #[command(flatten)]
+        cluster: Cluster,
+    },
+    /// For a dashboard, a phone or a back end.
+    #[command(after_help = "\
+Examples:
+  riser token client alice --grant 'b12/*:read,command' --ttl 15m
+  riser token client door --grant 'b12/_:read' --grant 'b12/f0304:read:hall/#'")]
+    Client {
+        /// Its name within the tenant.
+        #[arg(value_name = "SUBJECT")]
+        subject: String,
+        /// A right, as PATTERN:VERB,…[:PATHS]; verbs are read, command, event, listen, speak.
+        #[arg(long = "grant", value_name = "GRANT", value_parser = grant, required = true)]
+        grants: Vec<Grant>,
+        /// How long it lasts, in whole seconds; the cluster's own default without it.
+        #[arg(long, value_name = "TIME", value_parser = ttl)]
+        ttl: Option<u64>,
+        #[command(flatten)]
+        cluster: Cluster,
+    },
+}
+
+impl Cluster {
+    /// The credential, from wherever it was given.
+    pub(crate) fn credential(&self) -> Result<Credential, Failure> {
+        let Some(file) = &self.key_file else {
+            return self.key.clone().ok_or_else(|| Failure::Usage("a key is needed: set RISER_KEY or give --key-file".into()));
+        };
+        let read = || -> io::Result<String> {
+            let mut text = String::new();
+            io::Read::read_to_string(&mut io::Read::take(std::fs::File::open(file)?, KEY_FILE_BYTES), &mut text)?;
+            Ok(text)
+        };
+        let text = read().map_err(|error| Failure::Usage(format!("cannot read {}: {error}", file.display())))?;
+        parse::key(text.trim()).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
+    }
+}
+
+impl Log {
+    /// Begins logging.
+    pub(crate) fn begin(&self) -> Result<(), Failure> {
+        let format = match self.log {
+            LogFormat::Text => riser_ops::logs::Format::Text,
+            LogFormat::Json => riser_ops::logs::Format::Json,
+        };
+        riser_ops::logs::init(&self.log_filter, format).map_err(|error| match error {
+            riser_ops::logs::LogError::Filter(_) => Failure::Usage(error.to_string()),
+            riser_ops::logs::LogError::Twice(_) => Failure::Other(error.into()),
+        })
+    }
+}
+
+/// `riser version`.
+pub(crate) fn version() -> Result<ExitCode, Failure> {
+    exit::print(concat!("riser ", env!("CARGO_PKG_VERSION"), "\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `riser completions`.
+pub(crate) fn completions(shell: Shell) -> Result<ExitCode, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "riser", &mut script);
+    exit::print(&String::from_utf8_lossy(&script))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_key_shows_when_arguments_are_logged() {
+        let cli = Cli::try_parse_from(["riser", "watch", "*/*", "--key", "rk_very-secret"]).expect("good usage");
+        assert!(!format!("{cli:?}").contains("very-secret"));
+    }
+}

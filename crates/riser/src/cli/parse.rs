@@ -1,0 +1,117 @@
+//! Values of the command line: durations, rights and keys.
+
+use std::time::Duration;
+
+use riser_core::frame::Credential;
+use riser_core::frame::inbound::CREDENTIAL_BYTES;
+use riser_core::{Grant, PathFilter};
+
+/// Shortest and longest heartbeat.
+const HEARTBEAT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
+/// Longest window to drain in.
+const DRAIN_MOST: Duration = Duration::from_secs(600);
+
+/// A time such as `500ms`, `20s`, `1m`, `2h` or `30d`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit_ms: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err("a number and a unit, ms, s, m, h or d: 500ms, 20s".into()),
+    };
+    let number: u64 = number.parse().map_err(|_| "a number and a unit, ms, s, m, h or d: 500ms, 20s")?;
+    // 100 years are longer than anything here waits for, and timers can hold them.
+    let ms = number.checked_mul(unit_ms).filter(|&ms| ms <= 100 * 365 * 86_400_000).ok_or("longer than 100 years")?;
+    Ok(Duration::from_millis(ms))
+}
+
+/// A heartbeat.
+pub(crate) fn heartbeat(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    let (least, most) = HEARTBEAT;
+    if (least..=most).contains(&time) { Ok(time) } else { Err("not between 100ms and 10m".into()) }
+}
+
+/// A window to drain in.
+pub(crate) fn drain_window(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if time <= DRAIN_MOST { Ok(time) } else { Err("longer than 10m".into()) }
+}
+
+/// A time to live, in whole seconds.
+pub(crate) fn ttl(text: &str) -> Result<u64, String> {
+    let time = duration(text)?;
+    if time.subsec_millis() == 0 && !time.is_zero() { Ok(time.as_secs()) } else { Err("not in whole seconds".into()) }
+}
+
+/// A key or token.
+pub(crate) fn key(text: &str) -> Result<Credential, String> {
+    let good = (1..=CREDENTIAL_BYTES).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    // The text stays out of the error, for it may be most of a key.
+    if good { Ok(Credential::new(text)) } else { Err("not a key or token".into()) }
+}
+
+/// A right: `PATTERN:VERB,…[:PATHS]`.
+pub(crate) fn grant(text: &str) -> Result<Grant, String> {
+    let mut parts = text.splitn(3, ':');
+    let (Some(to), Some(verbs)) = (parts.next(), parts.next()) else {
+        return Err("not PATTERN:VERB,…: b12/*:read,command".into());
+    };
+    let to = to.parse().map_err(|error| format!("{error}"))?;
+    let verb = |word: &str| {
+        let known = "not a verb: read, command, event, listen or speak";
+        serde_json::from_value(word.into()).map_err(|_| known.to_owned())
+    };
+    let may = verbs.split(',').map(verb).collect::<Result<_, _>>()?;
+    let path = match parts.next() {
+        Some(paths) => PathFilter::parse(&[paths]).map_err(|error| error.to_string())?,
+        None => PathFilter::ALL,
+    };
+    Ok(Grant { to, path, may })
+}
+
+#[cfg(test)]
+mod tests {
+    use riser_core::Verb;
+
+    use super::*;
+
+    #[test]
+    fn times_have_a_unit() {
+        let rows = [("500ms", 500), ("20s", 20_000), ("1m", 60_000), ("2h", 7_200_000), ("30d", 2_592_000_000), ("0s", 0)];
+        for (text, ms) in rows {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for bad in ["", "5", "s", "-1s", "1.5s", "1 s", "20S", "99999999999999999999s", "99999999999999d", "5s5"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        assert!(heartbeat("99ms").is_err() && heartbeat("11m").is_err() && heartbeat("2s").is_ok());
+        assert!(ttl("1500ms").is_err() && ttl("0s").is_err());
+        assert_eq!(ttl("15m"), Ok(900));
+    }
+
+    #[test]
+    fn a_right_is_a_pattern_verbs_and_perhaps_paths() {
+        let read = grant("b12/*:read,command").expect("a grant");
+        assert_eq!((read.to.to_string().as_str(), &read.may[..]), ("b12/*", &[Verb::Read, Verb::Command][..]));
+        assert!(read.path.is_all());
+        let hall = grant("b12/f1:read:hall/#").expect("a grant");
+        assert_eq!(hall.path, PathFilter::parse(&["hall/#"]).expect("a filter"));
+        for bad in ["", "b12/*", "b12/*:", "b12/*:fly", "b12/**:read", "b12/*:read:", "b12/*:read,"] {
+            assert!(grant(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_error_about_a_key_tells_nothing_of_it() {
+        assert!(key("rk_abc").is_ok());
+        for bad in ["", "two words", "a\nb", "caf\u{e9}"] {
+            let error = key(bad).expect_err(bad);
+            assert_eq!(error, "not a key or token");
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! `riser`: a development cluster, a simulated building, and the tools to look at a cluster. This file wires.
+
+mod cli;
+mod clock;
+mod dev;
+mod exit;
+mod sim;
+mod token;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use exit::Failure;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::usage(&error),
+    };
+    let done = match cli.command {
+        Command::Dev(args) => dev::run(&args),
+        Command::Sim(args) => sim::run(&args),
+        Command::Watch(args) => watch::run(&args),
+        Command::Token(args) => token::run(&args),
+        Command::Version => cli::version(),
+        Command::Completions { shell } => cli::completions(shell),
+    };
+    done.unwrap_or_else(Failure::report)
+}

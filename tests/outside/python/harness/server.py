@@ -1,0 +1,171 @@
+"""A broker process of the tests' own, and what can be seen of it: URLs, metrics, logs, memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from .tokens import Forge
+from .web import Answer, call
+
+ROOT = Path(__file__).resolve().parents[4]
+# A debug build on a busy machine starts in well under this.
+START_LIMIT_S = 30.0
+# The drain window and a margin: what `riser dev` may take from SIGTERM to its end.
+STOP_LIMIT_S = 30.0
+EVERYTHING = [{"to": "*/*", "may": ["read", "command", "event", "listen", "speak"]}]
+_SAMPLE = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)")
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+def binary() -> Path:
+    """The broker under test: RISER_BIN, or the release build of this checkout."""
+    if named := os.environ.get("RISER_BIN"):
+        return Path(named).resolve()
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "release" / "riser"
+
+
+class Server:
+    """`riser dev` on free ports. Ended by its process id, and its exit status is part of the test."""
+
+    def __init__(self, *, edges: int = 2, heartbeat: str | None = "2s"):
+        self._folder = tempfile.TemporaryDirectory(prefix="riser-outside-")
+        folder = Path(self._folder.name)
+        self._ready_file = folder / "ready.json"
+        self._log_file = folder / "log.txt"
+        command = [str(binary()), "dev", "--edges", str(edges), "--flats", "0", "--listen", "127.0.0.1:0",
+                   "--admin", "127.0.0.1:0", "--ready-file", str(self._ready_file)]
+        if heartbeat is not None:
+            command += ["--heartbeat", heartbeat]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RISER_")}
+        environment["RUST_LOG"] = "debug"
+        with self._log_file.open("wb") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            env=environment, cwd=folder)
+        try:
+            self.ready = self._wait_until_ready()
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
+        # Every credential that a test makes is remembered, so that the logs can be searched for it.
+        self.credentials: list[str] = []
+        self.forge = Forge(self.ready, self.credentials)
+
+    def _wait_until_ready(self) -> dict:
+        deadline = time.monotonic() + START_LIMIT_S
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"riser dev ended with {self.process.returncode}:\n{self.logs()}")
+            try:
+                return json.loads(self._ready_file.read_text())
+            except (FileNotFoundError, json.JSONDecodeError):
+                time.sleep(0.02)
+        raise AssertionError(f"riser dev wrote no ready file within {START_LIMIT_S} s:\n{self.logs()}")
+
+    # What it is
+
+    def ws(self, edge: int = 0) -> str:
+        return self.ready["ws"][edge]
+
+    def http(self, edge: int = 0) -> str:
+        return self.ready["http"][edge]
+
+    def admin(self, edge: int = 0) -> str:
+        return self.ready["admin"][edge]
+
+    @property
+    def api_key(self) -> str:
+        return self.ready["api_key"]
+
+    # What can be asked of it
+
+    async def api(self, method: str, target: str, *, edge: int = 0, body=None, key: str | None = None) -> Answer:
+        """A call of the HTTP interface with the tenant's API key, or with another key."""
+        return await call(self.http(edge), method, target, key=self.api_key if key is None else key, body=body)
+
+    async def token(self, *, edge: int = 0, **wanted) -> str:
+        answer = await self.api("POST", "/v1/tokens", edge=edge, body=wanted)
+        assert answer.status == 201, (answer.status, answer.body)
+        token = answer.json()["token"]
+        self.credentials.append(token)
+        return token
+
+    async def gateway_token(self, address: str, ttl_s: int = 3600) -> str:
+        return await self.token(peer="gateway", address=address, ttl_s=ttl_s)
+
+    async def client_token(self, grants: list | None = None, subject: str = "alice") -> str:
+        return await self.token(peer="client", subject=subject, grants=grants or EVERYTHING, ttl_s=900)
+
+    async def state(self, address: str, edge: int = 0) -> dict:
+        answer = await self.api("GET", f"/v1/state/{address}", edge=edge)
+        assert answer.status == 200, (answer.status, answer.body)
+        return answer.json()
+
+    async def metrics(self, edge: int = 0) -> str:
+        answer = await call(self.admin(edge), "GET", "/metrics")
+        assert answer.status == 200, answer.status
+        return answer.body.decode()
+
+    async def total(self, name: str, **labels: str) -> float:
+        """The sum over all edges of the samples whose name contains `name` and that carry the labels."""
+        total = 0.0
+        for edge in range(len(self.ready["admin"])):
+            try:
+                text = await self.metrics(edge)
+            except OSError:
+                continue  # A killed edge has no metrics.
+            for line in text.splitlines():
+                sample = _SAMPLE.match(line)
+                if sample and name in sample[1]:
+                    found = dict(_LABEL.findall(sample[2] or ""))
+                    if all(found.get(label) == value for label, value in labels.items()):
+                        total += float(sample[3])
+        return total
+
+    def logs(self) -> str:
+        return self._log_file.read_text(errors="replace")
+
+    def assert_no_secret_logged(self) -> None:
+        """No token made by a test, nor the signing key, stands in the log, which is kept at debug level."""
+        logs = self.logs()
+        for secret in [*self.credentials, self.ready["signing_key"]]:
+            at = logs.find(secret)
+            assert at < 0, f"a secret is in the log: …{logs[max(0, at - 200):at + 80]}…"
+
+    def rss_bytes(self) -> int:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.M)[1]) * 1024
+
+    def cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    # Its end
+
+    async def ended(self, timeout: float = STOP_LIMIT_S) -> int:
+        return await asyncio.to_thread(self.process.wait, timeout)
+
+    def stop(self) -> None:
+        """SIGTERM, and the exit status must be 0, whatever the tests did to it before."""
+        try:
+            if self.alive():
+                self.process.send_signal(signal.SIGTERM)
+            status = self.process.wait(STOP_LIMIT_S)
+            assert status == 0, f"riser dev ended with {status}:\n{self.logs()[-4000:]}"
+            self.assert_no_secret_logged()
+        finally:
+            if self.alive():
+                self.process.kill()
+                self.process.wait()
+            self._folder.cleanup()
