@@ -101,7 +101,6 @@ fn pattern_matches(pattern: &str, path: &Path) -> bool {
             ("#", _) => return true,
             ("+", Some(_)) => {}
             (level, Some(other)) if level == other => {}
-            (_, None) => return false,
             _ => return false,
         }
     }

@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_right_must_lie_within_one_grant() {
-        let grant: Grant = serde_json::from_str(r##"{"to":"b/*","path":["hall/#"],"may":["read"]}"##).expect("a grant");
+        let grant: Grant = serde_json::from_str(r#"{"to":"b/*","path":["hall/+"],"may":["read"]}"#).expect("a grant");
         let to = |s: &str| s.parse().expect("a pattern");
         let path = |s: &str| PathFilter::parse(&[s]).expect("a filter");
         assert!(grant.allows(Verb::Read, &to("b/g"), &path("hall/lock")));

@@ -55,12 +55,7 @@ pub(crate) async fn tokens(shared: &Arc<Shared>, identity: &Identity, request: R
     let minted = shared.with_tenant(&identity.tenant, |tenant| auth::mint(&identity.tenant, tenant, &order, now_ms));
     let minted = minted.ok_or_else(|| Refused::new("unknown_tenant", Problem::unauthorized()))?;
     let minted = minted.map_err(|error| Refused::new("not_minted", error.into()))?;
-    #[derive(Serialize)]
-    struct Body<'a> {
-        token: &'a str,
-        expires_at_ms: u64,
-    }
-    let body = Body { token: &minted.token, expires_at_ms: minted.expires_at_ms };
+    let body = TokenBody { token: &minted.token, expires_at_ms: minted.expires_at_ms };
     Ok(json(StatusCode::CREATED, riser_core::Json::of(&body).as_str().to_owned()))
 }
 
@@ -108,6 +103,12 @@ pub(crate) async fn presence(shared: &Arc<Shared>, identity: &Identity, request:
     let page = shared.call(call).await.map_err(|_| unavailable())?;
     let next = (page.len() == limit).then(|| page.last().map(|(gateway, _)| gateway.to_string())).flatten();
     Ok(json(StatusCode::OK, riser_core::Json::of(&Page::new(&building, &page, next)).as_str().to_owned()))
+}
+
+#[derive(Serialize)]
+struct TokenBody<'a> {
+    token: &'a str,
+    expires_at_ms: u64,
 }
 
 #[derive(Serialize)]

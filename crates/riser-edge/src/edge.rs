@@ -90,6 +90,11 @@ impl Edge {
         self.shared.sessions.lock().len()
     }
 
+    /// Bytes that wait in connections' own queues.
+    pub fn queued_bytes(&self) -> usize {
+        self.shared.sessions.lock().values().map(|s| s.conn.queued_bytes()).sum()
+    }
+
     /// Ends the edge without losing anything: tells every peer when it will be closed, closes them spread over the
     /// drain window, and leaves their gateways online while they move.
     pub async fn drain(self) {

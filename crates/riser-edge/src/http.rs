@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONNECTION, ORIGIN};
+use http::header::{ALLOW, AUTHORIZATION, CONNECTION, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -107,10 +107,10 @@ async fn answer(
     permit: &Mutex<Option<OwnedSemaphorePermit>>,
 ) -> Response<Full<Bytes>> {
     let answered = route(shared, request, permit).await;
-    let mut response = answered.unwrap_or_else(|refused| {
-        shared.metrics.refused(refused.reason);
-        let mut response = refused.problem.into_response();
-        response.headers_mut().extend(refused.headers);
+    let mut response = answered.unwrap_or_else(|Refused(refusal)| {
+        shared.metrics.refused(refusal.reason);
+        let mut response = refusal.problem.into_response();
+        response.headers_mut().extend(refusal.headers);
         // What follows a refused request on the same connection may be meant for something else.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         response
@@ -119,8 +119,10 @@ async fn answer(
     response
 }
 
-/// A request that is answered with a problem, and why, for the metric.
-pub(crate) struct Refused {
+/// A request that is answered with a problem, and why, for the metric. Boxed, because answers are seldom refusals.
+pub(crate) struct Refused(Box<Refusal>);
+
+struct Refusal {
     reason: &'static str,
     problem: Problem,
     headers: HeaderMap,
@@ -128,7 +130,11 @@ pub(crate) struct Refused {
 
 impl Refused {
     pub(crate) fn new(reason: &'static str, problem: Problem) -> Self {
-        Self { reason, problem, headers: HeaderMap::new() }
+        Self::with(reason, problem, HeaderMap::new())
+    }
+
+    fn with(reason: &'static str, problem: Problem, headers: HeaderMap) -> Self {
+        Self(Box::new(Refusal { reason, problem, headers }))
     }
 }
 
@@ -149,14 +155,10 @@ async fn route(
         _ => return Err(Refused::new("not_found", Problem::not_found("there is nothing at this path"))),
     };
     if request.method() != allowed {
-        let problem =
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::BadFrame, format!("only {allowed} is served here"));
-        let mut refused = Refused::new("method", problem);
-        refused.headers.insert(
-            http::header::ALLOW,
-            HeaderValue::from_str(allowed.as_str()).unwrap_or(HeaderValue::from_static("GET")),
-        );
-        return Err(refused);
+        let detail = format!("only {allowed} is served here");
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::BadFrame, detail);
+        let allow = HeaderValue::from_str(allowed.as_str()).map(|value| (ALLOW, value));
+        return Err(Refused::with("method", problem, allow.into_iter().collect()));
     }
     let identity =
         authorize(shared, request.headers())?.ok_or_else(|| Refused::new("no_credential", Problem::unauthorized()))?;
@@ -235,10 +237,9 @@ fn upgrade(
     if parts.uri.query().is_some() {
         return Err(Refused::new("query", Problem::bad_frame("/v1/ws takes no query")));
     }
-    let accepted = handshake::accept(&parts, Subprotocols::Known(SUBPROTOCOLS)).map_err(|refusal| Refused {
-        reason: refusal.reason.as_str(),
-        problem: Problem::new(refusal.status, ErrorCode::BadFrame, refusal.detail),
-        headers: refusal.headers,
+    let accepted = handshake::accept(&parts, Subprotocols::Known(SUBPROTOCOLS)).map_err(|refusal| {
+        let problem = Problem::new(refusal.status, ErrorCode::BadFrame, refusal.detail);
+        Refused::with(refusal.reason.as_str(), problem, refusal.headers)
     })?;
     let origin = origin(shared, &parts.headers)?;
     let identity = authorize(shared, &parts.headers)?;

@@ -63,13 +63,12 @@ pub(crate) fn gateway(shared: &Arc<Shared>, id: u64, conn: &Arc<Conn>, identity:
     let opening = Opening::new(shared, &key);
     let (shared, conn, identity, slot) = (shared.clone(), conn.clone(), identity.clone(), slot.clone());
     shared.clone().tasks.spawn(async move {
-        match acquire(&shared, &key, &conn).await {
-            Ok(acquired) => begin(&shared, id, &conn, &identity, &slot, &key, acquired).await,
-            Err(_) => {
-                shared.metrics.refused("registry_unavailable");
-                let after = later(&shared).as_millis();
-                conn.close(TRY_LATER, &format!("{{\"code\":\"unavailable\",\"retry_after_ms\":{after}}}"));
-            }
+        if let Ok(acquired) = acquire(&shared, &key, &conn).await {
+            begin(&shared, id, &conn, &identity, &slot, &key, acquired).await;
+        } else {
+            shared.metrics.refused("registry_unavailable");
+            let after = later(&shared).as_millis();
+            conn.close(TRY_LATER, &format!("{{\"code\":\"unavailable\",\"retry_after_ms\":{after}}}"));
         }
         drop(opening);
     });

@@ -116,10 +116,16 @@ pub(crate) struct Dev {
 #[derive(Debug, Args)]
 pub(crate) struct Cluster {
     /// The cluster.
-    #[arg(long, env = "RISER_URL", default_value = "http://127.0.0.1:8080", value_name = "URL", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "RISER_URL",
+        default_value = "http://127.0.0.1:8080",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     pub(crate) url: Endpoint,
     /// The API key or token. Other users of the machine can see it here: better set `RISER_KEY`.
-    #[arg(long, env = "RISER_KEY", hide_env_values = true, value_name = "KEY", value_parser = parse::key)]
+    #[arg(long, env = "RISER_KEY", hide_env_values = true, value_name = "KEY", value_parser = parse::unchecked)]
     key: Option<Credential>,
     /// A file that holds the API key or token, instead of `--key`.
     #[arg(long, value_name = "FILE")]
@@ -224,7 +230,9 @@ impl Cluster {
     /// The credential, from wherever it was given.
     pub(crate) fn credential(&self) -> Result<Credential, Failure> {
         let Some(file) = &self.key_file else {
-            return self.key.clone().ok_or_else(|| Failure::Usage("a key is needed: set RISER_KEY or give --key-file".into()));
+            let none = || Failure::Usage("a key is needed: set RISER_KEY or give --key-file".into());
+            let key = self.key.as_ref().ok_or_else(none)?;
+            return parse::key(key.expose()).map_err(|error| Failure::Usage(error.to_owned()));
         };
         let read = || -> io::Result<String> {
             let mut text = String::new();

@@ -31,6 +31,7 @@ impl N {
 }
 
 /// What a subscription is about.
+#[expect(clippy::struct_excessive_bools, reason = "a set of four lanes is clearest as four flags")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lanes {
     /// Last values.

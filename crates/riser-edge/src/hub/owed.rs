@@ -66,8 +66,11 @@ impl Owed {
         if debt.snapshot {
             return true;
         }
-        let all = touched.set.iter().chain(&touched.stale).chain(&touched.fresh);
-        all.fold(false, |skipped, path| !debt.paths.insert(path.clone()) || skipped)
+        let mut skipped = false;
+        for path in touched.set.iter().chain(&touched.stale).chain(&touched.fresh) {
+            skipped |= !debt.paths.insert(path.clone());
+        }
+        skipped
     }
 
     pub(crate) fn presence(&mut self, address: &Address) {

@@ -69,7 +69,7 @@ impl<'a, F: Fn(&PathFilter) -> Vec<String>> Encoded<'a, F> {
     fn get(&mut self, filter: &Arc<PathFilter>) -> &[Bytes] {
         let at = self.sets.iter().position(|(f, _)| Arc::ptr_eq(f, filter) || f == filter);
         let at = at.unwrap_or_else(|| {
-            let frames = texts(self.shared, (self.encode)(filter));
+            let frames = texts(self.shared, &(self.encode)(filter));
             self.sets.push((filter.clone(), frames));
             self.sets.len() - 1
         });
@@ -77,26 +77,35 @@ impl<'a, F: Fn(&PathFilter) -> Vec<String>> Encoded<'a, F> {
     }
 }
 
-fn texts(shared: &Shared, frames: Vec<String>) -> Vec<Bytes> {
+fn texts(shared: &Shared, frames: &[String]) -> Vec<Bytes> {
     shared.metrics.encoded.inc_by(frames.len() as u64);
     frames.iter().map(|text| frame::text(text)).collect()
 }
 
 /// The snapshot that was encoded last: after a full state all listeners of a gateway are owed the same one.
 #[derive(Default)]
-pub(crate) struct SnapshotCache(Option<(Address, Version, bool, Arc<PathFilter>, Vec<Bytes>)>);
+pub(crate) struct SnapshotCache(Option<CachedSnapshot>);
+
+struct CachedSnapshot {
+    of: Address,
+    version: Version,
+    state: bool,
+    filter: Arc<PathFilter>,
+    frames: Vec<Bytes>,
+}
 
 impl SnapshotCache {
     fn get(&mut self, shared: &Shared, address: &Address, snap: &Snapshot, interest: &Interest) -> Vec<Bytes> {
         let state = interest.state.is_some();
         let filter = interest.state.clone().unwrap_or_default();
-        if let Some((a, v, s, f, frames)) = &self.0
-            && (a, *v, *s, f) == (address, snap.version, state, &filter)
+        if let Some(c) = &self.0
+            && (&c.of, c.version, c.state, &c.filter) == (address, snap.version, state, &filter)
         {
-            return frames.clone();
+            return c.frames.clone();
         }
-        let frames = texts(shared, outbound::snapshot(address, snap, &filter, state));
-        self.0 = Some((address.clone(), snap.version, state, filter, frames.clone()));
+        let frames = texts(shared, &outbound::snapshot(address, snap, &filter, state));
+        let (of, version) = (address.clone(), snap.version);
+        self.0 = Some(CachedSnapshot { of, version, state, filter, frames: frames.clone() });
         frames
     }
 }
@@ -267,15 +276,15 @@ impl Inner {
             frames = self.snapshots.get(shared, address, snap, &interest);
         } else if let Some(filter) = &interest.state {
             let touched = Touched { set: debt.paths.iter().cloned().collect(), ..Touched::default() };
-            frames = texts(shared, delta(address, snap, &touched, filter, snap.at_ms, None));
+            frames = texts(shared, &delta(address, snap, &touched, filter, snap.at_ms, None));
             if let (true, Some(described)) = (debt.devices, &snap.state.devices) {
-                frames.extend(texts(shared, outbound::devices(address, described, filter)));
+                frames.extend(texts(shared, &outbound::devices(address, described, filter)));
             }
         }
         if debt.presence && interest.presence {
             let p = &snap.presence;
             let text = outbound::presence(address, p.online, p.epoch, p.reason, snap.at_ms);
-            frames.extend(texts(shared, vec![text]));
+            frames.extend(texts(shared, &[text]));
         }
         frames
     }

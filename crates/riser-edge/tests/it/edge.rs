@@ -282,7 +282,7 @@ async fn limits_are_told_and_kept() {
     gw.send(&json!({"t":"state","n":1,"set":{"a":1}})).await;
     gw.send(&json!({"t":"state","n":2,"set":{"b":1,"c":1,"d":1,"e":1}})).await;
     gw.send(&json!({"t":"state","n":3,"set":{"b":1}})).await;
-    let mut answers = vec![gw.read().await, gw.read().await, gw.read().await];
+    let mut answers = [gw.read().await, gw.read().await, gw.read().await];
     answers.sort_by_key(|a| a["n"].as_u64());
     let told: Vec<_> = answers.iter().map(|a| (a["t"].as_str().expect("t"), a["code"].as_str())).collect();
     assert_eq!(told, [("ok", None), ("error", Some("too_many")), ("ok", None)]);
@@ -418,4 +418,66 @@ async fn a_slow_listener_ends_with_the_newest_values() {
     assert!(frames < 200, "{frames} frames");
     let conflated = registry.gather().into_iter().find(|m| m.name() == "riser_conflated_total").expect("counted");
     assert!(conflated.get_metric()[0].get_counter().get_value() > 100.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_readers_that_stop_cost_bounded_memory_and_end_with_the_truth() {
+    let cluster = Cluster::new();
+    let (one, registry) = cluster.edge("edge-0").await;
+    let (mut gw, _) = Peerling::open(&one, gateway("b12/f1")).await;
+    let (mut fast, _) = Peerling::open(&one, client_of("acme")).await;
+    fast.subscribe("*/*", &["state"]).await;
+    let mut readers = Vec::new();
+    for _ in 0..100 {
+        let (mut reader, _) = Peerling::open(&one, client_of("acme")).await;
+        reader.subscribe("*/*", &["state"]).await;
+        readers.push(reader);
+    }
+    let fat = "x".repeat(200);
+    for i in 0..10_000 {
+        gw.set(i, json!({ "a": i, "b": fat })).await;
+        // Whoever reads gets every change, whatever the others do.
+        assert_eq!(fast.next("state").await["set"]["a"], i);
+    }
+    // 10 000 frames of 300 bytes were due to each; what waits for all of them is a few queues of 32 KiB.
+    let waiting = one.queued_bytes();
+    assert!(waiting < 100 * 40 * 1024, "{waiting} bytes wait");
+    for reader in &mut readers {
+        while reader.next("state").await["set"]["a"] != json!(9_999) {}
+        // A question is answered in its turn, so that nothing was lost on the way.
+        reader.send(&json!({"t":"ping"})).await;
+        reader.next("pong").await;
+    }
+    let conflated = registry.gather().into_iter().find(|m| m.name() == "riser_conflated_total").expect("counted");
+    assert!(conflated.get_metric()[0].get_counter().get_value() > 100_000.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_fifty_sessions_of_one_gateway_at_once_the_newest_stays() {
+    let cluster = Cluster::new();
+    let (one, _) = cluster.edge("edge-0").await;
+    let (two, _) = cluster.edge("edge-1").await;
+    let mut peers = Vec::new();
+    for i in 0..50 {
+        let mut peer = Peerling::raw(if i % 2 == 0 { &one } else { &two }, gateway("b12/f1"));
+        peer.send(&json!({"t":"hello"})).await;
+        peers.push(peer);
+    }
+    let mut epochs = Vec::new();
+    let mut open = 0;
+    for peer in &mut peers {
+        let first = peer.read().await;
+        if first["t"] == "welcome" {
+            epochs.push(first["epoch"].as_u64().expect("an epoch"));
+        }
+        peer.send(&json!({"t":"ping"})).await;
+        let next = if first["t"] == "welcome" { peer.read().await } else { first };
+        if next["t"] == "pong" {
+            open += 1;
+            assert_eq!(next["epoch"].as_u64(), epochs.iter().max().copied());
+        } else {
+            assert_eq!(next["code"], 4006, "{next}");
+        }
+    }
+    assert_eq!(open, 1);
 }

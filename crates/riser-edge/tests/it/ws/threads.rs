@@ -99,7 +99,7 @@ async fn a_reader_that_is_served_conflated_values_ends_with_the_newest() {
             let frame = timeout(PATIENCE, next(&mut client)).await.expect("a wake-up was lost").unwrap();
             last = frame.text().parse().unwrap();
         }
-        assert!(mirror.conflated.load(Ordering::SeqCst) > 0, "the reader was never slow");
+        conflated += mirror.conflated.load(Ordering::SeqCst);
         sender.join_next().await.unwrap().unwrap();
     }
     assert!(conflated > 0, "the reader was never slow");

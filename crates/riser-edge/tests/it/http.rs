@@ -1,0 +1,232 @@
+//! An edge on a real listener: what comes before a session, and what one session's end costs the others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use riser_bus::memory::MemoryNet;
+use riser_core::limits::Limits;
+use riser_core::tenant::{Algorithm, ApiKey, SigningKey};
+use riser_core::{BuildingId, Change, Grant, GatewayId, GatewayKey, Snapshot, Tenant, TenantId, TenantTable, Version};
+use riser_edge::{Edge, EdgeConfig, Metrics, Ports, auth, listen};
+use riser_registry::memory::{MemoryClient, MemoryRegistry};
+use riser_registry::{Applied, RegistryError, StateStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Server {
+    _edge: Edge,
+    address: std::net::SocketAddr,
+    registry: prometheus::Registry,
+    key: String,
+    _tenants: watch::Sender<Arc<TenantTable>>,
+}
+
+fn table(hash: [u8; 32], origins: Option<Vec<String>>) -> TenantTable {
+    let key = SigningKey { kid: "k".into(), algorithm: Algorithm::Hs256, secret: vec![7; 32] };
+    let tenant = Tenant {
+        suspended: false,
+        origins,
+        renewal: true,
+        signing_kid: "k".into(),
+        signing_keys: [(("k".into(), Algorithm::Hs256), key)].into(),
+        api_keys: vec![ApiKey { name: "backend".into(), hash, scope: vec![Grant::everything()] }],
+        limits: Limits::default(),
+    };
+    TenantTable { tenants: [("acme".parse().expect("a tenant"), tenant)].into() }
+}
+
+async fn server(origins: Option<&[&str]>, configure: impl FnOnce(&mut EdgeConfig)) -> Server {
+    let (key, hash) = auth::new_api_key();
+    let id: riser_core::EdgeId = "edge-0".parse().expect("an edge");
+    let store = MemoryRegistry::new(1_700_000_000_000).client(&id);
+    let origins = origins.map(|list| list.iter().map(ToString::to_string).collect());
+    let tenants = watch::Sender::new(Arc::new(table(hash, origins)));
+    let ports = Ports {
+        bus: Arc::new(MemoryNet::new().client(id.clone())),
+        registry: Arc::new(store.clone()),
+        store: Arc::new(Panicky(store)),
+        tenants: tenants.subscribe(),
+    };
+    let registry = prometheus::Registry::new();
+    let mut config = EdgeConfig::new(id);
+    configure(&mut config);
+    let listener = listen("127.0.0.1:0".parse().expect("an address")).expect("a listener");
+    let address = listener.local_addr().expect("bound");
+    let edge = Edge::start(config, ports, listener, Metrics::new(&registry));
+    timeout(PATIENCE, async {
+        while edge.readiness().is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("ready in time");
+    Server { _edge: edge, address, registry, key, _tenants: tenants }
+}
+
+impl Server {
+    fn count(&self, metric: &str, label: &str) -> f64 {
+        let families = self.registry.gather();
+        let Some(family) = families.iter().find(|f| f.name() == metric) else { return 0.0 };
+        let with = family.get_metric().iter().filter(|m| label.is_empty() || m.get_label().iter().any(|l| l.value() == label));
+        with.map(|m| m.get_counter().get_value() + m.get_gauge().get_value()).sum()
+    }
+
+    /// Sends a request and gives back all that is answered until the connection ends or the head is complete.
+    async fn head(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.expect("connected");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        head_of(&mut stream).await
+    }
+}
+
+async fn head_of(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let read = async {
+        let mut byte = [0];
+        while stream.read(&mut byte).await.unwrap_or(0) == 1 {
+            answer.push(byte[0]);
+            if answer.ends_with(b"\r\n\r\n") {
+                break;
+            }
+        }
+    };
+    timeout(PATIENCE, read).await.expect("answered in time");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn upgrade(extra: &str) -> String {
+    format!(
+        "GET /v1/ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: riser.v1\r\n{extra}\r\n"
+    )
+}
+
+#[tokio::test]
+async fn only_the_tenants_origins_may_connect_and_no_origin_is_no_browser() {
+    let server = server(Some(&["https://app.example"]), |_| {}).await;
+    let rows = [
+        ("Origin: https://app.example\r\n", "101"),
+        ("", "101"),
+        ("Origin: null\r\n", "403"),
+        ("Origin: http://app.example\r\n", "403"),
+        ("Origin: https://app.example:8443\r\n", "403"),
+        ("Origin: https://app.example.evil.com\r\n", "403"),
+        ("Origin: https://app.examp1e\r\n", "403"),
+        ("Origin: https://APP.example\r\n", "403"),
+        ("Origin: https://app.example\r\nOrigin: https://evil.com\r\n", "403"),
+        ("Origin: \r\n", "403"),
+    ];
+    for (header, status) in rows {
+        let answer = server.head(&upgrade(header)).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{header:?}: {answer}");
+    }
+    assert!((server.count("riser_refused_total", "origin") - 8.0).abs() < 0.5);
+}
+
+#[tokio::test]
+async fn a_bad_request_is_refused_counted_and_ends_its_connection() {
+    let server = server(None, |_| {}).await;
+    let api = |path: &str, key: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n\r\n");
+    let rows = [
+        ("query_credential", "400", "GET /v1/ws?token=x HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
+        ("query_credential", "400", api("/v1/presence?building=b&x=rk_abc", &server.key)),
+        ("query", "400", "GET /v1/ws?x=1 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
+        ("not_found", "404", api("/metrics", &server.key)),
+        ("not_found", "404", api("/v1/../v1/presence", &server.key)),
+        ("absolute_form", "404", "GET http://a/v1/presence HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
+        ("host", "400", "GET /v1/presence HTTP/1.1\r\n\r\n".to_owned()),
+        ("http_version", "400", "GET /v1/presence HTTP/1.0\r\nHost: a\r\n\r\n".to_owned()),
+        ("method", "405", "PUT /v1/presence HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".to_owned()),
+        ("no_credential", "401", "GET /v1/presence?building=b HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
+        ("malformed_credential", "401", "GET /v1/presence HTTP/1.1\r\nHost: a\r\nAuthorization: Basic eA==\r\n\r\n".to_owned()),
+        ("bad_request", "400", api("/v1/presence", &server.key)),
+        ("bad_request", "400", api("/v1/presence?building=b&page=2", &server.key)),
+        ("bad_request", "400", api("/v1/presence?building=b&limit=0", &server.key)),
+        ("bad_request", "400", api("/v1/state/b/a.b", &server.key)),
+        ("bad_request", "400", api("/v1/state/b/%2e%2e", &server.key)),
+        ("unknown_gateway", "404", api("/v1/state/b/g", &server.key)),
+        ("malformed_http", "400", "GET / HTTP/1.1\r\nHost: a\r\n bad fold\r\n\r\n".to_owned()),
+    ];
+    for (reason, status, request) in rows {
+        let before = server.count("riser_refused_total", reason);
+        let mut stream = TcpStream::connect(server.address).await.expect("connected");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let mut answer = String::new();
+        // The end of the answer is the end of the connection.
+        timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("closed in time").expect("text");
+        assert!(answer.starts_with("HTTP/1.") && answer[8..].starts_with(&format!(" {status} ")), "{request}: {answer}");
+        assert!((server.count("riser_refused_total", reason) - before - 1.0).abs() < 0.5, "{reason}: {request}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_never_comes_is_closed_and_counted() {
+    let server = server(None, |config| config.hello = Duration::from_millis(100)).await;
+    for part in ["", "GET /v1/ws HTT"] {
+        let mut stream = TcpStream::connect(server.address).await.expect("connected");
+        stream.write_all(part.as_bytes()).await.expect("written");
+        let mut rest = Vec::new();
+        timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("closed in time").expect("read");
+    }
+    let counted = async {
+        while server.count("riser_refused_total", "header_timeout") < 2.0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, counted).await.expect("counted");
+}
+
+#[tokio::test]
+async fn connections_beyond_the_bound_are_told_when_to_come_back() {
+    let server = server(None, |config| config.handshakes = 1).await;
+    let _first = TcpStream::connect(server.address).await.expect("connected");
+    let answer = timeout(PATIENCE, async {
+        loop {
+            let answer = server.head("").await;
+            if !answer.is_empty() {
+                return answer;
+            }
+        }
+    })
+    .await
+    .expect("answered");
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("Retry-After: "), "{answer}");
+    assert!(server.count("riser_refused_total", "busy") >= 1.0);
+}
+
+/// A store with a defect: it panics at one path's change.
+struct Panicky(MemoryClient);
+
+#[async_trait]
+impl StateStore for Panicky {
+    async fn apply(&self, key: &GatewayKey, version: Version, change: &Change, limits: &Limits) -> Result<Applied, RegistryError> {
+        self.0.apply(key, version, change, limits).await
+    }
+    async fn read(&self, key: &GatewayKey) -> Result<Option<Snapshot>, RegistryError> {
+        assert!(key.address.gateway().as_str() != "defect", "a defect");
+        self.0.read(key).await
+    }
+    async fn versions(&self, tenant: &TenantId, building: &BuildingId) -> Result<Vec<(GatewayId, Version)>, RegistryError> {
+        self.0.versions(tenant, building).await
+    }
+    async fn buildings(&self, tenant: &TenantId) -> Result<Vec<BuildingId>, RegistryError> {
+        self.0.buildings(tenant).await
+    }
+}
+
+#[tokio::test]
+async fn a_panic_ends_one_connection_and_nothing_else() {
+    let server = server(None, |_| {}).await;
+    let ask = |gateway: &str| {
+        format!("GET /v1/state/b/{gateway} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n", server.key)
+    };
+    assert_eq!(server.head(&ask("defect")).await, "");
+    assert!(server.head(&ask("other")).await.starts_with("HTTP/1.1 404 "));
+    assert!(server.head(&upgrade("")).await.starts_with("HTTP/1.1 101 "));
+}

@@ -1,0 +1,303 @@
+//! Edges over one bus and one registry in memory, each with its own listeners, and a switch to kill and start it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use http::StatusCode;
+use parking_lot::Mutex;
+use prometheus::Registry;
+use riser_bus::memory::MemoryNet;
+use riser_core::frame::Credential;
+use riser_core::limits::Limits;
+use riser_core::tenant::{Algorithm, ApiKey, SigningKey};
+use riser_core::{EdgeId, Grant, Tenant, TenantId, TenantTable};
+use riser_edge::{Edge, EdgeConfig, Metrics, Ports, auth};
+use riser_ops::Admin;
+use riser_ops::admin::{Answer, json, text};
+use riser_registry::memory::MemoryRegistry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::cli::Dev;
+use crate::clock;
+use crate::exit::Failure;
+
+/// The only tenant.
+pub(super) const TENANT: &str = "dev";
+/// The name of its signing key.
+const KID: &str = "dev-1";
+/// Random bytes of the signing key.
+const SIGNING_BYTES: usize = 32;
+
+/// Who may connect: one tenant, one API key that may do everything in it.
+pub(super) struct Access {
+    pub(super) tenant_id: TenantId,
+    pub(super) tenant: Tenant,
+    pub(super) api_key: String,
+    /// Text; what is signed with are its bytes.
+    pub(super) signing_key: String,
+}
+
+/// A cluster.
+pub(super) struct Cluster {
+    pub(super) access: Access,
+    slots: Vec<Arc<Slot>>,
+    net: MemoryNet,
+    store: MemoryRegistry,
+    tenants: watch::Sender<Arc<TenantTable>>,
+    args: Settings,
+    /// The admin ports.
+    admins: Mutex<JoinSet<()>>,
+}
+
+/// What every edge is started with.
+struct Settings {
+    heartbeat: std::time::Duration,
+    drain_window: std::time::Duration,
+}
+
+/// The place of one edge: what stays when it is killed.
+struct Slot {
+    id: EdgeId,
+    listen: SocketAddr,
+    admin: SocketAddr,
+    metrics: Arc<Metrics>,
+    edge: Mutex<Option<Edge>>,
+    /// Held while it is killed or started, so that two who do it at once come one after the other.
+    switch: tokio::sync::Mutex<()>,
+}
+
+impl Cluster {
+    /// Binds all ports and starts all edges. Must be called within a runtime.
+    pub(super) fn start(args: &Dev) -> Result<Arc<Self>, Failure> {
+        let access = Access::new(&args.origin)?;
+        let table = TenantTable { tenants: BTreeMap::from([(access.tenant_id.clone(), access.tenant.clone())]) };
+        let mut slots = Vec::new();
+        let mut bound = Vec::new();
+        for i in 0..args.edges {
+            let public = bind(further(args.listen, i)?)?;
+            let admin = bind(further(args.admin, i)?)?;
+            let registry = Registry::new();
+            slots.push(Arc::new(Slot {
+                id: format!("edge-{i}").parse().map_err(anyhow::Error::new)?,
+                listen: public.local_addr()?,
+                admin: admin.local_addr()?,
+                metrics: Metrics::new(&registry),
+                edge: Mutex::new(None),
+                switch: tokio::sync::Mutex::default(),
+            }));
+            bound.push((public, admin, registry));
+        }
+        let cluster = Arc::new(Self {
+            access,
+            slots,
+            net: MemoryNet::new(),
+            store: MemoryRegistry::new(clock::now_ms()),
+            tenants: watch::Sender::new(Arc::new(table)),
+            args: Settings { heartbeat: args.heartbeat, drain_window: args.drain_window },
+            admins: Mutex::default(),
+        });
+        for (i, (public, admin, registry)) in bound.into_iter().enumerate() {
+            let slot = &cluster.slots[i];
+            *slot.edge.lock() = Some(cluster.edge(slot, public));
+            let pages = cluster.pages(i, registry);
+            cluster.admins.lock().spawn(pages.serve(admin, std::future::pending()));
+        }
+        Ok(cluster)
+    }
+
+    /// Why the cluster does not serve yet: the first edge's reason.
+    pub(super) fn readiness(&self) -> Result<(), String> {
+        self.slots.iter().try_for_each(|slot| slot.readiness())
+    }
+
+    /// Where edges listen, in their order.
+    pub(super) fn listens(&self) -> impl Iterator<Item = SocketAddr> {
+        self.slots.iter().map(|slot| slot.listen)
+    }
+
+    /// Where admin ports listen, in the order of edges.
+    pub(super) fn admins(&self) -> impl Iterator<Item = SocketAddr> {
+        self.slots.iter().map(|slot| slot.admin)
+    }
+
+    /// The key that may do everything.
+    pub(super) fn key(&self) -> Credential {
+        Credential::new(self.access.api_key.clone())
+    }
+
+    /// The cluster's clock.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.store.now_ms()
+    }
+
+    /// Drains all edges at once, and then closes the admin ports.
+    pub(super) async fn drain(&self) {
+        let mut draining = JoinSet::new();
+        for slot in &self.slots {
+            let edge = slot.edge.lock().take();
+            if let Some(edge) = edge {
+                draining.spawn(edge.drain());
+            }
+        }
+        while draining.join_next().await.is_some() {}
+        self.admins.lock().abort_all();
+    }
+
+    fn edge(&self, slot: &Slot, listener: TcpListener) -> Edge {
+        let config = EdgeConfig {
+            heartbeat: self.args.heartbeat,
+            drain_window: self.args.drain_window,
+            ..EdgeConfig::new(slot.id.clone())
+        };
+        let store = Arc::new(self.store.client(&slot.id));
+        let ports = Ports {
+            bus: Arc::new(self.net.client(slot.id.clone())),
+            registry: store.clone(),
+            store,
+            tenants: self.tenants.subscribe(),
+        };
+        Edge::start(config, ports, listener, slot.metrics.clone())
+    }
+
+    /// The admin pages of one edge, with the switches of all.
+    fn pages(self: &Arc<Self>, of: usize, registry: Registry) -> Admin {
+        let slot = self.slots[of].clone();
+        let mut admin = Admin::new(move || slot.readiness(), registry);
+        for n in 0..self.slots.len() {
+            // The pages are served by tasks of the cluster, which must not keep it alive.
+            let cluster = Arc::downgrade(self);
+            let switch = move |up: bool| {
+                let cluster = cluster.clone();
+                async move {
+                    match cluster.upgrade() {
+                        Some(cluster) if up => cluster.bring_back(n).await,
+                        Some(cluster) => cluster.kill(n).await,
+                        None => text(StatusCode::SERVICE_UNAVAILABLE, "the cluster ends\n"),
+                    }
+                }
+            };
+            let (kill, start) = (switch.clone(), switch);
+            admin = admin
+                .post(format!("/dev/edges/{n}/kill"), move || kill(false))
+                .post(format!("/dev/edges/{n}/start"), move || start(true));
+        }
+        admin
+    }
+
+    /// Ends an edge without a goodbye.
+    async fn kill(&self, n: usize) -> Answer {
+        let slot = &self.slots[n];
+        let _one = slot.switch.lock().await;
+        let edge = slot.edge.lock().take();
+        let Some(edge) = edge else { return conflict(n, "it is down already") };
+        edge.kill().await;
+        running(n, false)
+    }
+
+    /// Brings a killed edge back, on the port that it had.
+    async fn bring_back(&self, n: usize) -> Answer {
+        let slot = &self.slots[n];
+        let _one = slot.switch.lock().await;
+        if slot.edge.lock().is_some() {
+            return conflict(n, "it runs already");
+        }
+        match riser_edge::listen(slot.listen) {
+            Ok(listener) => {
+                *slot.edge.lock() = Some(self.edge(slot, listener));
+                running(n, true)
+            }
+            Err(error) => {
+                text(StatusCode::SERVICE_UNAVAILABLE, format!("edge {n}: cannot listen on {}: {error}\n", slot.listen))
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn readiness(&self) -> Result<(), String> {
+        self.edge.lock().as_ref().map_or_else(|| Err("the edge is down".into()), Edge::readiness)
+    }
+}
+
+fn running(n: usize, running: bool) -> Answer {
+    json(StatusCode::OK, format!("{{\"edge\":{n},\"running\":{running}}}"))
+}
+
+fn conflict(n: usize, why: &str) -> Answer {
+    text(StatusCode::CONFLICT, format!("edge {n}: {why}\n"))
+}
+
+/// The address of the i-th listener: two ports higher each, or any port.
+fn further(first: SocketAddr, i: u16) -> Result<SocketAddr, Failure> {
+    let port = match first.port() {
+        0 => Some(0),
+        port => port.checked_add(2 * i),
+    };
+    let none = || Failure::Usage(format!("{first} leaves too few ports above it for {} edges", i + 1));
+    Ok(SocketAddr::new(first.ip(), port.ok_or_else(none)?))
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    riser_edge::listen(address).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => Failure::Unavailable(format!("cannot listen on {address}: the port is in use")),
+        _ => Failure::Unavailable(format!("cannot listen on {address}: {error}")),
+    })
+}
+
+impl Access {
+    fn new(origins: &[String]) -> Result<Self, Failure> {
+        let mut secret = [0; SIGNING_BYTES];
+        getrandom::fill(&mut secret).map_err(|error| Failure::Other(anyhow::anyhow!("no randomness: {error}")))?;
+        let signing_key = BASE64.encode(secret);
+        let (api_key, hash) = auth::new_api_key();
+        let signing =
+            SigningKey { kid: KID.into(), algorithm: Algorithm::Hs256, secret: signing_key.clone().into_bytes() };
+        let tenant = Tenant {
+            suspended: false,
+            origins: (!origins.is_empty()).then(|| origins.to_vec()),
+            renewal: true,
+            signing_kid: KID.into(),
+            signing_keys: BTreeMap::from([((KID.into(), Algorithm::Hs256), signing)]),
+            api_keys: vec![ApiKey { name: "dev-key".into(), hash, scope: vec![Grant::everything()] }],
+            limits: Limits::default(),
+        };
+        let tenant_id = TENANT.parse().map_err(anyhow::Error::new)?;
+        Ok(Self { tenant_id, tenant, api_key, signing_key })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn further_edges_listen_two_ports_higher() {
+        let at = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let rows = [
+            ("127.0.0.1:8080", 0, Some("127.0.0.1:8080")),
+            ("127.0.0.1:8080", 3, Some("127.0.0.1:8086")),
+            ("[::1]:0", 3, Some("[::1]:0")),
+            ("127.0.0.1:65533", 1, Some("127.0.0.1:65535")),
+            ("127.0.0.1:65534", 1, None),
+        ];
+        for (first, i, expected) in rows {
+            assert_eq!(further(at(first), i).ok(), expected.map(at), "{first} {i}");
+        }
+    }
+
+    #[test]
+    fn each_run_has_keys_of_its_own() {
+        let (a, b) = (Access::new(&[]).expect("randomness"), Access::new(&[]).expect("randomness"));
+        assert!(a.api_key != b.api_key && a.signing_key != b.signing_key);
+        assert_eq!(a.tenant.origins, None);
+        let listed = Access::new(&["http://localhost:5173".into()]).expect("randomness");
+        assert!(listed.tenant.allows_origin(Some("http://localhost:5173")));
+        assert!(!listed.tenant.allows_origin(Some("http://localhost:5174")));
+    }
+}
