@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
+pub mod log;
 pub mod memory;
 pub mod subject;
 pub mod suite;

@@ -177,9 +177,9 @@ impl Client {
 
     /// Closes the session with a goodbye, within about 2 s.
     pub async fn close(mut self) {
+        // The task may wait for room to tell what nobody will take any more.
+        self.told.close();
         if self.asks.send(Ask::Leave).await.is_ok() {
-            // The task may wait for room to tell what nobody will take any more.
-            self.told.close();
             let _ = timeout(CLOSE_WAIT * 2, self.task.ended()).await;
         }
     }

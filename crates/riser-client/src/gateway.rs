@@ -46,7 +46,7 @@ pub enum Refused {
     #[error("{0}")]
     TooMany(String),
     /// The server refused it.
-    #[error("{code}: {message:?}")]
+    #[error("{code:?}: {message:?}")]
     ByServer {
         /// The code (protocol.md §8).
         code: String,
@@ -415,15 +415,16 @@ impl Run {
         }
     }
 
-    /// Renews when half of what is left of the credential has passed.
     fn renew_at(&mut self, expires_at_ms: Option<u64>) {
         let (clock_ms, at) = self.clock;
         let now_ms = clock_ms.saturating_add(u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX));
-        self.renew = expires_at_ms.map(|expires| {
-            let left = Duration::from_millis(expires.saturating_sub(now_ms));
-            Instant::now() + (left / 2).clamp(RENEW_LEAST, RENEW_MOST)
-        });
+        self.renew = expires_at_ms.map(|expires_at_ms| Instant::now() + renewal(expires_at_ms, now_ms));
     }
+}
+
+/// In how long a credential is renewed: when half of what is left of it has passed.
+fn renewal(expires_at_ms: u64, now_ms: u64) -> Duration {
+    (Duration::from_millis(expires_at_ms.saturating_sub(now_ms)) / 2).clamp(RENEW_LEAST, RENEW_MOST)
 }
 
 impl Open {
@@ -431,6 +432,26 @@ impl Open {
         match self {
             Self::Change(answers) => answers.len(),
             Self::Renewal => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_is_renewed_when_half_of_it_is_left() {
+        let day = 86_400_000;
+        let rows = [
+            (day, 0, day / 2),
+            (day, day / 2, day / 4),
+            (day, day - 1_000, 10_000),
+            (day, day + 1_000, 10_000),
+            (u64::MAX, 0, 5 * 365 * day),
+        ];
+        for (expires_at_ms, now_ms, in_ms) in rows {
+            assert_eq!(renewal(expires_at_ms, now_ms), Duration::from_millis(in_ms), "{expires_at_ms} {now_ms}");
         }
     }
 }

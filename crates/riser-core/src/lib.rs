@@ -6,6 +6,7 @@
 pub mod change;
 pub mod close;
 pub mod devices;
+pub mod event;
 pub mod filter;
 pub mod frame;
 pub mod grant;

@@ -67,7 +67,8 @@ impl State {
         let old = self.values.iter().filter(|(p, _)| kept(p)).map(|(p, v)| size(p, &v.value));
         let new = change.set.iter().filter_map(|(p, s)| s.value.as_ref().map(|v| size(p, v)));
         let (paths, bytes) = old.chain(new).fold((0, 0), |(n, sum), size| (n + 1, sum + size));
-        if paths > limits.paths {
+        let described = change.devices.as_ref().map_or(0, |devices| devices.0.len());
+        if paths.max(described) > limits.paths {
             return Err(OverLimit::Paths(limits.paths));
         }
         if bytes > limits.state_bytes {

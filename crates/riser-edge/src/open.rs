@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use riser_bus::Subject;
+use riser_core::frame::N;
 use riser_core::frame::outbound::{self, Welcome};
 use riser_core::limits::Limits;
 use riser_core::routed::{self, ToEdge, Up};
-use riser_core::{Epoch, GatewayKey, Identity, Reason, Version};
+use riser_core::{Epoch, GatewayKey, Identity, Reason, Rev, Version};
 use riser_registry::{Acquired, Ended, RegistryError};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::gateway::Gateway;
-use crate::session::{key_of, later};
+use crate::session::{answer_ok, key_of, later};
 use crate::shared::Shared;
 use crate::ws::{Conn, frame};
 
@@ -57,35 +58,85 @@ impl Drop for Opening {
     }
 }
 
-/// Fences the session, welcomes the gateway, and tells who watches. The connection is paused until then.
-pub(crate) fn gateway(shared: &Arc<Shared>, id: u64, conn: &Arc<Conn>, identity: &Arc<Identity>, slot: &Slot) {
-    let Some(key) = key_of(identity) else { return };
-    let opening = Opening::new(shared, &key);
-    let (shared, conn, identity, slot) = (shared.clone(), conn.clone(), identity.clone(), slot.clone());
-    shared.clone().tasks.spawn(async move {
-        if let Ok(acquired) = acquire(&shared, &key, &conn).await {
-            begin(&shared, id, &conn, &identity, &slot, &key, acquired).await;
-        } else {
-            shared.metrics.refused("registry_unavailable");
-            let after = later(&shared).as_millis();
-            conn.close(TRY_LATER, &format!("{{\"code\":\"unavailable\",\"retry_after_ms\":{after}}}"));
-        }
-        drop(opening);
-    });
+/// A gateway whose `hello` was good and whose session is to begin. The connection is paused until it has.
+pub(crate) struct Arrival {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) id: u64,
+    pub(crate) conn: Arc<Conn>,
+    /// The number of its `hello`, when it had one.
+    pub(crate) n: Option<N>,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) slot: Slot,
 }
 
-/// Tries until somebody answers, the peer is gone, or it has waited long enough.
-async fn acquire(shared: &Shared, key: &GatewayKey, conn: &Conn) -> Result<Acquired, RegistryError> {
-    let started = Instant::now();
-    loop {
-        shared.registered().await;
-        let lease = shared.lease();
-        let floor = floor(shared, key);
-        let answer = shared.call(shared.ports.registry.acquire(&lease, key, floor)).await;
-        if answer.is_ok() || conn.is_gone() || started.elapsed() >= shared.config.answer {
-            return answer;
+impl Arrival {
+    /// Fences the session, welcomes the gateway, and tells who watches.
+    pub(crate) fn begin(self) {
+        let Some(key) = key_of(&self.identity) else { return };
+        let opening = Opening::new(&self.shared, &key);
+        self.shared.clone().tasks.spawn(async move {
+            if let Ok(acquired) = self.acquire(&key).await {
+                self.open(&key, acquired).await;
+            } else {
+                self.shared.metrics.refused("registry_unavailable");
+                let after = later(&self.shared).as_millis();
+                self.conn.close(TRY_LATER, &format!("{{\"code\":\"unavailable\",\"retry_after_ms\":{after}}}"));
+            }
+            drop(opening);
+        });
+    }
+
+    /// Tries until somebody answers, the peer is gone, or it has waited long enough.
+    async fn acquire(&self, key: &GatewayKey) -> Result<Acquired, RegistryError> {
+        let shared = &self.shared;
+        let started = Instant::now();
+        loop {
+            shared.registered().await;
+            let lease = shared.lease();
+            let acquire = shared.ports.registry.acquire(&lease, key, floor(shared, key));
+            let answer = shared.call(acquire).await;
+            if answer.is_ok() || self.conn.is_gone() || started.elapsed() >= shared.config.answer {
+                return answer;
+            }
+            sleep(shared.config.call / 8).await;
         }
-        sleep(shared.config.call / 8).await;
+    }
+
+    async fn open(&self, key: &GatewayKey, acquired: Acquired) {
+        let shared = &self.shared;
+        let gateway = Gateway::new(key.clone(), self.id, self.conn.clone(), acquired.epoch, acquired.since_ms);
+        let older = {
+            let mut gateways = shared.gateways.lock();
+            match gateways.held.get(key) {
+                // A yet newer session was answered first.
+                Some(newer) if newer.epoch > acquired.epoch => return gateway.taken_over(),
+                _ => gateways.held.insert(key.clone(), gateway.clone()),
+            }
+        };
+        if let Some(older) = older {
+            older.taken_over();
+        }
+        let ended = match &mut *self.slot.lock() {
+            Progress::Ended(reason) => Some(*reason),
+            progress => {
+                *progress = Progress::Open(gateway.clone());
+                None
+            }
+        };
+        if let Some(reason) = ended {
+            return close(shared, gateway, reason);
+        }
+        tell_online(shared, key, &acquired).await;
+        // The end of a session takes a revision, but what was kept is the gateway's own last change.
+        let end = u64::from(acquired.taken_from.is_none());
+        let last = |v: Version| Version { rev: Rev(v.rev.0.saturating_sub(end)), ..v };
+        let have = acquired.before.filter(|_| acquired.has_state).map(last);
+        let limits = shared.with_tenant(&key.tenant, |t| t.limits).unwrap_or_default();
+        let welcome = welcome(shared, self.id, &self.identity, Some(acquired.epoch), have, &limits);
+        self.conn.push(frame::text(&welcome));
+        answer_ok(&self.conn, self.n);
+        self.conn.flush();
+        self.conn.resume();
     }
 }
 
@@ -96,41 +147,9 @@ fn floor(shared: &Shared, key: &GatewayKey) -> Option<Epoch> {
     held.max(seen)
 }
 
-async fn begin(
-    shared: &Arc<Shared>,
-    id: u64,
-    conn: &Arc<Conn>,
-    identity: &Identity,
-    slot: &Slot,
-    key: &GatewayKey,
-    acquired: Acquired,
-) {
+/// Tells who watches that a gateway came online, and the edge that held it until now.
+async fn tell_online(shared: &Shared, key: &GatewayKey, acquired: &Acquired) {
     let epoch = acquired.epoch;
-    let gateway = Gateway::new(key.clone(), id, conn.clone(), epoch, acquired.since_ms);
-    let older = {
-        let mut gateways = shared.gateways.lock();
-        match gateways.held.get(key) {
-            // A yet newer session was answered first.
-            Some(newer) if newer.epoch > epoch => {
-                gateway.taken_over();
-                return;
-            }
-            _ => gateways.held.insert(key.clone(), gateway.clone()),
-        }
-    };
-    if let Some(older) = older {
-        older.taken_over();
-    }
-    let ended = match &mut *slot.lock() {
-        Progress::Ended(reason) => Some(*reason),
-        progress => {
-            *progress = Progress::Open(gateway.clone());
-            None
-        }
-    };
-    if let Some(reason) = ended {
-        return close(shared, gateway, reason);
-    }
     if acquired.taken_from.is_some() {
         shared.metrics.takeovers.inc();
     }
@@ -143,14 +162,10 @@ async fn begin(
         edge: shared.config.id.clone(),
     };
     shared.publish(&Subject::Up(key.clone()), routed::encode(&up)).await;
-    if let Some(lease) = acquired.taken_from.filter(|lease| lease.edge != shared.config.id) {
+    if let Some(lease) = acquired.taken_from.as_ref().filter(|lease| lease.edge != shared.config.id) {
         let notice = routed::encode(&ToEdge::TakenOver { epoch });
-        shared.publish(&Subject::Edge(lease.edge, key.clone()), notice).await;
+        shared.publish(&Subject::Edge(lease.edge.clone(), key.clone()), notice).await;
     }
-    let have = acquired.before.filter(|_| acquired.has_state);
-    let limits = shared.with_tenant(&key.tenant, |t| t.limits).unwrap_or_default();
-    conn.send(frame::text(&welcome(shared, id, identity, Some(epoch), have, &limits)));
-    conn.resume();
 }
 
 /// `welcome`.
@@ -162,13 +177,16 @@ pub(crate) fn welcome(
     have: Option<Version>,
     limits: &Limits,
 ) -> String {
+    // The sizes of messages hold for a connection from its start, when nobody knows the tenant yet.
+    let sizes = Limits::default();
+    let limits = Limits { text_bytes: sizes.text_bytes, binary_bytes: sizes.binary_bytes, ..*limits };
     outbound::welcome(&Welcome {
         session: &format!("{}-{id:x}", shared.config.id),
         identity,
         epoch,
         have,
         heartbeat_ms: u64::try_from(shared.config.heartbeat.as_millis()).unwrap_or(u64::MAX),
-        limits,
+        limits: &limits,
         edge: &shared.config.id,
         version: env!("CARGO_PKG_VERSION"),
         now_ms: shared.clock.now_ms(),

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use riser_core::frame::{Broken, Credential, Inbound, Lanes, N, outbound};
+use riser_core::frame::{Broken, Credential, Inbound, N, outbound};
 use riser_core::{
     Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, TenantId, Verb,
 };
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::gateway::Gateway;
 use crate::hub::{Hub, Member, Sub};
-use crate::open::{Progress, Slot};
+use crate::open::{Arrival, Progress, Slot};
 use crate::shared::Shared;
 use crate::ws::{Conn, End, Handler, frame};
 use crate::{auth, open};
@@ -101,7 +101,7 @@ impl Session {
         end(conn, CloseCode::Protocol, message);
     }
 
-    fn hello(&mut self, conn: &Arc<Conn>, token: Option<Credential>) {
+    fn hello(&mut self, conn: &Arc<Conn>, n: Option<N>, token: Option<Credential>) {
         let Phase::Hello(upgrade) = std::mem::replace(&mut self.phase, Phase::Over) else { return };
         let Upgrade { identity, origin, permit } = *upgrade;
         let identity = match (identity, token) {
@@ -130,10 +130,10 @@ impl Session {
             return end(conn, CloseCode::Drain, "the edge is going away");
         }
         drop(permit);
-        self.open(conn, identity);
+        self.open(conn, n, identity);
     }
 
-    fn open(&mut self, conn: &Arc<Conn>, identity: Identity) {
+    fn open(&mut self, conn: &Arc<Conn>, n: Option<N>, identity: Identity) {
         let shared = &self.shared;
         let ends_at_ms = identity.expires_at_ms.map(ends_at_ms);
         let is_gateway = identity.address().is_some();
@@ -146,12 +146,14 @@ impl Session {
             shared.metrics.gateways.inc();
             let slot = Arc::new(Mutex::new(Progress::Opening));
             conn.pause();
-            open::gateway(shared, self.id, conn, &identity, &slot);
-            gateway = Some(slot);
+            gateway = Some(slot.clone());
+            let (shared, conn, identity) = (shared.clone(), conn.clone(), identity.clone());
+            Arrival { shared, id: self.id, conn, n, identity, slot }.begin();
         } else {
             shared.metrics.clients.inc();
             let limits = shared.with_tenant(&identity.tenant, |t| t.limits).unwrap_or_default();
             conn.push(frame::text(&open::welcome(shared, self.id, &identity, None, None, &limits)));
+            answer_ok(conn, n);
         }
         self.phase = Phase::Open(Box::new(Open { identity, gateway, listener: None }));
     }
@@ -174,9 +176,9 @@ impl Handler for Session {
     fn text(&mut self, conn: &Arc<Conn>, text: &str) {
         self.shared.metrics.frames.inc();
         match (&mut self.phase, Inbound::parse(text)) {
-            (Phase::Hello(_), Ok(Inbound::Hello { token, agent, .. })) => {
+            (Phase::Hello(_), Ok(Inbound::Hello { n, token, agent, .. })) => {
                 tracing::debug!(session = self.id, agent, "hello");
-                self.hello(conn, token);
+                self.hello(conn, n, token);
             }
             (Phase::Hello(_), _) => Self::protocol_error(conn, "the first frame is not a good hello"),
             (Phase::Open(_), Err(Broken::NotAFrame(message))) => Self::protocol_error(conn, message),
@@ -267,6 +269,13 @@ fn offline_reason(end: Option<End>) -> Option<Reason> {
     }
 }
 
+/// Answers a frame that asked to be answered.
+pub(crate) fn answer_ok(conn: &Conn, n: Option<N>) {
+    if let Some(n) = n {
+        conn.push(frame::text(&outbound::ok(n)));
+    }
+}
+
 /// Answers a frame with an error.
 pub(crate) fn answer_error(shared: &Shared, conn: &Conn, n: Option<N>, code: ErrorCode, message: &str) {
     shared.metrics.error(code);
@@ -278,13 +287,17 @@ impl Open {
     fn frame(&mut self, shared: &Arc<Shared>, id: u64, conn: &Arc<Conn>, inbound: Inbound) {
         match inbound {
             Inbound::Hello { .. } => Session::protocol_error(conn, "hello comes once"),
-            Inbound::Ping => {
+            Inbound::Ping { n } => {
                 let epoch = self.gateway().map(|g| g.epoch);
                 conn.push(frame::text(&outbound::pong(shared.clock.now_ms(), epoch)));
+                answer_ok(conn, n);
             }
-            Inbound::Pong => {}
+            Inbound::Pong { n } => answer_ok(conn, n),
             Inbound::Auth { n, token } => self.auth(shared, id, conn, n, &token),
-            Inbound::Subscribe { n, to, lanes, path, .. } => self.subscribe(shared, conn, n, to, lanes, path),
+            Inbound::Subscribe { n, to, lanes, path, cursor } => {
+                let gap = lanes.event && cursor.is_some_and(|cursor| cursor != outbound::CURSOR);
+                self.subscribe(shared, conn, n, Sub { to, lanes, filter: Arc::new(path), gap });
+            }
             Inbound::Unsubscribe { n, to } => self.queue(shared, conn, n, Op::Unsubscribe(n, to)),
             Inbound::State { n, .. } | Inbound::Device { n, .. } | Inbound::Describe { n, .. }
                 if self.gateway.is_none() =>
@@ -339,7 +352,7 @@ impl Open {
         conn.push(frame::text(&outbound::ok(n)));
         let Some(listener) = &self.listener else { return };
         for sub in listener.hub.subscriptions(&listener.member) {
-            if !may_subscribe(&self.identity, &sub.to, sub.lanes, &sub.filter) {
+            if granted(&self.identity, &sub).is_none_or(|shown| !shown.contains(&sub.filter)) {
                 listener.hub.unsubscribe(&listener.member, &sub.to);
                 conn.push(frame::text(&outbound::unsubscribed(&sub.to, ErrorCode::Forbidden)));
             }
@@ -358,14 +371,14 @@ impl Open {
         }
     }
 
-    fn subscribe(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, to: Pattern, lanes: Lanes, path: PathFilter) {
-        // Without a filter of its own a subscription is about all that the credential shows.
-        let read = if path.is_all() { self.identity.paths(Verb::Read, &to).unwrap_or(path) } else { path };
-        if !may_subscribe(&self.identity, &to, lanes, &read) {
-            let text = "no single grant of this credential covers the pattern, its lanes and its paths";
-            return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
+    fn subscribe(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, sub: Sub) {
+        match granted(&self.identity, &sub) {
+            Some(filter) => self.queue(shared, conn, n, Op::Subscribe(n, Sub { filter: Arc::new(filter), ..sub })),
+            None => {
+                let text = "no grant of this credential covers the pattern, its lanes and its paths";
+                answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
+            }
         }
-        self.queue(shared, conn, n, Op::Subscribe(n, Sub { to, lanes, filter: Arc::new(read) }));
     }
 
     /// Has subscriptions and their ends done one after the other, in the order in which they came.
@@ -388,11 +401,22 @@ impl Open {
     }
 }
 
-/// Whether one grant covers what a subscription wants.
-fn may_subscribe(identity: &Identity, to: &Pattern, lanes: Lanes, path: &PathFilter) -> bool {
-    let reads = lanes.state || lanes.event || lanes.presence;
-    let may = |verb| identity.allows(verb, to, path);
-    (!reads || may(Verb::Read)) && (!lanes.live || identity.paths(Verb::Listen, to).is_some())
+/// Which paths a subscription is about: those it names, or all that the credential shows when it names none. None when
+/// the credential does not cover them.
+fn granted(identity: &Identity, sub: &Sub) -> Option<PathFilter> {
+    let reads = sub.lanes.state || sub.lanes.event || sub.lanes.presence;
+    let mut filter = (*sub.filter).clone();
+    for (wanted, verb) in [(sub.lanes.live, Verb::Listen), (reads, Verb::Read)] {
+        if wanted {
+            let shown = identity.paths(verb, &sub.to)?;
+            if sub.filter.is_all() {
+                filter = shown;
+            } else if !shown.contains(&sub.filter) {
+                return None;
+            }
+        }
+    }
+    Some(filter)
 }
 
 impl Listener {

@@ -105,7 +105,7 @@ mod tests {
             let text = logged(format, || tracing::warn!(agent = %HOSTILE, reason = ?HOSTILE, "{HOSTILE}"));
             assert_eq!(text.matches('\n').count(), 1, "{text:?}");
             assert!(text.ends_with('\n') && text.contains("forged"), "{text:?}");
-            let hidden = text.trim_end_matches('\n').chars().find(|&c| crate::visible::is_hidden(c));
+            let hidden = text.trim_end_matches('\n').chars().find(|&c| riser_core::path::is_hidden(c));
             assert_eq!(hidden, None, "{text:?}");
         }
     }

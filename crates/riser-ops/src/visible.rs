@@ -3,11 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Whether a character changes what a terminal or a log line shows without being seen itself.
-pub fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
+use riser_core::path::is_hidden;
 
 /// The text with every hidden character written as `\u001b`, the way that JSON writes it: inside a JSON text it
 /// still means the same.
@@ -27,9 +23,24 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// A JSON text as one line that means the same: line feeds can stand only between its parts, and hidden characters
+/// only inside its strings.
+pub fn json_line(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(visible(&text.replace(['\n', '\r', '\t'], " ")).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_json_text_becomes_one_line_that_means_the_same() {
+        assert_eq!(json_line("{\"a\":\r\n\t[1,\n\"\u{202e}\u{7f}\"]}"), r#"{"a":   [1, "\u202e\u007f"]}"#);
+        assert_eq!(json_line(r#"{"a":"\n"}"#), r#"{"a":"\n"}"#);
+    }
 
     #[test]
     fn what_is_seen_stays_and_what_is_hidden_is_named() {

@@ -4,7 +4,6 @@ mod cluster;
 mod ready;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use riser_client::Endpoint;
@@ -41,7 +40,11 @@ fn end(runtime: Runtime) {
 
 async fn serve(args: &Dev) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen()?;
-    let cluster = Arc::new(Cluster::start(args)?);
+    let cluster = Cluster::start(args)?;
+    if let Some(file) = &args.ready_file {
+        // One that an earlier run left behind would be taken for this one's. There is none in most cases.
+        let _ = std::fs::remove_file(file);
+    }
     let started = tokio::select! {
         started = timeout(START_WAIT, serving(&cluster)) => started,
         _ = signals.next() => return Ok(ExitCode::SUCCESS),

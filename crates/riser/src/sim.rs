@@ -114,6 +114,10 @@ pub(crate) fn run(args: &Sim) -> Result<ExitCode, Failure> {
             _ = signals.next() => false,
             refused = watched(&mut building, args.flats) => refused,
         };
+        if std::io::stdout().is_terminal() {
+            // The progress line ends here.
+            exit::print("\n")?;
+        }
         building.close().await;
         if refused {
             Err(Failure::Denied("the cluster turned all flats away for good".into()))

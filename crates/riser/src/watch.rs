@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use riser_client::{Client, Config, End, Event, Subscription};
+use riser_ops::visible::json_line;
 use riser_ops::{Signals, visible};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -95,8 +96,8 @@ impl Show {
                 Ok(true)
             }
             Event::Frame { text, update } => match self {
-                // A frame is one line already; what a peer hid in it is written so that it can be seen.
-                Self::Frames => exit::print(&format!("{}\n", visible(&text))),
+                // Peers' values are in it as they came, with whatever they hid in them.
+                Self::Frames => exit::print(&format!("{}\n", json_line(&text))),
                 Self::Lines => {
                     let text = update.map(|update| lines::of(client.view(), &update)).unwrap_or_default();
                     if text.is_empty() { Ok(true) } else { exit::print(&text) }

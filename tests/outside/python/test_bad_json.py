@@ -185,7 +185,7 @@ async def test_a_frame_with_as_many_paths_as_fit_is_refused_and_nothing_is_kept(
         async with Crew(server) as crew:
             gateway = await crew.gateway(address, edge=0)
             await gateway.set({"before": 1})
-            crowd = {f"{number:x}": 1 for number in range(7000)}
+            crowd = {f"{number:x}": 1 for number in range(5000)}
             assert await gateway.refused("state", set=crowd) == "too_many"
             assert (await server.state(address))["state"] == {"before": 1}
 

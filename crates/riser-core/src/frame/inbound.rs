@@ -15,7 +15,7 @@ use crate::path::Path;
 
 /// Longest `agent`, in bytes.
 pub const AGENT_BYTES: usize = 256;
-/// Longest credential, in bytes.
+/// Longest credential, in bytes. Whoever verifies it refuses a longer one as any other bad one.
 pub const CREDENTIAL_BYTES: usize = 8_192;
 /// Longest cursor, in bytes.
 pub const CURSOR_BYTES: usize = 256;
@@ -25,6 +25,8 @@ pub const CURSOR_BYTES: usize = 256;
 pub enum Inbound {
     /// The first frame of a session.
     Hello {
+        /// To be answered, when there, besides the `welcome`.
+        n: Option<N>,
         /// The credential, when it did not come with the upgrade.
         token: Option<Credential>,
         /// What the peer calls itself.
@@ -40,9 +42,15 @@ pub enum Inbound {
         token: Credential,
     },
     /// Asks for a `pong`.
-    Ping,
+    Ping {
+        /// To be answered, when there, besides the `pong`.
+        n: Option<N>,
+    },
     /// Answers a `ping` of ours.
-    Pong,
+    Pong {
+        /// To be answered, when there.
+        n: Option<N>,
+    },
     /// New values of a gateway.
     State {
         /// To be answered, when there.
@@ -161,8 +169,8 @@ impl Inbound {
         match self {
             Self::Hello { .. } => "hello",
             Self::Auth { .. } => "auth",
-            Self::Ping => "ping",
-            Self::Pong => "pong",
+            Self::Ping { .. } => "ping",
+            Self::Pong { .. } => "pong",
             Self::State { .. } => "state",
             Self::Device { .. } => "device",
             Self::Describe { .. } => "describe",
@@ -214,13 +222,14 @@ fn build(t: &str, n: Option<N>, fields: &Fields<'_>) -> Result<Inbound, String> 
     let needs_n = || n.ok_or_else(|| format!("`n` is missing, and `{t}` is always answered"));
     Ok(match t {
         "hello" => Inbound::Hello {
+            n,
             token: credential(fields)?,
             agent: short(fields, "agent", AGENT_BYTES)?,
             remembers_ms: fields.optional("remembers_ms")?,
         },
         "auth" => Inbound::Auth { n: needs_n()?, token: credential(fields)?.ok_or("`token` is missing")? },
-        "ping" => Inbound::Ping,
-        "pong" => Inbound::Pong,
+        "ping" => Inbound::Ping { n },
+        "pong" => Inbound::Pong { n },
         "state" => {
             let full = fields.optional("full")?.unwrap_or(false);
             let set = match fields.values("set")? {
@@ -264,7 +273,7 @@ fn lanes(fields: &Fields<'_>) -> Result<Lanes, String> {
 }
 
 fn credential(fields: &Fields<'_>) -> Result<Option<Credential>, String> {
-    Ok(short(fields, "token", CREDENTIAL_BYTES)?.map(Credential::new))
+    Ok(fields.optional::<String>("token")?.map(Credential::new))
 }
 
 fn short(fields: &Fields<'_>, name: &'static str, bytes: usize) -> Result<Option<String>, String> {

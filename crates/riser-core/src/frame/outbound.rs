@@ -17,6 +17,9 @@ use crate::presence::Reason;
 use crate::state::Snapshot;
 use crate::version::{Epoch, Version};
 
+/// The position before the first event of a tenant. Nothing stores events yet, so that everybody stands there.
+pub const CURSOR: &str = "0";
+
 /// Bytes of values in one part of a large frame; what stands around them comes on top.
 pub const PART_BYTES: usize = 48 * 1024;
 
@@ -155,10 +158,14 @@ pub fn error(n: Option<N>, code: ErrorCode, message: &str, retry_after_ms: Optio
         .end()
 }
 
-/// `pong`; a gateway hears its epoch.
+/// `pong`: a gateway hears what the cloud believes of it, a client where it stands in the tenant's events.
 pub fn pong(now_ms: u64, epoch: Option<Epoch>) -> String {
-    // Nothing is held for a gateway before there are commands.
-    Frame::new("pong").num("now_ms", now_ms).maybe(epoch, |f, e| f.num("epoch", e.0).num("held", 0)).end()
+    let frame = Frame::new("pong").num("now_ms", now_ms);
+    match epoch {
+        // Nothing is held for a gateway before there are commands.
+        Some(epoch) => frame.num("epoch", epoch.0).num("held", 0).end(),
+        None => frame.text("cursor", CURSOR).end(),
+    }
 }
 
 /// `goaway`: the session will be closed.
@@ -173,7 +180,12 @@ pub fn resync() -> String {
 
 /// `synced`: everything that a subscription asked for was sent.
 pub fn synced(to: &Pattern) -> String {
-    Frame::new("synced").shown("to", to).end()
+    Frame::new("synced").shown("to", to).text("cursor", CURSOR).end()
+}
+
+/// `gap`: the cursor of a subscription is not one that is known here.
+pub fn gap(to: &Pattern) -> String {
+    Frame::new("gap").shown("to", to).text("lane", "event").end()
 }
 
 /// `unsubscribed`: a right was withdrawn.

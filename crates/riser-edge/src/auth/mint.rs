@@ -95,6 +95,9 @@ pub fn mint(tenant_id: &TenantId, tenant: &Tenant, order: &TokenOrder, now_ms: u
     Ok(Minted { token: sign(signing_key(tenant)?, &claims)?, expires_at_ms: exp.saturating_mul(1000) })
 }
 
+/// The shortest lifetime that a renewed token gets, in seconds: one that has run out already would renew nothing.
+const SHORTEST_S: u64 = 60;
+
 /// Makes a gateway a token of the same rights and the same lifetime as the one it came with, valid from `now_ms`.
 ///
 /// [`MintError::Forbidden`] when the tenant forbids renewal or is suspended, when the credential is no gateway's token,
@@ -109,7 +112,8 @@ pub fn renew(identity: &Identity, tenant: &Tenant, now_ms: u64) -> Result<Minted
     if !tenant.renewal || tenant.suspended || now_ms >= expires_at_ms.saturating_add(leeway_ms) {
         return Err(MintError::Forbidden);
     }
-    let order = TokenOrder { peer: identity.peer.clone(), grants: Vec::new(), ttl_s: lifetime_ms / 1000 };
+    let order =
+        TokenOrder { peer: identity.peer.clone(), grants: Vec::new(), ttl_s: (lifetime_ms / 1000).max(SHORTEST_S) };
     mint(&identity.tenant, tenant, &order, now_ms)
 }
 

@@ -17,7 +17,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use indexmap::{IndexMap, IndexSet};
 use parking_lot::Mutex;
 use riser_bus::{Delivery, Filter, Inbox, Subject, Subscription};
-use riser_core::frame::Lanes;
+use riser_core::frame::{Lanes, outbound};
 use riser_core::routed::{self, RoutedError, Up};
 use riser_core::{Address, ErrorCode, GatewayKey, PathFilter, Pattern, TenantId};
 use tokio::sync::{Notify, mpsc};
@@ -57,6 +57,8 @@ pub(crate) struct Sub {
     pub(crate) to: Pattern,
     pub(crate) lanes: Lanes,
     pub(crate) filter: Arc<PathFilter>,
+    /// Whether it came with a cursor that is not known.
+    pub(crate) gap: bool,
 }
 
 /// A pattern that somebody watches. Dropping it ends the bus subscription.
@@ -159,6 +161,9 @@ impl Hub {
         }
         let mut inner = self.inner.lock();
         member.conn.push(crate::ws::frame::text(&answer));
+        if sub.gap {
+            member.conn.push(crate::ws::frame::text(&outbound::gap(&sub.to)));
+        }
         inner.join(member, sub.clone());
         let mut owed = member.owed.lock();
         if watches_state {

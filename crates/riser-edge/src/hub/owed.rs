@@ -64,7 +64,7 @@ impl Owed {
     pub(crate) fn paths(&mut self, address: &Address, touched: &Touched) -> bool {
         let debt = self.debt(address);
         if debt.snapshot {
-            return true;
+            return false;
         }
         let mut skipped = false;
         for path in touched.set.iter().chain(&touched.stale).chain(&touched.fresh) {

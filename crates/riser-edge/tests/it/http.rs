@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use riser_bus::memory::MemoryNet;
 use riser_core::limits::Limits;
 use riser_core::tenant::{Algorithm, ApiKey, SigningKey};
-use riser_core::{BuildingId, Change, Grant, GatewayId, GatewayKey, Snapshot, Tenant, TenantId, TenantTable, Version};
+use riser_core::{BuildingId, Change, GatewayId, GatewayKey, Grant, Snapshot, Tenant, TenantId, TenantTable, Version};
 use riser_edge::{Edge, EdgeConfig, Metrics, Ports, auth, listen};
 use riser_registry::memory::{MemoryClient, MemoryRegistry};
 use riser_registry::{Applied, RegistryError, StateStore};
@@ -72,7 +72,8 @@ impl Server {
     fn count(&self, metric: &str, label: &str) -> f64 {
         let families = self.registry.gather();
         let Some(family) = families.iter().find(|f| f.name() == metric) else { return 0.0 };
-        let with = family.get_metric().iter().filter(|m| label.is_empty() || m.get_label().iter().any(|l| l.value() == label));
+        let with =
+            family.get_metric().iter().filter(|m| label.is_empty() || m.get_label().iter().any(|l| l.value() == label));
         with.map(|m| m.get_counter().get_value() + m.get_gauge().get_value()).sum()
     }
 
@@ -143,7 +144,11 @@ async fn a_bad_request_is_refused_counted_and_ends_its_connection() {
         ("http_version", "400", "GET /v1/presence HTTP/1.0\r\nHost: a\r\n\r\n".to_owned()),
         ("method", "405", "PUT /v1/presence HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".to_owned()),
         ("no_credential", "401", "GET /v1/presence?building=b HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
-        ("malformed_credential", "401", "GET /v1/presence HTTP/1.1\r\nHost: a\r\nAuthorization: Basic eA==\r\n\r\n".to_owned()),
+        (
+            "malformed_credential",
+            "401",
+            "GET /v1/presence HTTP/1.1\r\nHost: a\r\nAuthorization: Basic eA==\r\n\r\n".to_owned(),
+        ),
         ("bad_request", "400", api("/v1/presence", &server.key)),
         ("bad_request", "400", api("/v1/presence?building=b&page=2", &server.key)),
         ("bad_request", "400", api("/v1/presence?building=b&limit=0", &server.key)),
@@ -159,7 +164,10 @@ async fn a_bad_request_is_refused_counted_and_ends_its_connection() {
         let mut answer = String::new();
         // The end of the answer is the end of the connection.
         timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("closed in time").expect("text");
-        assert!(answer.starts_with("HTTP/1.") && answer[8..].starts_with(&format!(" {status} ")), "{request}: {answer}");
+        assert!(
+            answer.starts_with("HTTP/1.") && answer[8..].starts_with(&format!(" {status} ")),
+            "{request}: {answer}"
+        );
         assert!((server.count("riser_refused_total", reason) - before - 1.0).abs() < 0.5, "{reason}: {request}");
     }
 }
@@ -205,14 +213,24 @@ struct Panicky(MemoryClient);
 
 #[async_trait]
 impl StateStore for Panicky {
-    async fn apply(&self, key: &GatewayKey, version: Version, change: &Change, limits: &Limits) -> Result<Applied, RegistryError> {
+    async fn apply(
+        &self,
+        key: &GatewayKey,
+        version: Version,
+        change: &Change,
+        limits: &Limits,
+    ) -> Result<Applied, RegistryError> {
         self.0.apply(key, version, change, limits).await
     }
     async fn read(&self, key: &GatewayKey) -> Result<Option<Snapshot>, RegistryError> {
         assert!(key.address.gateway().as_str() != "defect", "a defect");
         self.0.read(key).await
     }
-    async fn versions(&self, tenant: &TenantId, building: &BuildingId) -> Result<Vec<(GatewayId, Version)>, RegistryError> {
+    async fn versions(
+        &self,
+        tenant: &TenantId,
+        building: &BuildingId,
+    ) -> Result<Vec<(GatewayId, Version)>, RegistryError> {
         self.0.versions(tenant, building).await
     }
     async fn buildings(&self, tenant: &TenantId) -> Result<Vec<BuildingId>, RegistryError> {

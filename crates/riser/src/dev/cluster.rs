@@ -79,9 +79,10 @@ impl Cluster {
         let table = TenantTable { tenants: BTreeMap::from([(access.tenant_id.clone(), access.tenant.clone())]) };
         let mut slots = Vec::new();
         let mut bound = Vec::new();
-        for i in 0..args.edges {
-            let public = bind(further(args.listen, i)?)?;
-            let admin = bind(further(args.admin, i)?)?;
+        let at = |i| Ok((further(args.listen, i)?, further(args.admin, i)?));
+        let addresses: Vec<_> = (0..args.edges).map(at).collect::<Result<_, Failure>>()?;
+        for (i, (public, admin)) in addresses.into_iter().enumerate() {
+            let (public, admin) = (bind(public)?, bind(admin)?);
             let registry = Registry::new();
             slots.push(Arc::new(Slot {
                 id: format!("edge-{i}").parse().map_err(anyhow::Error::new)?,

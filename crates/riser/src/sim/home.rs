@@ -52,6 +52,10 @@ pub(super) enum Step {
 
 /// A home.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "lights, locks and leaks have two states and do not depend on each other"
+)]
 pub(super) struct Home {
     rng: fastrand::Rng,
     /// When each thing changes next, Unix milliseconds.
@@ -99,6 +103,11 @@ impl Home {
         };
         for thing in THINGS {
             home.plan(thing, now_ms);
+        }
+        // What measures by a clock was started at some time of its own.
+        for (thing, period_ms) in [(Thing::Meter, 10_000), (Thing::Temperature, 60_000)] {
+            let first_ms = now_ms.saturating_add(home.rng.u64(1..=period_ms));
+            home.due.insert(thing, first_ms);
         }
         home
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use riser_client::view::Seen;
 use riser_client::{Update, View};
 use riser_core::Address;
-use riser_ops::visible;
+use riser_ops::visible::json_line;
 
 /// The lines of one update: `address path value`, or `address online`.
 pub(super) fn of(view: &View, update: &Update) -> String {
@@ -16,14 +16,14 @@ pub(super) fn of(view: &View, update: &Update) -> String {
                 presence(&mut text, of, seen);
                 for (path, value) in &seen.values {
                     let mark = if value.stale { " (stale)" } else { "" };
-                    line(&mut text, of, &format!("{path} {}{mark}", visible(value.value.as_str())));
+                    line(&mut text, of, &format!("{path} {}{mark}", json_line(value.value.as_str())));
                 }
             }
         }
         Update::State { of, set } => {
             for path in set {
                 match view.get(of).and_then(|seen| seen.values.get(path)) {
-                    Some(value) => line(&mut text, of, &format!("{path} {}", visible(value.value.as_str()))),
+                    Some(value) => line(&mut text, of, &format!("{path} {}", json_line(value.value.as_str()))),
                     None => line(&mut text, of, &format!("{path} deleted")),
                 }
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use riser_client::view::Seen;
 use riser_client::{Event, Update, View};
 use riser_core::{Address, Path};
-use riser_ops::visible;
+use riser_ops::visible::json_line;
 use tokio::time::Instant;
 
 use crate::exit;
@@ -151,7 +151,7 @@ impl Page {
                 (false, false) => Style::Plain,
             };
             let stale = if value.stale { "?" } else { "" };
-            row.push((style, format!(" {path}={}{stale}", short(visible(value.value.as_str()).as_ref()))));
+            row.push((style, format!(" {path}={}{stale}", short(json_line(value.value.as_str()).as_ref()))));
         }
         row
     }
@@ -178,6 +178,9 @@ fn styled(runs: &[(Style, String)], width: usize) -> String {
     let mut line = String::new();
     let mut left = width;
     for (style, text) in runs {
+        if left == 0 {
+            break;
+        }
         let text: String = text.chars().take(left).collect();
         left -= text.chars().count();
         let code = match style {

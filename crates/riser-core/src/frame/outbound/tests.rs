@@ -69,11 +69,12 @@ fn answers_are_short() {
         error(None, ErrorCode::BadFrame, "a \"b\"", Some(50)),
         r#"{"t":"error","code":"bad_frame","message":"a \"b\"","retry_after_ms":50}"#
     );
-    assert_eq!(pong(3, None), r#"{"t":"pong","now_ms":3}"#);
+    assert_eq!(pong(3, None), r#"{"t":"pong","now_ms":3,"cursor":"0"}"#);
     assert_eq!(pong(3, Some(Epoch(7))), r#"{"t":"pong","now_ms":3,"epoch":7,"held":0}"#);
     assert_eq!(goaway(3120, "drain"), r#"{"t":"goaway","after_ms":3120,"reason":"drain"}"#);
     assert_eq!(resync(), r#"{"t":"resync"}"#);
-    assert_eq!(synced(&Pattern::All), r#"{"t":"synced","to":"*/*"}"#);
+    assert_eq!(synced(&Pattern::All), r#"{"t":"synced","to":"*/*","cursor":"0"}"#);
+    assert_eq!(gap(&Pattern::All), r#"{"t":"gap","to":"*/*","lane":"event"}"#);
     assert_eq!(
         unsubscribed(&Pattern::All, ErrorCode::Forbidden),
         r#"{"t":"unsubscribed","to":"*/*","code":"forbidden"}"#
