@@ -8,6 +8,7 @@
 //! - `Ok` to `append` means that the event is stored as durably as the implementation can; it is never lost but by
 //!   retention, erasure, or a loss of the store that changes the stream's life.
 //! - Events have numbers 1, 2, 3 … without holes in the order in which they were stored.
+//! - An event whose `append` was answered is in every `read` and `bounds` that begins afterwards, whichever client asks.
 //! - `Err` means that nobody answered: the event may or may not be stored. Repeating the call within the
 //!   deduplication window is safe.
 //! - Retention drops the oldest events; the numbers of the others stay.
@@ -18,6 +19,9 @@ use async_trait::async_trait;
 use riser_core::TenantId;
 use riser_core::event::{Cursor, Event};
 use tokio::sync::mpsc;
+
+pub mod memory;
+pub mod suite;
 
 /// Most events that one [`Log::read`] gives.
 pub const LOG_PAGE: usize = 512;
@@ -47,7 +51,7 @@ pub struct Appended {
 }
 
 /// Where a stream stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
     /// The stream's life; 0 when the tenant has no stream.
     pub life: u64,
@@ -55,6 +59,13 @@ pub struct Bounds {
     pub first: u64,
     /// The number of the newest event ever stored in this life; 0 when none was.
     pub last: u64,
+}
+
+impl Default for Bounds {
+    /// Where a tenant stands that has no stream.
+    fn default() -> Self {
+        Self { life: 0, first: 1, last: 0 }
+    }
 }
 
 /// An event in its stream.
@@ -76,7 +87,9 @@ pub struct Page {
 }
 
 /// New events as they are stored, in order and without holes from where the tail began. The receiver ends when the
-/// reader was too slow, when the stream's life changed, or when the store was lost: then it reads and begins anew.
+/// reader was too slow, when the stream's life changed, or when the store was lost: then it reads and begins anew. All
+/// events of a tail are of the life that its bounds name: one that began without a stream ends, without an event, when
+/// the stream comes into being.
 #[derive(Debug)]
 pub struct Tail {
     /// Where the stream stood when the tail began: its first event has the number `last + 1`.

@@ -1,0 +1,5 @@
+//! The bus and its memory twin.
+
+mod conformance;
+mod faults;
+mod routes;

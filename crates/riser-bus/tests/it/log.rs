@@ -1,0 +1,6 @@
+//! The log and its memory twin.
+
+mod conformance;
+mod faults;
+mod joins;
+mod model;

@@ -1,0 +1,4 @@
+//! Integration tests of riser-bus.
+
+mod bus;
+mod log;

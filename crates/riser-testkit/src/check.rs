@@ -1,0 +1,200 @@
+//! The checker: whether a history is one that a correct cluster may have.
+//!
+//! It is a pure function of what the witnesses wrote down. The rules are those of the promises: *isolation*, *phantom*,
+//! *lost*, *state*, *presence* and *owner*. A verdict is `Unknown` when too little happened to say anything.
+
+mod client;
+mod gateway;
+mod model;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::history::{Event, Line, Who};
+use client::Connection;
+use gateway::Gateway;
+use model::Key;
+
+/// A promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// Everything at a witness carries its own tenant's canary.
+    Isolation,
+    /// Everything seen was sent, with the same body, to the same path.
+    Phantom,
+    /// What was acknowledged is in the store until something newer replaces it.
+    Lost,
+    /// Nobody sees an older value after a newer one, and in the end everybody has the newest.
+    State,
+    /// In the end presence is the truth; an epoch comes and goes once, and a takeover is never shown as offline.
+    Presence,
+    /// Epochs grow, and two sessions of a gateway do not both act for long.
+    Owner,
+}
+
+/// What contradicts a rule, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which rule.
+    pub rule: Rule,
+    /// Simulated milliseconds since the start.
+    pub at: u64,
+    /// What was seen.
+    pub text: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} at {} ms: {}", self.rule, self.at, self.text)
+    }
+}
+
+/// What a history shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing contradicts a rule, and enough happened to say so.
+    Valid,
+    /// These contradict one.
+    Invalid(Vec<Violation>),
+    /// Too little happened.
+    Unknown(String),
+}
+
+/// Fewest acknowledged frames, and fewest values compared at the end, below which a history says nothing.
+const ENOUGH: usize = 20;
+/// For how long after everything is healed an older session may still act, in milliseconds.
+const SETTLED_MS: u64 = 5_000;
+
+/// Judges a history.
+pub fn check(lines: &[Line]) -> Verdict {
+    let mut judge = Judge::default();
+    for line in lines {
+        judge.line(line);
+    }
+    judge.verdict()
+}
+
+#[derive(Default)]
+struct Judge {
+    gateways: BTreeMap<Key, Gateway>,
+    clients: BTreeMap<(String, String), Connection>,
+    /// The canaries that each tenant's gateways sent.
+    canaries: BTreeMap<String, String>,
+    quiet_at: Option<u64>,
+    over: bool,
+    oks: usize,
+    seen: usize,
+    violations: Vec<Violation>,
+}
+
+impl Judge {
+    fn line(&mut self, line: &Line) {
+        let at = line.at;
+        match (&line.who, &line.event) {
+            (_, Event::Broken { text }) => self.violate(Rule::State, at, format!("a frame that is none: {text}")),
+            (Who::Gateway { tenant, of, session }, event) => {
+                let key = (tenant.clone(), of.clone());
+                if let Event::Send { set, .. } = event {
+                    let canary = set.values().flatten().next().map(|body| body.c.clone());
+                    self.canaries.extend(canary.map(|c| (tenant.clone(), c)));
+                }
+                self.oks += usize::from(matches!(event, Event::Ok { .. }));
+                let settled = self.quiet_at.is_some_and(|quiet| at >= quiet + SETTLED_MS);
+                let found = self.gateways.entry(key).or_default().event(*session, event, settled);
+                self.violate_all(at, &format!("{tenant} {of} session {session}"), found);
+            }
+            (Who::Client { tenant, name, session }, event) => self.client(at, tenant, name, *session, event),
+            (Who::Store, Event::Read { tenant, of, found }) => {
+                let key = (tenant.clone(), of.clone());
+                let found_values = found.iter().flat_map(|f| &f.values);
+                let bodies: Vec<_> = found_values.map(|(p, b)| (p.clone(), b.clone())).collect();
+                self.bodies(at, tenant, of, &bodies);
+                let violations = self.gateways.entry(key).or_default().stored(found.as_ref());
+                self.violate_all(at, &format!("store of {tenant} {of}"), violations);
+            }
+            (Who::Faults, Event::Emptied) => self.gateways.values_mut().for_each(Gateway::emptied),
+            (Who::Faults, Event::Quiet) => self.quiet_at = Some(at),
+            (Who::Faults, Event::Over { .. }) => {
+                self.over = true;
+                self.end(at);
+            }
+            _ => {}
+        }
+    }
+
+    fn client(&mut self, at: u64, tenant: &str, name: &str, session: u32, event: &Event) {
+        let bodies: Vec<_> = match event {
+            Event::Snapshot { of, values: Some(values), .. } => {
+                values.iter().map(|(p, b)| (of.clone(), p.clone(), b.clone())).collect()
+            }
+            Event::State { of, set, .. } => {
+                set.iter().filter_map(|(p, b)| Some((of.clone(), p.clone(), b.clone()?))).collect()
+            }
+            _ => Vec::new(),
+        };
+        for (of, path, body) in bodies {
+            self.bodies(at, tenant, &of, &[(path, body)]);
+        }
+        if let Event::Devices { of, names } = event {
+            let own = self.canaries.get(tenant).cloned();
+            for name in names.iter().filter(|name| own.as_ref().is_some_and(|own| own != *name)) {
+                self.violate(Rule::Isolation, at, format!("a client of {tenant} saw devices of {of} called {name}"));
+            }
+        }
+        let connection = self.clients.entry((tenant.to_owned(), name.to_owned())).or_default();
+        let found = connection.event(event);
+        self.violate_all(at, &format!("client {tenant}/{name} {session}"), found);
+    }
+
+    /// What was seen of a gateway's values: its own tenant's, and sent by it.
+    fn bodies(&mut self, at: u64, tenant: &str, of: &str, seen: &[(String, crate::history::Body)]) {
+        for (path, body) in seen {
+            self.seen += 1;
+            if self.canaries.get(tenant) != Some(&body.c) {
+                self.violate(Rule::Isolation, at, format!("{tenant} saw {of} {path} with a canary of somebody else"));
+            } else if !self.gateways.get(&(tenant.into(), of.into())).is_some_and(|g| g.sent(path, body)) {
+                self.violate(Rule::Phantom, at, format!("{tenant} saw {of} {path} = {} that was never sent", body.s));
+            }
+        }
+    }
+
+    fn end(&mut self, at: u64) {
+        for (key, gateway) in &self.gateways {
+            for (rule, text) in gateway.end() {
+                self.violations.push(Violation { rule, at, text: format!("{} {}: {text}", key.0, key.1) });
+            }
+        }
+        for ((tenant, name), connection) in &self.clients {
+            let mine = self.gateways.iter().filter(|(key, _)| key.0 == *tenant);
+            for (key, gateway) in mine {
+                for (rule, text) in connection.end(&key.1, gateway) {
+                    let text = format!("client {tenant}/{name} of {}: {text}", key.1);
+                    self.violations.push(Violation { rule, at, text });
+                }
+            }
+        }
+    }
+
+    fn verdict(self) -> Verdict {
+        if !self.violations.is_empty() {
+            return Verdict::Invalid(self.violations);
+        }
+        if !self.over {
+            return Verdict::Unknown("the history has no end".into());
+        }
+        if self.oks < ENOUGH || self.seen < ENOUGH {
+            return Verdict::Unknown(format!("{} acknowledged frames, {} values seen", self.oks, self.seen));
+        }
+        Verdict::Valid
+    }
+
+    fn violate(&mut self, rule: Rule, at: u64, text: String) {
+        self.violations.push(Violation { rule, at, text });
+    }
+
+    fn violate_all(&mut self, at: u64, who: &str, found: Vec<(Rule, String)>) {
+        for (rule, text) in found {
+            self.violate(rule, at, format!("{who}: {text}"));
+        }
+    }
+}

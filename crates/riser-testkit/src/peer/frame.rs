@@ -1,0 +1,57 @@
+//! Frames as a peer reads them: by protocol.md, not by the edge's own types.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::history::{Body, Event, Set};
+
+#[derive(Deserialize)]
+struct Raw {
+    t: String,
+    n: Option<u64>,
+    code: Option<String>,
+    epoch: Option<u64>,
+    rev: Option<u64>,
+    of: Option<String>,
+    to: Option<String>,
+    online: Option<bool>,
+    reason: Option<String>,
+    state: Option<BTreeMap<String, Body>>,
+    set: Option<Set>,
+    #[serde(default)]
+    stale: Vec<String>,
+    #[serde(default)]
+    fresh: Vec<String>,
+    devices: Option<BTreeMap<String, Value>>,
+}
+
+/// What a frame tells; `Broken` when it is not as agreed, and none when it is of no interest.
+pub(crate) fn read(text: &str) -> Option<Event> {
+    let broken = || Some(Event::Broken { text: text.to_owned() });
+    let Ok(raw) = serde_json::from_str::<Raw>(text) else { return broken() };
+    let epoch = raw.epoch.unwrap_or(0);
+    let event = match (raw.t.as_str(), raw.n, raw.of, raw.rev) {
+        ("welcome", ..) => Event::Welcome { epoch },
+        ("ok", Some(n), ..) => Event::Ok { n },
+        ("error", n, ..) => Event::Error { n, code: raw.code.unwrap_or_default() },
+        ("resync", ..) => Event::Resync,
+        ("synced", ..) => Event::Synced { to: raw.to? },
+        ("pong" | "goaway", ..) => return None,
+        ("snapshot", _, Some(of), Some(rev)) => {
+            let online = raw.online?;
+            Event::Snapshot { of, online, epoch, rev, values: raw.state, stale: raw.stale }
+        }
+        ("state", _, Some(of), Some(rev)) => {
+            Event::State { of, epoch, rev, set: raw.set?, stale: raw.stale, fresh: raw.fresh }
+        }
+        ("presence", _, Some(of), _) => Event::Presence { of, online: raw.online?, epoch, reason: raw.reason },
+        ("devices", _, Some(of), _) => {
+            let name = |device: &Value| device["name"].as_str().unwrap_or_default().to_owned();
+            Event::Devices { of, names: raw.devices?.values().map(name).collect() }
+        }
+        _ => return broken(),
+    };
+    Some(event)
+}

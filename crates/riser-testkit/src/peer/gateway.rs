@@ -1,0 +1,286 @@
+//! A simulated gateway: it reports what it has, leaves in all the ways there are, and comes back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use riser_core::close::ComeBack;
+use riser_core::{GatewayKey, Identity, Peer};
+use serde_json::json;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::{Heard, Link, WELCOME_WAIT, frame};
+use crate::history::{Body, Event, Leaving, Recorder, Set, Who};
+use crate::sim::Stage;
+
+/// Bytes between a gateway and its edge.
+const BUFFER: usize = 16 * 1024;
+/// A gateway's paths.
+const PATHS: [&str; 5] = ["hall", "hall/lock", "kitchen/light", "kitchen/oven/on", "meter"];
+/// What the protocol's waits are shortened to, so that a seed holds many sessions.
+const SHORTER: u32 = 20;
+
+/// What a gateway is.
+#[derive(Clone)]
+pub struct GatewayPlan {
+    /// Whose, and where.
+    pub key: GatewayKey,
+    /// The tenant's secret, which marks every value.
+    pub canary: String,
+    /// Seeds what it does.
+    pub seed: u64,
+}
+
+pub(crate) async fn run(stage: Arc<Stage>, plan: GatewayPlan) {
+    let rng = fastrand::Rng::with_seed(plan.seed);
+    let mut gateway = Gateway { stage, plan, rng, values: BTreeMap::new(), seq: 0, n: 0, sessions: 0, old: None };
+    gateway.live().await;
+}
+
+struct Gateway {
+    stage: Arc<Stage>,
+    plan: GatewayPlan,
+    rng: fastrand::Rng,
+    values: BTreeMap<String, Body>,
+    seq: u64,
+    n: u64,
+    sessions: u32,
+    /// A session that a newer one took over while it was still open.
+    old: Option<(Link, Who)>,
+}
+
+/// What a session's end means for the next one.
+enum Next {
+    After(Duration),
+    Takeover,
+    Never,
+}
+
+impl Gateway {
+    fn record(&self) -> &Recorder {
+        &self.stage.recorder
+    }
+
+    async fn live(&mut self) {
+        loop {
+            let next = self.session().await;
+            match next {
+                Next::Takeover => {}
+                Next::Never => break,
+                Next::After(wait) => {
+                    self.old = None;
+                    sleep(wait).await;
+                }
+            }
+        }
+        if let Some((link, who)) = self.old.take() {
+            self.drain(link, who).await;
+        }
+        // Stays where it is until the end, so that nothing of it is dropped at a moment that the seed does not name.
+        std::future::pending::<()>().await;
+    }
+
+    async fn session(&mut self) -> Next {
+        let soon = Next::After(Duration::from_millis(self.rng.u64(50..3_000)));
+        let Some(edge) = self.stage.any_edge(&mut self.rng) else { return soon };
+        self.sessions += 1;
+        let who = Who::Gateway {
+            tenant: self.plan.key.tenant.to_string(),
+            of: self.plan.key.address.to_string(),
+            session: self.sessions,
+        };
+        let Some(stream) = self.stage.cluster.attach(edge, self.identity(), BUFFER) else { return soon };
+        let mut link = Link::new(stream);
+        self.record().write(&who, Event::Hello { edge: self.stage.cluster.edge_id(edge).to_string() });
+        if !link.send(r#"{"t":"hello"}"#).await {
+            self.record().write(&who, Event::Closed { code: None });
+            return soon;
+        }
+        match timeout(WELCOME_WAIT, welcome(&mut link)).await {
+            Ok(Ok(epoch)) => self.record().write(&who, Event::Welcome { epoch }),
+            Ok(Err(code)) => {
+                self.record().write(&who, Event::Closed { code });
+                return self.come_back(code);
+            }
+            Err(_) => {
+                self.record().write(&who, Event::Left { how: Leaving::Lost });
+                return soon;
+            }
+        }
+        if let Some((link, who)) = self.old.take() {
+            self.drain(link, who).await;
+        }
+        self.report(&mut link, &who).await;
+        self.act(link, who).await
+    }
+
+    /// Reads what an older session is still told, until it ends.
+    async fn drain(&mut self, mut link: Link, who: Who) {
+        let until = Instant::now() + Duration::from_secs(8);
+        while let Ok(heard) = tokio::time::timeout_at(until, link.next()).await {
+            match heard {
+                Heard::Text(text) => frame::read(&text).into_iter().for_each(|e| self.record().write(&who, e)),
+                Heard::Closed(code, _) => {
+                    self.record().write(&who, Event::Closed { code });
+                    return;
+                }
+                _ => {}
+            }
+        }
+        self.record().write(&who, Event::Left { how: Leaving::Lost });
+    }
+
+    async fn act(&mut self, mut link: Link, who: Who) -> Next {
+        let mut next_act = Instant::now() + Duration::from_millis(self.rng.u64(10..2_000));
+        loop {
+            tokio::select! {
+                biased;
+                heard = link.next() => match heard {
+                    Heard::Text(text) => {
+                        let event = frame::read(&text);
+                        let resync = matches!(event, Some(Event::Resync));
+                        event.into_iter().for_each(|e| self.record().write(&who, e));
+                        if resync {
+                            self.report(&mut link, &who).await;
+                        }
+                    }
+                    Heard::Ping(payload) => drop(link.pong(payload).await),
+                    Heard::Pong => {}
+                    Heard::Closed(code, _) => {
+                        self.record().write(&who, Event::Closed { code });
+                        return self.come_back(code);
+                    }
+                },
+                () = sleep_until(next_act) => {
+                    next_act = Instant::now() + Duration::from_millis(self.rng.u64(10..2_000));
+                    if self.stage.is_quiet() {
+                        next_act += Duration::from_secs(3_600);
+                        continue;
+                    }
+                    if self.rng.u8(..100) < 6 {
+                        return self.leave(link, who).await;
+                    }
+                    self.change(&mut link, &who).await;
+                }
+            }
+        }
+    }
+
+    fn come_back(&mut self, code: Option<u16>) -> Next {
+        let most = match ComeBack::after(code) {
+            ComeBack::After(ms) => Duration::from_millis(ms) / SHORTER,
+            _ => Duration::from_secs(3),
+        };
+        // Some stay away for long, and some for ever.
+        if !self.stage.is_quiet() && self.rng.u8(..100) < 8 {
+            return Next::Never;
+        }
+        Next::After(most.mul_f64(self.rng.f64()) + Duration::from_millis(20))
+    }
+
+    async fn leave(&mut self, link: Link, who: Who) -> Next {
+        let away = Duration::from_millis(self.rng.u64(20..8_000));
+        let how = match self.rng.u8(..10) {
+            0..3 => Leaving::Closed,
+            3..6 => Leaving::Lost,
+            6 => Leaving::Silent,
+            _ => {
+                self.old = Some((link, who));
+                return Next::Takeover;
+            }
+        };
+        self.record().write(&who, Event::Left { how });
+        match how {
+            Leaving::Closed => link.close().await,
+            Leaving::Lost => drop(link),
+            Leaving::Silent => self.stage.keep_silent(link),
+        }
+        if self.rng.u8(..100) < 12 { Next::Never } else { Next::After(away) }
+    }
+
+    fn body(&mut self) -> Body {
+        self.seq += 1;
+        Body { s: self.seq, c: self.plan.canary.clone(), r: self.rng.u64(..1 << 40) }
+    }
+
+    /// What a gateway sends first, and when it is asked for everything.
+    async fn report(&mut self, link: &mut Link, who: &Who) {
+        self.n += 1;
+        self.record().write(who, Event::Mention { n: self.n });
+        let devices = json!({"hall/lock": {"kind": "lock", "name": self.plan.canary}});
+        link.send(&json!({"t": "describe", "n": self.n, "devices": devices}).to_string()).await;
+        let set = self.values.iter().map(|(p, b)| (p.clone(), Some(b.clone()))).collect();
+        self.send(link, who, true, set).await;
+    }
+
+    async fn send(&mut self, link: &mut Link, who: &Who, full: bool, set: Set) {
+        self.n += 1;
+        let text = json!({"t": "state", "n": self.n, "full": full, "set": set}).to_string();
+        self.record().write(who, Event::Send { n: self.n, full, set });
+        link.send(&text).await;
+    }
+
+    async fn change(&mut self, link: &mut Link, who: &Who) {
+        match self.rng.u8(..10) {
+            0 => {
+                self.n += 1;
+                self.record().write(who, Event::Mention { n: self.n });
+                let path = ["hall", "kitchen", "meter"][self.rng.usize(..3)];
+                link.send(&json!({"t": "device", "n": self.n, "path": path, "up": self.rng.bool()}).to_string()).await;
+            }
+            1 => {
+                self.values.clear();
+                for path in PATHS {
+                    if self.rng.bool() {
+                        let body = self.body();
+                        self.values.insert(path.into(), body);
+                    }
+                }
+                let set = self.values.iter().map(|(p, b)| (p.clone(), Some(b.clone()))).collect();
+                self.send(link, who, true, set).await;
+            }
+            _ => {
+                // A burst now and then, so that changes wait for each other and merge.
+                for _ in 0..if self.rng.u8(..5) == 0 { 5 } else { 1 } {
+                    let mut set = Set::new();
+                    for _ in 0..self.rng.usize(1..4) {
+                        let path = PATHS[self.rng.usize(..PATHS.len())].to_owned();
+                        let body = (self.rng.u8(..10) > 0).then(|| self.body());
+                        match &body {
+                            Some(body) => drop(self.values.insert(path.clone(), body.clone())),
+                            None => drop(self.values.remove(&path)),
+                        }
+                        set.insert(path, body);
+                    }
+                    self.send(link, who, false, set).await;
+                }
+            }
+        }
+    }
+
+    fn identity(&self) -> Identity {
+        Identity {
+            tenant: self.plan.key.tenant.clone(),
+            peer: Peer::Gateway { address: self.plan.key.address.clone() },
+            grants: Vec::new(),
+            expires_at_ms: None,
+            lifetime_ms: None,
+        }
+    }
+}
+
+/// The epoch of the welcome, or the code of the end that came instead.
+async fn welcome(link: &mut Link) -> Result<u64, Option<u16>> {
+    loop {
+        match link.next().await {
+            Heard::Text(text) => {
+                if let Some(Event::Welcome { epoch }) = frame::read(&text) {
+                    return Ok(epoch);
+                }
+            }
+            Heard::Ping(payload) => drop(link.pong(payload).await),
+            Heard::Pong => {}
+            Heard::Closed(code, _) => return Err(code),
+        }
+    }
+}
