@@ -102,7 +102,7 @@ pub struct Tail {
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
     /// Stores an event; its `at_ms` is the store's to set. The same sender, address and id within `dedup` is stored once
-    /// and answered the same.
+    /// and answered the same; a window longer than any before holds for what is stored from then on.
     async fn append(&self, tenant: &TenantId, event: Event, dedup: Duration) -> Result<Appended, LogError>;
 
     /// The events from number `from` on, at most [`LOG_PAGE`] of them. What retention dropped is left out at the

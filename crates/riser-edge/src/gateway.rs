@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,7 +16,7 @@ use riser_core::limits::Limits;
 use riser_core::routed::{self, Up};
 use riser_core::state::OverLimit;
 use riser_core::{Change, CloseCode, Epoch, ErrorCode, GatewayKey, Version};
-use riser_registry::{Applied, Restored};
+use riser_registry::{Applied, RegistryError, Restored};
 use tokio::time::{Instant, sleep};
 
 use crate::shared::Shared;
@@ -67,6 +68,7 @@ pub(crate) struct Gateway {
     pub(crate) conn: Arc<Conn>,
     pub(crate) epoch: Epoch,
     at: Mutex<Position>,
+    unsure: AtomicBool,
     /// Boxed, and dropped when nothing waits: most gateways are silent most of the time.
     side: Mutex<Option<Box<Side>>>,
 }
@@ -74,7 +76,7 @@ pub(crate) struct Gateway {
 impl Gateway {
     pub(crate) fn new(key: GatewayKey, session: u64, conn: Arc<Conn>, epoch: Epoch, since_ms: u64) -> Arc<Self> {
         let at = Mutex::new(Position { version: Version::start(epoch), since_ms });
-        Arc::new(Self { key, session, conn, epoch, at, side: Mutex::new(None) })
+        Arc::new(Self { key, session, conn, epoch, at, unsure: AtomicBool::new(false), side: Mutex::new(None) })
     }
 
     /// The greatest version that the store has acknowledged.
@@ -196,6 +198,14 @@ impl Gateway {
         limits: &Limits,
     ) -> bool {
         loop {
+            if self.is_unsure() {
+                match self.restore(shared).await {
+                    Ok(true) => {}
+                    Ok(false) => return false,
+                    Err(_) if !self.wait(shared, &mut batch).await => return false,
+                    Err(_) => continue,
+                }
+            }
             let version = self.version().next();
             match shared.call(shared.ports.store.apply(&self.key, version, &change, limits)).await {
                 Ok(Applied::Stored { at_ms }) => {
@@ -207,22 +217,26 @@ impl Gateway {
                     return false;
                 }
                 Ok(Applied::Gap(_)) => {
-                    if !self.restore(shared).await {
+                    self.unsure.store(true, Ordering::Relaxed);
+                    if !self.wait(shared, &mut batch).await {
                         return false;
                     }
-                    sleep(REPEAT).await;
                 }
                 Ok(Applied::OverLimit(over)) => return self.over_limit(shared, batch, over, limits).await,
-                Err(_) => {
-                    if self.conn.is_gone() {
-                        // Nobody is left to be told, and the registry must hear of the end rather.
-                        return false;
-                    }
-                    self.tell_unavailable(shared, &mut batch);
-                    sleep(REPEAT).await;
-                }
+                Err(_) if !self.wait(shared, &mut batch).await => return false,
+                Err(_) => {}
             }
         }
+    }
+
+    /// Waits before a call is repeated. False when nobody is left to be told of its answer.
+    async fn wait(&self, shared: &Shared, batch: &mut [Waiting]) -> bool {
+        if self.conn.is_gone() {
+            return false;
+        }
+        self.tell_unavailable(shared, batch);
+        sleep(REPEAT).await;
+        true
     }
 
     async fn stored(&self, shared: &Shared, version: Version, batch: &[Waiting], change: Change, at_ms: u64) {
@@ -318,27 +332,29 @@ impl Gateway {
     }
 
     /// Registers the session again after the registry lost it. False when the session is over.
-    pub(crate) async fn restore(&self, shared: &Shared) -> bool {
+    pub(crate) async fn restore(&self, shared: &Shared) -> Result<bool, RegistryError> {
+        // Only the answer says whether state was lost: until it has come the call must be made again.
+        self.unsure.store(true, Ordering::Relaxed);
         let lease = shared.lease();
         let restore = shared.ports.registry.restore(&lease, &self.key, self.version(), self.since_ms());
-        match shared.call(restore).await {
-            Ok(Restored::Held { lost }) => {
+        let restored = shared.call(restore).await?;
+        self.unsure.store(false, Ordering::Relaxed);
+        match restored {
+            Restored::Held { lost } => {
                 if lost {
                     self.ask_for_everything(shared);
                 }
-                true
+                return Ok(true);
             }
-            Ok(Restored::Superseded(epoch)) => {
-                self.fenced(shared, Some(epoch));
-                false
-            }
-            Ok(Restored::Ended) => {
-                self.fenced(shared, None);
-                false
-            }
-            // Whoever asked tries again: the store after a while, the audit in its next round.
-            Err(_) => true,
+            Restored::Superseded(epoch) => self.fenced(shared, Some(epoch)),
+            Restored::Ended => self.fenced(shared, None),
         }
+        Ok(false)
+    }
+
+    /// Whether the registry was asked to take the session back and has not answered.
+    pub(crate) fn is_unsure(&self) -> bool {
+        self.unsure.load(Ordering::Relaxed)
     }
 
     /// Asks again, when the gateway was asked for its full state and has not sent it for a while.

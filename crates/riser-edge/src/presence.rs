@@ -167,12 +167,15 @@ async fn audit_building(
             Some(record) if record.version.epoch == gateway.epoch && record.lease.is_none() => {
                 gateway.fenced(shared, None);
             }
-            Some(record) if record.version >= gateway.version() && record.lease.as_ref() == Some(lease) => {
+            Some(record)
+                if record.version >= gateway.version()
+                    && record.lease.as_ref() == Some(lease)
+                    && !gateway.is_unsure() =>
+            {
                 gateway.ask_again(shared);
             }
-            _ => {
-                gateway.restore(shared).await;
-            }
+            // What is not answered now is asked again in the next round.
+            _ => drop(gateway.restore(shared).await),
         }
     }
     for (key, (epoch, reason)) in ending {

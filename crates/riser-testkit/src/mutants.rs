@@ -11,9 +11,7 @@ use riser_bus::{Bus, BusError, Filter, Health, Inbox, Subject, Subscription};
 use riser_core::limits::Limits;
 use riser_core::{BuildingId, Change, Epoch, GatewayId, GatewayKey, Presence, Reason, Snapshot, TenantId, Version};
 use riser_edge::Ports;
-use riser_registry::{
-    Acquired, Applied, Ended, Held, Lease, Registry, RegistryError, Renewed, Restored, StateStore,
-};
+use riser_registry::{Acquired, Applied, Ended, Held, Lease, Registry, RegistryError, Renewed, Restored, StateStore};
 use tokio::sync::watch;
 
 use crate::cluster::Decorate;

@@ -105,7 +105,9 @@ async fn heard(read: &mut WebSocketRead<ReadHalf<DuplexStream>>) -> Heard {
     match (frame.opcode, &*frame.payload) {
         (OpCode::Ping, payload) => Heard::Ping(payload.to_vec()),
         (OpCode::Pong, _) => Heard::Pong,
-        (OpCode::Close, [high, low, reason @ ..]) => Heard::Closed(Some(u16::from_be_bytes([*high, *low])), text(reason)),
+        (OpCode::Close, [high, low, reason @ ..]) => {
+            Heard::Closed(Some(u16::from_be_bytes([*high, *low])), text(reason))
+        }
         (OpCode::Close, _) => Heard::Closed(Some(1005), String::new()),
         // An edge sends neither fragments nor, in these lanes, binary messages: what is none will not parse.
         (_, payload) => Heard::Text(text(payload)),

@@ -78,7 +78,8 @@ async fn simulate(seed: u64, decorate: Decorate) -> Vec<Line> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let tenants: Vec<TenantId> = TENANTS.iter().filter_map(|name| name.parse().ok()).collect();
     let edges = rng.usize(2..4);
-    let config = ClusterConfig { edges, tenants: tenants.clone(), start_ms: START_MS, seed: rng.u64(..), tune, decorate };
+    let config =
+        ClusterConfig { edges, tenants: tenants.clone(), start_ms: START_MS, seed: rng.u64(..), tune, decorate };
     let stage = Arc::new(Stage {
         recorder: Recorder::start(),
         cluster: Cluster::start(config),
@@ -101,7 +102,7 @@ async fn simulate(seed: u64, decorate: Decorate) -> Vec<Line> {
             peers.spawn(run_client(stage.clone(), plan));
         }
     }
-    let witness = stage.cluster.registry.client(&"witness".parse().expect("a good name"));
+    let witness = stage.cluster.registry.client(&witness_id());
     peers.spawn(witness_store(stage.clone(), witness.clone(), keys.clone(), rng.u64(..)));
     break_things(&stage, &mut rng).await;
     heal(&stage).await;
@@ -115,6 +116,10 @@ async fn simulate(seed: u64, decorate: Decorate) -> Vec<Line> {
     let lines = stage.recorder.take();
     peers.shutdown().await;
     lines
+}
+
+fn witness_id() -> EdgeId {
+    "witness".parse().expect("a good name")
 }
 
 async fn witness_store(stage: Arc<Stage>, witness: MemoryClient, keys: Vec<GatewayKey>, seed: u64) {
@@ -134,7 +139,12 @@ async fn read(stage: &Stage, witness: &MemoryClient, key: &GatewayKey) {
         epoch: snapshot.version.epoch.0,
         rev: snapshot.version.rev.0,
         stale: snapshot.state.values.iter().filter(|(_, v)| v.stale).map(|(p, _)| p.to_string()).collect(),
-        values: snapshot.state.values.iter().filter_map(|(p, v)| Some((p.to_string(), body(v.value.as_str())?))).collect(),
+        values: snapshot
+            .state
+            .values
+            .iter()
+            .filter_map(|(p, v)| Some((p.to_string(), body(v.value.as_str())?)))
+            .collect(),
     });
     let event = Event::Read { tenant: key.tenant.to_string(), of: key.address.to_string(), found };
     stage.recorder.write(&Who::Store, event);
@@ -244,12 +254,16 @@ fn begin(stage: &Stage, rng: &mut fastrand::Rng, fault: Fault, edges: &[EdgeId])
         (Fault::BusBlocked, [from, to]) => net.block(from, to),
         (Fault::BusCut, [edge]) => net.cut(edge),
         (Fault::BusInterest, _) => net.set_interest_delay(ms(1)..=ms(800)),
-        (Fault::RegistryLossy, _) => store.set_faults(&registry::Faults {
-            delay: ms(0)..=ms(rng.u64(1..300)),
-            lost_request: rng.f64() * 0.15,
-            lost_reply: rng.f64() * 0.15,
-            ..registry::Faults::default()
-        }),
+        (Fault::RegistryLossy, _) => {
+            store.set_faults(&registry::Faults {
+                delay: ms(0)..=ms(rng.u64(1..300)),
+                lost_request: rng.f64() * 0.15,
+                lost_reply: rng.f64() * 0.15,
+                ..registry::Faults::default()
+            });
+            // A witness whose answers are late would tell of the past.
+            store.set_client_faults(&witness_id(), registry::Faults::default());
+        }
         (Fault::RegistryCut, [edge]) => store.cut(edge, ms(rng.u64(0..200))),
         _ => store.cut_all(ms(rng.u64(0..200))),
     }

@@ -111,14 +111,16 @@ impl Mirror {
         for up in kept {
             // A message is published after it was stored, so the store should stand there. When it does not it lost
             // data; the message is the newest there is, and what is missing comes with the gateway's full state.
-            if !matches!(self.place(&up), Place::Old) {
+            // Of a gateway of which nothing is known at all one change would be a state full of holes.
+            let whole = self.known.is_some() || matches!(&up, Up::Online { .. });
+            if whole && !matches!(self.place(&up), Place::Old) {
                 effects.extend(self.apply(up));
             }
         }
         if again {
             self.feed = Feed::Reading { kept: VecDeque::new(), again: false };
         }
-        (effects, again)
+        (joined(effects), again)
     }
 
     /// Takes where the store stands, none when it knows nothing. `Read` when it knows more, or when it knew less
@@ -171,7 +173,8 @@ impl Mirror {
         }
     }
 
-    fn replace(&mut self, snapshot: Snapshot) -> Vec<Effect> {
+    fn replace(&mut self, mut snapshot: Snapshot) -> Vec<Effect> {
+        self.not_a_takeover(&mut snapshot.presence);
         let was = self.known.as_ref().map(|s| (s.presence.online, s.presence.epoch));
         let is = (snapshot.presence.online, snapshot.presence.epoch);
         let first = self.known.is_none();
@@ -226,9 +229,19 @@ impl Mirror {
         effects
     }
 
+    /// Whoever was told that a gateway is offline must not be told that a session of it was taken over: the one in
+    /// between was too short to be seen, as when the answer to an acquire was lost and it was made again.
+    fn not_a_takeover(&self, presence: &mut Presence) {
+        let offline = self.known.as_ref().is_some_and(|known| !known.presence.online);
+        if offline && presence.reason == Some(Reason::Takeover) {
+            presence.reason = None;
+        }
+    }
+
     /// Presence changes what is stale: a gateway that is offline makes all its values stale, and one that comes back
     /// vouches for those whose devices were there.
-    fn set_presence(&mut self, version: Version, presence: Presence, at_ms: u64) -> Vec<Effect> {
+    fn set_presence(&mut self, version: Version, mut presence: Presence, at_ms: u64) -> Vec<Effect> {
+        self.not_a_takeover(&mut presence);
         let first = self.known.is_none();
         let known = self.known.get_or_insert_with(|| unknown(version.epoch, at_ms));
         let was_online = known.presence.online;
@@ -251,6 +264,16 @@ impl Mirror {
         }
         effects
     }
+}
+
+/// Listeners are told what is known in the end, so that several effects of a kind are one, and a snapshot stands for all
+/// that is about values.
+fn joined(effects: Vec<Effect>) -> Vec<Effect> {
+    if !effects.contains(&Effect::Replaced) {
+        return effects;
+    }
+    let presence = effects.contains(&Effect::Presence);
+    std::iter::once(Effect::Replaced).chain(presence.then_some(Effect::Presence)).collect()
 }
 
 /// Whether listeners must be told before or after, or the store asked.

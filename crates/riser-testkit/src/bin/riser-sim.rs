@@ -11,7 +11,9 @@ use riser_testkit::{history, sim};
 
 /// Simulates clusters, one per seed, and checks what their peers saw.
 #[derive(Parser)]
-#[command(after_help = "Examples:\n  riser-sim --seeds 10000\n  riser-sim --from 4711 --seeds 1 --history h.jsonl\n\nExit codes: 0 all valid, 1 a promise was broken or nothing could be said, 64 bad usage.")]
+#[command(
+    after_help = "Examples:\n  riser-sim --seeds 10000\n  riser-sim --from 4711 --seeds 1 --history h.jsonl\n\nExit codes: 0 all valid, 1 a promise was broken or nothing could be said, 64 bad usage."
+)]
 struct Args {
     /// How many seeds
     #[arg(long, default_value_t = 500)]

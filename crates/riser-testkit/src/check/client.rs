@@ -32,8 +32,15 @@ struct View {
     stale: BTreeSet<String>,
     /// The newest value ever seen of each path on this connection.
     newest: BTreeMap<String, u64>,
-    /// The newest epoch that presence told of, and whether it was told as gone.
-    told: Option<(u64, bool)>,
+    told: Option<Told>,
+}
+
+/// What a client was told of a gateway's presence last.
+struct Told {
+    epoch: u64,
+    gone: bool,
+    /// Whether a snapshot said so: then a `presence` may say it once more.
+    by_snapshot: bool,
 }
 
 impl Connection {
@@ -59,6 +66,9 @@ impl Connection {
                 let view = self.views.entry(of.clone()).or_default();
                 view.online = Some(*online);
                 view.version = (*epoch, *rev);
+                if view.told.as_ref().is_none_or(|told| (told.epoch, told.gone) != (*epoch, !online)) {
+                    view.told = Some(Told { epoch: *epoch, gone: !online, by_snapshot: true });
+                }
                 if let Some(values) = values {
                     view.values = Some(values.iter().map(|(p, b)| (p.clone(), b.s)).collect());
                     view.stale = values.keys().filter(|p| covered(stale, p)).cloned().collect();
@@ -106,7 +116,7 @@ impl Connection {
         let mut found = Vec::new();
         let view = self.views.get(of);
         let shown = view.and_then(|v| v.online).unwrap_or(false);
-        if shown != online && subs.iter().any(|s| s.presence || s.state) {
+        if shown != online && subs.iter().any(|s| s.presence) {
             found.push((Rule::Presence, format!("shown online: {shown}, it is {online}")));
         }
         let state: Vec<&&Sub> = subs.iter().filter(|s| s.state).collect();
@@ -134,16 +144,17 @@ impl View {
     }
 
     fn presence(&mut self, online: bool, epoch: u64, reason: Option<&str>) -> Found {
-        let told = self.told.replace((epoch, !online));
-        match told {
-            Some((last, _)) if epoch < last => vec![(Rule::Presence, format!("epoch {epoch} after {last}"))],
-            Some((last, gone)) if epoch == last && (gone || online) => {
-                vec![(Rule::Presence, format!("epoch {epoch} online: {online} after it was told gone: {gone}"))]
-            }
-            Some((last, true)) if online && reason == Some("takeover") => {
-                vec![(Rule::Presence, format!("epoch {epoch} took over from {last}, which was told as gone"))]
-            }
-            _ => Vec::new(),
+        let told = self.told.replace(Told { epoch, gone: !online, by_snapshot: false });
+        let Some(Told { epoch: last, gone, by_snapshot }) = told else { return Vec::new() };
+        if epoch < last {
+            return vec![(Rule::Presence, format!("epoch {epoch} after {last}"))];
         }
+        if epoch == last && (gone && online || gone != online && !by_snapshot) {
+            return vec![(Rule::Presence, format!("epoch {epoch} online: {online} after it was told gone: {gone}"))];
+        }
+        if epoch > last && gone && online && reason == Some("takeover") {
+            return vec![(Rule::Presence, format!("epoch {epoch} took over from {last}, which was told as gone"))];
+        }
+        Vec::new()
     }
 }

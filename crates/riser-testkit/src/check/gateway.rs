@@ -36,6 +36,7 @@ struct Sent {
     full: bool,
     set: Set,
     acked: bool,
+    refused: bool,
 }
 
 impl Gateway {
@@ -56,7 +57,7 @@ impl Gateway {
                 for (path, body) in set {
                     self.bodies.extend(body.clone().map(|body| (body.s, (path.clone(), body))));
                 }
-                self.sends.push(Sent { n: *n, full: *full, set: set.clone(), acked: false });
+                self.sends.push(Sent { n: *n, full: *full, set: set.clone(), acked: false, refused: false });
             }
             Event::Ok { n } => {
                 if settled {
@@ -65,6 +66,11 @@ impl Gateway {
                 self.acked(*n);
                 if self.acted_late.len() > 1 {
                     return vec![(Rule::Owner, format!("sessions {:?} both act", self.acted_late))];
+                }
+            }
+            Event::Error { n: Some(n), .. } => {
+                if let Some(sent) = self.sends.iter_mut().find(|sent| sent.n == *n) {
+                    sent.refused = true;
                 }
             }
             _ => {}
@@ -163,8 +169,8 @@ impl Gateway {
         if !online {
             return found;
         }
-        if let Some(k) = session.sends.iter().find(|&&k| !self.sends[k].acked) {
-            found.push((Rule::Lost, format!("frame {} was never answered with ok", self.sends[*k].n)));
+        if let Some(k) = session.sends.iter().find(|&&k| !self.sends[k].acked && !self.sends[k].refused) {
+            found.push((Rule::Lost, format!("frame {} was never answered", self.sends[*k].n)));
         }
         let mut truth = BTreeMap::new();
         for &k in &session.sends {

@@ -9,7 +9,9 @@ pub(super) type Found = Vec<(super::Rule, String)>;
 
 /// Whether a pattern names an address.
 pub(super) fn names(pattern: &str, address: &str) -> bool {
-    pattern == "*/*" || pattern == address || pattern.strip_suffix('*').is_some_and(|building| address.starts_with(building))
+    pattern == "*/*"
+        || pattern == address
+        || pattern.strip_suffix('*').is_some_and(|building| address.starts_with(building))
 }
 
 /// Whether a path passes a filter, which is empty for all.
@@ -32,5 +34,6 @@ fn passes_one(pattern: &str, path: &str) -> bool {
 
 /// Whether a path is one of these or lies below one.
 pub(super) fn covered(list: &[String], path: &str) -> bool {
-    list.iter().any(|above| path.strip_prefix(above.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    list.iter()
+        .any(|above| path.strip_prefix(above.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }

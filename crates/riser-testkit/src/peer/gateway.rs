@@ -68,7 +68,9 @@ impl Gateway {
                 Next::Takeover => {}
                 Next::Never => break,
                 Next::After(wait) => {
-                    self.old = None;
+                    if let Some((_, who)) = self.old.take() {
+                        self.record().write(&who, Event::Left { how: Leaving::Lost });
+                    }
                     sleep(wait).await;
                 }
             }
@@ -138,7 +140,8 @@ impl Gateway {
                 heard = link.next() => match heard {
                     Heard::Text(text) => {
                         let event = frame::read(&text);
-                        let resync = matches!(event, Some(Event::Resync));
+                        // What may not have been stored is said again, all of it.
+                        let resync = matches!(event, Some(Event::Resync | Event::Error { .. }));
                         event.into_iter().for_each(|e| self.record().write(&who, e));
                         if resync {
                             self.report(&mut link, &who).await;

@@ -3,7 +3,7 @@
 use riser_bus::log::memory::{MemoryLog, MemoryLogClient};
 use riser_bus::log::suite::{Bench, KEPT_AT_LEAST};
 
-const START_MS: u64 = 1_763_800_000_000;
+use super::START_MS;
 
 fn bench_on(log: &MemoryLog, name: &str) -> Bench<MemoryLogClient> {
     log.set_retention(usize::try_from(KEPT_AT_LEAST).expect("a number of events"));
