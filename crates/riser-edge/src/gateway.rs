@@ -332,15 +332,24 @@ impl Gateway {
     }
 
     /// Registers the session again after the registry lost it. False when the session is over.
-    pub(crate) async fn restore(&self, shared: &Shared) -> Result<bool, RegistryError> {
+    async fn restore(&self, shared: &Shared) -> Result<bool, RegistryError> {
         // Only the answer says whether state was lost: until it has come the call must be made again.
         self.unsure.store(true, Ordering::Relaxed);
         let lease = shared.lease();
-        let restore = shared.ports.registry.restore(&lease, &self.key, self.version(), self.since_ms());
+        let mut version = self.version();
+        if shared.lease.lock().may_have_been_swept() {
+            // The end that a sweep may have given the session took a revision. Whoever was told of it must find a
+            // greater one, even in a registry that has forgotten it.
+            version = version.next().next();
+        }
+        let restore = shared.ports.registry.restore(&lease, &self.key, version, self.since_ms());
         let restored = shared.call(restore).await?;
         self.unsure.store(false, Ordering::Relaxed);
         match restored {
             Restored::Held { lost } => {
+                let mut at = self.at.lock();
+                at.version = at.version.max(version);
+                drop(at);
                 if lost {
                     self.ask_for_everything(shared);
                 }
@@ -350,6 +359,20 @@ impl Gateway {
             Restored::Ended => self.fenced(shared, None),
         }
         Ok(false)
+    }
+
+    /// Has the session registered again, by whoever can: a call of the store that is on its way must not find that the
+    /// version has changed under it, so that then its own task does it next.
+    pub(crate) async fn restore_soon(&self, shared: &Shared) {
+        let storing = {
+            let side = self.side.lock();
+            self.unsure.store(true, Ordering::Relaxed);
+            side.as_ref().is_some_and(|side| side.storing)
+        };
+        if !storing {
+            // What is not answered now is asked again in the audit's next round.
+            let _ = self.restore(shared).await;
+        }
     }
 
     /// Whether the registry was asked to take the session back and has not answered.

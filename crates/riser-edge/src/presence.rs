@@ -20,6 +20,9 @@ use crate::shared::Shared;
 /// Over how long an edge that lost the registry alone spreads the closes of its gateways.
 const FENCE_WINDOW: Duration = Duration::from_secs(3);
 
+/// For how long after an outage sessions are restored as ones that may have been told as gone: several audits.
+const RAN_OUT: Duration = Duration::from_secs(30);
+
 /// Where this edge stands with the registry.
 pub(crate) struct LeaseState {
     pub(crate) lease: Lease,
@@ -27,6 +30,8 @@ pub(crate) struct LeaseState {
     answered: Option<Instant>,
     /// Since when every renewal has been answered.
     answering_since: Option<Instant>,
+    /// When this edge found that it had been silent for longer than a lease: its gateways may have been told as gone.
+    ran_out: Option<Instant>,
     /// When a peer said that it can renew while this edge could not.
     peer_can: Option<Instant>,
     fenced: bool,
@@ -34,7 +39,12 @@ pub(crate) struct LeaseState {
 
 impl LeaseState {
     pub(crate) fn new(lease: Lease) -> Self {
-        Self { lease, answered: None, answering_since: None, peer_can: None, fenced: false }
+        Self { lease, answered: None, answering_since: None, ran_out: None, peer_can: None, fenced: false }
+    }
+
+    /// Whether what this edge holds may have been told as gone, so that it must be told anew.
+    pub(crate) fn may_have_been_swept(&self) -> bool {
+        self.ran_out.is_some_and(|at| at.elapsed() < RAN_OUT)
     }
 
     /// For how long the registry has not answered; none when it never did.
@@ -65,6 +75,9 @@ async fn renewed_lease(shared: &Arc<Shared>, renewed: Renewed) {
     let first = {
         let mut state = shared.lease.lock();
         let first = state.answered.is_none();
+        if state.silent_for().is_some_and(|silent| silent >= shared.config.lease) {
+            state.ran_out = Some(Instant::now());
+        }
         state.answered = Some(Instant::now());
         state.answering_since.get_or_insert_with(Instant::now);
         state.peer_can = None;
@@ -174,8 +187,7 @@ async fn audit_building(
             {
                 gateway.ask_again(shared);
             }
-            // What is not answered now is asked again in the next round.
-            _ => drop(gateway.restore(shared).await),
+            _ => gateway.restore_soon(shared).await,
         }
     }
     for (key, (epoch, reason)) in ending {

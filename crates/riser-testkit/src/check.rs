@@ -112,7 +112,10 @@ impl Judge {
                 let violations = self.gateways.entry(key).or_default().stored(found.as_ref());
                 self.violate_all(at, &format!("store of {tenant} {of}"), violations);
             }
-            (Who::Faults, Event::Emptied) => self.gateways.values_mut().for_each(Gateway::emptied),
+            (Who::Faults, Event::Emptied) => {
+                self.gateways.values_mut().for_each(Gateway::emptied);
+                self.clients.values_mut().for_each(Connection::emptied);
+            }
             (Who::Faults, Event::Quiet) => self.quiet_at = Some(at),
             (Who::Faults, Event::Over { .. }) => {
                 self.over = true;

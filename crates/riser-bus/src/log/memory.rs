@@ -97,6 +97,7 @@ impl MemoryLog {
     /// Cuts every edge off, also those to come, as when the store is down.
     pub fn cut_all(&self, silence: Duration) {
         self.0.links.cut_all(Some(silence));
+        self.0.store.end_tails(|_| true);
     }
 
     /// Ends every cut.

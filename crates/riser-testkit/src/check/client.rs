@@ -14,6 +14,8 @@ pub(super) struct Connection {
     asked: BTreeMap<u64, (String, Sub)>,
     views: BTreeMap<String, View>,
     over: bool,
+    /// Whether the registry ever lost everything: then it cannot know that an epoch has ended.
+    emptied: bool,
 }
 
 #[derive(Clone, Default)]
@@ -46,7 +48,7 @@ struct Told {
 impl Connection {
     pub(super) fn event(&mut self, event: &Event) -> Found {
         match event {
-            Event::Hello { .. } => *self = Self::default(),
+            Event::Hello { .. } => *self = Self { emptied: self.emptied, ..Self::default() },
             Event::Closed { .. } | Event::Left { .. } => self.over = true,
             Event::Subscribe { n, to, state, presence, path } => {
                 let sub = Sub { state: *state, presence: *presence, path: path.clone(), synced: false };
@@ -99,11 +101,15 @@ impl Connection {
             Event::Presence { of, online, epoch, reason } => {
                 let view = self.views.entry(of.clone()).or_default();
                 view.online = Some(*online);
-                return view.presence(*online, *epoch, reason.as_deref());
+                return view.presence(*online, *epoch, reason.as_deref(), self.emptied);
             }
             _ => {}
         }
         Vec::new()
+    }
+
+    pub(super) fn emptied(&mut self) {
+        self.emptied = true;
     }
 
     /// Whether what the client knows of a gateway at the end is the truth.
@@ -143,13 +149,14 @@ impl View {
         (s < before).then(|| (Rule::State, format!("{path} went back from {before} to {s}")))
     }
 
-    fn presence(&mut self, online: bool, epoch: u64, reason: Option<&str>) -> Found {
+    fn presence(&mut self, online: bool, epoch: u64, reason: Option<&str>, emptied: bool) -> Found {
         let told = self.told.replace(Told { epoch, gone: !online, by_snapshot: false });
         let Some(Told { epoch: last, gone, by_snapshot }) = told else { return Vec::new() };
         if epoch < last {
             return vec![(Rule::Presence, format!("epoch {epoch} after {last}"))];
         }
-        if epoch == last && (gone && online || gone != online && !by_snapshot) {
+        let again = gone && online && emptied;
+        if epoch == last && !again && (gone && online || gone != online && !by_snapshot) {
             return vec![(Rule::Presence, format!("epoch {epoch} online: {online} after it was told gone: {gone}"))];
         }
         if epoch > last && gone && online && reason == Some("takeover") {

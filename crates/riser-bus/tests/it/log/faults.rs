@@ -6,7 +6,7 @@ use riser_bus::log::memory::{FaultCounts, Faults, MemoryLog, MemoryLogClient};
 use riser_bus::log::{Appended, Bounds, Log, LogError};
 use tokio::time::Instant;
 
-use super::{START_MS, edge, event, tenant};
+use super::{START_MS, edge, event, next, tenant};
 
 const LONG: Duration = Duration::from_secs(3_600);
 const GONE: Result<(), LogError> = Err(LogError::Unavailable);
@@ -64,13 +64,13 @@ async fn a_cut_ends_the_tails_of_that_edge_after_what_they_hold() {
     append(&two, "b").await.expect("an answer");
     log.cut(&edge("one"), Duration::ZERO);
     append(&two, "c").await.expect("an answer");
-    assert_eq!(cut.events.recv().await.map(|stored| stored.seq), Some(2));
-    assert_eq!(cut.events.recv().await, None);
+    assert_eq!(next(&mut cut).await, Some(2));
+    assert_eq!(next(&mut cut).await, None);
     log.heal(&edge("one"));
     append(&two, "d").await.expect("an answer");
-    assert_eq!(cut.events.recv().await, None, "an ended tail does not begin again");
+    assert_eq!(next(&mut cut).await, None, "an ended tail does not begin again");
     for seq in 2..=4 {
-        assert_eq!(other.events.recv().await.map(|stored| stored.seq), Some(seq));
+        assert_eq!(next(&mut other).await, Some(seq));
     }
 }
 
@@ -85,7 +85,7 @@ async fn a_store_that_is_down_answers_nobody_and_ends_every_tail() {
     for client in [&one, &two] {
         assert_eq!(last(client).await.map(drop), GONE);
     }
-    assert_eq!(tail.events.recv().await, None);
+    assert_eq!(next(&mut tail).await, None);
     log.heal_all();
     for client in [&one, &two] {
         assert_eq!(last(client).await, Ok(1));
@@ -188,7 +188,7 @@ async fn a_full_store_stores_nothing_and_still_answers_repeats() {
     log.set_full(false);
     let second = append(&client, "b").await.expect("an answer");
     assert_eq!((second.duplicate, second.cursor.seq), (false, 2));
-    assert_eq!(tail.events.recv().await.map(|stored| stored.seq), Some(2));
+    assert_eq!(next(&mut tail).await, Some(2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,7 +204,7 @@ async fn an_emptied_store_knows_nothing_and_its_clock_runs_on() {
     tokio::time::advance(ms(500)).await;
     log.empty();
     for (tenant, (life, tail)) in tenants.iter().zip(&mut before) {
-        assert_eq!(tail.events.recv().await, None);
+        assert_eq!(next(tail).await, None);
         assert_eq!(client.bounds(tenant).await, Ok(Bounds::default()));
         let stored = client.append(tenant, event("a", "1"), LONG).await.expect("an answer");
         assert!(!stored.duplicate);

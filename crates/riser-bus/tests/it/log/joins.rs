@@ -6,14 +6,17 @@ use fastrand::Rng;
 use riser_bus::log::memory::{FaultCounts, Faults, MemoryLog, MemoryLogClient};
 use riser_bus::log::{Log, Stored, Tail};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use super::{START_MS, edge, event, tenant};
+use super::{PATIENCE, START_MS, edge, event, tenant};
 
 const EDGES: [&str; 3] = ["one", "two", "three"];
 const EACH: u64 = 40;
 const ALL: u64 = EACH * EDGES.len() as u64;
 /// Longer than anybody here goes on repeating.
 const WINDOW: Duration = Duration::from_secs(3_600);
+/// How long a seed may take on its own clock, many times what it does take.
+const LONGEST: Duration = Duration::from_secs(600);
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -158,7 +161,8 @@ fn paused() -> tokio::runtime::Runtime {
 fn seeds(kept: usize) -> Totals {
     let mut totals = Totals::default();
     for seed in 0..100 {
-        paused().block_on(run(seed, kept, &mut totals));
+        let ran = paused().block_on(async { timeout(LONGEST, run(seed, kept, &mut totals)).await });
+        assert!(ran.is_ok(), "seed {seed} did not end");
     }
     let FaultCounts { refused, lost_requests, lost_replies, delayed } = totals.faults;
     assert!([refused, lost_requests, lost_replies, delayed].iter().all(|count| *count > 1_000), "{:?}", totals.faults);
@@ -202,7 +206,8 @@ async fn tails_have_the_order_of_the_store_when_all_run_in_parallel() {
             let mut events = client.read(&tenant("acme"), 1).await.expect("an answer").events;
             events.retain(|stored| stored.seq <= tail.bounds.last);
             while events.len() as u64 <= ROUNDS {
-                events.push(tail.events.recv().await.expect("a tail that goes on"));
+                let stored = timeout(PATIENCE, tail.events.recv()).await.expect("an event in time");
+                events.push(stored.expect("a tail that goes on"));
             }
             events
         });

@@ -6,7 +6,7 @@ use riser_bus::log::memory::{DEDUP_IDS, MemoryLog, RETAINED_BYTES, RETAINED_EVEN
 use riser_bus::log::{Log, LogError, TAIL_QUEUE};
 use riser_core::Json;
 
-use super::{START_MS, edge, event, tenant};
+use super::{START_MS, edge, event, next, tenant};
 
 const LONG: Duration = Duration::from_secs(3_600);
 
@@ -62,9 +62,9 @@ async fn a_tail_holds_so_many_events_and_then_ends() {
         client.append(&acme, event("a", &number.to_string()), LONG).await.expect("an answer");
     }
     for number in 0..TAIL_QUEUE as u64 {
-        assert_eq!(tail.events.recv().await.map(|stored| stored.seq), Some(number + 2));
+        assert_eq!(next(&mut tail).await, Some(number + 2));
     }
-    assert_eq!(tail.events.recv().await, None);
+    assert_eq!(next(&mut tail).await, None);
 }
 
 #[tokio::test(start_paused = true)]
