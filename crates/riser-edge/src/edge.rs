@@ -172,12 +172,16 @@ async fn boot(shared: Arc<Shared>) {
     drop(subscriptions);
 }
 
-/// Shows the bus' health in the metrics.
+/// Shows the bus' health in the metrics, and has all hubs look again whenever messages may be missing. One task waits
+/// for all of them, because a watch channel wakes many in an order that no seed decides.
 async fn watch_bus(shared: Arc<Shared>) {
     let mut health = shared.ports.bus.health();
     let mut overflowed = 0;
     loop {
         let now = *health.borrow_and_update();
+        if now.connected {
+            shared.look_again();
+        }
         shared.metrics.bus_up.set(i64::from(now.connected));
         shared.metrics.bus_overflowed.inc_by(now.overflowed.saturating_sub(overflowed));
         overflowed = now.overflowed;

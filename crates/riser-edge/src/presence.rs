@@ -85,19 +85,19 @@ async fn renewed_lease(shared: &Arc<Shared>, renewed: Renewed) {
         first
     };
     if first || renewed.held {
-        shared.registered.send_if_modified(|registered| !std::mem::replace(registered, true));
+        shared.set_registered(true);
         return;
     }
     // The lease ended or was lost. A new number keeps what a sweeper does to the old one from the sessions that are
     // registered under the new one.
     shared.metrics.lease_lost.inc();
     tracing::warn!(edge = %shared.config.id, "the registry does not know this edge's lease; registering again");
-    shared.registered.send_replace(false);
+    shared.set_registered(false);
     let lease = Lease { edge: shared.config.id.clone(), start: shared.next_start() };
     shared.lease.lock().lease = lease.clone();
     let _ = shared.call(shared.ports.registry.renew(&lease, shared.config.lease)).await;
     audit_all(shared).await;
-    shared.registered.send_replace(true);
+    shared.set_registered(true);
 }
 
 async fn not_renewed(shared: &Arc<Shared>) {

@@ -372,13 +372,11 @@ impl Open {
     }
 
     fn subscribe(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, sub: Sub) {
-        match granted(&self.identity, &sub) {
-            Some(filter) => self.queue(shared, conn, n, Op::Subscribe(n, Sub { filter: Arc::new(filter), ..sub })),
-            None => {
-                let text = "no grant of this credential covers the pattern, its lanes and its paths";
-                answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
-            }
-        }
+        let Some(filter) = granted(&self.identity, &sub) else {
+            let text = "no grant of this credential covers the pattern, its lanes and its paths";
+            return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
+        };
+        self.queue(shared, conn, n, Op::Subscribe(n, Sub { filter: Arc::new(filter), ..sub }));
     }
 
     /// Has subscriptions and their ends done one after the other, in the order in which they came.

@@ -54,7 +54,8 @@ pub(crate) struct Shared {
     /// Set when the edge ends without a goodbye: then nothing that ends with it may be told to anybody.
     pub(crate) killed: AtomicBool,
     /// False while this edge's sessions are being registered again after the registry lost its lease.
-    pub(crate) registered: watch::Sender<bool>,
+    registered: AtomicBool,
+    registered_again: Notify,
     settings: Mutex<Vec<Arc<Settings>>>,
     hubs: Mutex<IndexMap<TenantId, Arc<Hub>>>,
     rng: Mutex<fastrand::Rng>,
@@ -86,7 +87,8 @@ impl Shared {
             handshakes: Arc::new(Semaphore::new(config.handshakes)),
             draining: AtomicBool::new(false),
             killed: AtomicBool::new(false),
-            registered: watch::Sender::new(false),
+            registered: AtomicBool::new(false),
+            registered_again: Notify::new(),
             settings: Mutex::default(),
             hubs: Mutex::default(),
             rng: Mutex::new(rng),
@@ -177,8 +179,31 @@ impl Shared {
     /// Waits until what this edge holds is registered, so that no new session is fenced below an older one. Not for
     /// ever: the floor of an epoch protects a gateway that this edge knows in any case.
     pub(crate) async fn registered(&self) {
-        let mut registered = self.registered.subscribe();
-        let _ = timeout(self.config.call, registered.wait_for(|registered| *registered)).await;
+        let registered = async {
+            loop {
+                let again = self.registered_again.notified();
+                if self.registered.load(Ordering::Relaxed) {
+                    return;
+                }
+                again.await;
+            }
+        };
+        let _ = timeout(self.config.call, registered).await;
+    }
+
+    /// Says whether what this edge holds is registered.
+    pub(crate) fn set_registered(&self, registered: bool) {
+        self.registered.store(registered, Ordering::Relaxed);
+        if registered {
+            self.registered_again.notify_waiters();
+        }
+    }
+
+    /// Has all hubs compare what they mirror with the store.
+    pub(crate) fn look_again(&self) {
+        for hub in self.hubs.lock().values() {
+            hub.look_again();
+        }
     }
 
     /// Which lease new sessions are registered under.

@@ -36,8 +36,8 @@ pub(crate) enum Heard {
     Text(String),
     Ping(Vec<u8>),
     Pong,
-    /// The connection ended: the close code and its reason when there was a close frame.
-    Closed(Option<u16>, String),
+    /// The connection ended, with this code when there was a close frame.
+    Closed(Option<u16>),
 }
 
 type Incoming = Pin<Box<dyn Stream<Item = Heard> + Send>>;
@@ -59,7 +59,7 @@ impl Link {
 
     /// The next thing that comes. May be dropped and called again without losing anything.
     pub(crate) async fn next(&mut self) -> Heard {
-        self.incoming.next().await.unwrap_or(Heard::Closed(None, String::new()))
+        self.incoming.next().await.unwrap_or(Heard::Closed(None))
     }
 
     /// Sends a text frame; false when the connection is gone. Must not be dropped before it is done.
@@ -74,7 +74,7 @@ impl Link {
     /// Says goodbye and waits for the answer, for a while.
     pub(crate) async fn close(mut self) {
         if self.write(Frame::close(1000, b"")).await {
-            let answered = async { while !matches!(self.next().await, Heard::Closed(..)) {} };
+            let answered = async { while !matches!(self.next().await, Heard::Closed(_)) {} };
             // Who does not answer is left all the same.
             let _ = timeout(CLOSE_WAIT, answered).await;
         }
@@ -93,22 +93,20 @@ fn incoming(read: WebSocketRead<ReadHalf<DuplexStream>>) -> Incoming {
     Box::pin(stream::unfold(Some(read), |read| async {
         let mut read = read?;
         let heard = heard(&mut read).await;
-        let left = if matches!(heard, Heard::Closed(..)) { None } else { Some(read) };
+        let left = if matches!(heard, Heard::Closed(_)) { None } else { Some(read) };
         Some((heard, left))
     }))
 }
 
 async fn heard(read: &mut WebSocketRead<ReadHalf<DuplexStream>>) -> Heard {
     let mut unused = |_: Frame<'_>| async { Ok::<(), WebSocketError>(()) };
-    let Ok(frame) = read.read_frame(&mut unused).await else { return Heard::Closed(None, String::new()) };
+    let Ok(frame) = read.read_frame(&mut unused).await else { return Heard::Closed(None) };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match (frame.opcode, &*frame.payload) {
         (OpCode::Ping, payload) => Heard::Ping(payload.to_vec()),
         (OpCode::Pong, _) => Heard::Pong,
-        (OpCode::Close, [high, low, reason @ ..]) => {
-            Heard::Closed(Some(u16::from_be_bytes([*high, *low])), text(reason))
-        }
-        (OpCode::Close, _) => Heard::Closed(Some(1005), String::new()),
+        (OpCode::Close, [high, low, ..]) => Heard::Closed(Some(u16::from_be_bytes([*high, *low]))),
+        (OpCode::Close, _) => Heard::Closed(Some(1005)),
         // An edge sends neither fragments nor, in these lanes, binary messages: what is none will not parse.
         (_, payload) => Heard::Text(text(payload)),
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use riser_core::{Address, BuildingId, Pattern, TenantId, Version};
@@ -32,31 +33,16 @@ pub(super) async fn addresses(shared: &Shared, tenant: &TenantId, to: &Pattern) 
 
 /// Runs as long as the edge does.
 pub(super) async fn run(shared: Arc<Shared>, hub: Arc<Hub>) {
-    let mut health = shared.ports.bus.health();
     let mut compare_at = Instant::now() + shared.config.compare;
     let mut retry_at = None;
     loop {
-        let retry = async {
-            match retry_at {
-                Some(at) => sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
-        let mut compare = false;
+        let next = retry_at.map_or(compare_at, |at| compare_at.min(at));
         tokio::select! {
             biased;
             () = hub.wake.notified() => {}
-            () = retry => {}
-            changed = health.changed() => {
-                // Whatever the bus went through, messages may be missing. Once it is back is the time to look.
-                compare = changed.is_ok() && health.borrow_and_update().connected;
-                if changed.is_err() {
-                    return;
-                }
-            }
-            () = sleep_until(compare_at) => compare = true,
+            () = sleep_until(next) => {}
         }
-        if compare {
+        if hub.look.swap(false, Ordering::Relaxed) || Instant::now() >= compare_at {
             compare_at = Instant::now() + shared.config.compare;
             hub.compare(&shared).await;
         }
@@ -65,6 +51,12 @@ pub(super) async fn run(shared: Arc<Shared>, hub: Arc<Hub>) {
 }
 
 impl Hub {
+    /// Has everything compared with the store soon: messages may be missing.
+    pub(crate) fn look_again(&self) {
+        self.look.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
     /// Reads what is due. True when some of it must be tried again.
     async fn repair(&self, shared: &Shared) -> bool {
         let due: Vec<Address> = std::mem::take(&mut *self.due.lock()).into_iter().collect();

@@ -266,14 +266,28 @@ impl Mirror {
     }
 }
 
-/// Listeners are told what is known in the end, so that several effects of a kind are one, and a snapshot stands for all
-/// that is about values.
+/// Several effects as one of each kind. Listeners are told what is known in the end, under one version, so that a
+/// second frame of the same kind would be one that they ignore; and a snapshot stands for all that is about values.
 fn joined(effects: Vec<Effect>) -> Vec<Effect> {
-    if !effects.contains(&Effect::Replaced) {
-        return effects;
+    if effects.contains(&Effect::Replaced) {
+        let presence = effects.contains(&Effect::Presence);
+        return std::iter::once(Effect::Replaced).chain(presence.then_some(Effect::Presence)).collect();
     }
-    let presence = effects.contains(&Effect::Presence);
-    std::iter::once(Effect::Replaced).chain(presence.then_some(Effect::Presence)).collect()
+    let mut joined: Vec<Effect> = Vec::new();
+    for effect in effects {
+        let same = joined.iter_mut().find(|e| std::mem::discriminant(*e) == std::mem::discriminant(&effect));
+        match (same, effect) {
+            (Some(Effect::State { touched, at_ms, ts_ms }), Effect::State { touched: more, at_ms: at, ts_ms: ts }) => {
+                touched.set.extend(more.set);
+                touched.stale.extend(more.stale);
+                touched.fresh.extend(more.fresh);
+                (*at_ms, *ts_ms) = (at, ts);
+            }
+            (Some(_), _) => {}
+            (None, effect) => joined.push(effect),
+        }
+    }
+    joined
 }
 
 /// Whether listeners must be told before or after, or the store asked.
@@ -395,6 +409,18 @@ mod tests {
         let known = mirror.known().expect("known");
         assert_eq!(known.presence.reason, Some(Reason::EdgeLost));
         assert_eq!(known.state.values.len(), 1, "acknowledged values stay");
+    }
+
+    #[test]
+    fn what_came_during_a_read_is_told_once_under_one_version() {
+        let mut mirror = live(&[online(7, None), set((7, 1), "a", 1)]);
+        assert_eq!(mirror.compare(Some(Version::new(7, 9))), Compared::Behind);
+        let stored = mirror.known().cloned();
+        mirror.take(set((7, 2), "a", 2));
+        mirror.take(set((7, 3), "b", 3));
+        let (effects, _) = mirror.install(stored);
+        let [Effect::State { touched, .. }] = &effects[..] else { panic!("{effects:?}") };
+        assert_eq!(touched.set.len(), 2);
     }
 
     #[test]

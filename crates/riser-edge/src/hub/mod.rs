@@ -11,7 +11,7 @@ pub(crate) mod tell;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use indexmap::{IndexMap, IndexSet};
@@ -109,6 +109,8 @@ pub(crate) struct Hub {
     /// Mirrors that must be read anew.
     due: Mutex<IndexSet<Address>>,
     wake: Notify,
+    /// Whether the mirrors are to be compared with the store before their time.
+    look: AtomicBool,
     inbox: Inbox,
     shown: AtomicU64,
 }
@@ -123,6 +125,7 @@ impl Hub {
             loading: tokio::sync::Mutex::default(),
             due: Mutex::default(),
             wake: Notify::new(),
+            look: AtomicBool::new(false),
             inbox,
             shown: AtomicU64::new(0),
         });

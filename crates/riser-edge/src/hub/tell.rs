@@ -226,8 +226,12 @@ fn delta(
     ts_ms: Option<i64>,
 ) -> Vec<String> {
     let values = &snap.state.values;
-    let set: Vec<_> = touched.set.iter().filter(|p| filter.matches(p)).collect();
-    let fresh: Vec<_> = touched.fresh.iter().filter(|p| filter.matches(p) && !is_stale(snap, p)).collect();
+    let mut set: Vec<_> = touched.set.iter().filter(|p| filter.matches(p)).collect();
+    let mut fresh: Vec<_> = touched.fresh.iter().filter(|p| filter.matches(p) && !is_stale(snap, p)).collect();
+    for paths in [&mut set, &mut fresh] {
+        paths.sort_unstable();
+        paths.dedup();
+    }
     // A fresh path stands for all below it, so what stays stale there is named again.
     let again = values.keys().filter(|p| fresh.iter().any(|f| p.is_within(f)));
     let mut stale: Vec<_> = touched.stale.iter().chain(set.iter().copied()).chain(again).collect();

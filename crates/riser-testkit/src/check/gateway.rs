@@ -24,6 +24,13 @@ pub(super) struct Gateway {
     stored: Option<Stored>,
 }
 
+/// What is at a path after a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Gone,
+    Value(u64),
+}
+
 #[derive(Default)]
 struct Session {
     welcomed: bool,
@@ -111,12 +118,13 @@ impl Gateway {
         self.bodies.get(&body.s).is_some_and(|(at, sent)| at == path && sent == body)
     }
 
-    /// What a set leaves at a path: nothing said, nothing there, or a value.
-    fn says(&self, k: usize, path: &str) -> Option<Option<u64>> {
+    /// What a set says about a path; none when it says nothing.
+    fn says(&self, k: usize, path: &str) -> Option<Said> {
         let sent = &self.sends[k];
         match sent.set.get(path) {
-            Some(body) => Some(body.as_ref().map(|b| b.s)),
-            None => sent.full.then_some(None),
+            Some(Some(body)) => Some(Said::Value(body.s)),
+            Some(None) => Some(Said::Gone),
+            None => sent.full.then_some(Said::Gone),
         }
     }
 
@@ -127,11 +135,11 @@ impl Gateway {
         }
         let mut violations = Vec::new();
         for (path, &floor) in &self.floor {
-            let there = found.and_then(|f| f.values.get(path)).map(|body| body.s);
+            let there = found.and_then(|f| f.values.get(path)).map_or(Said::Gone, |body| Said::Value(body.s));
             // Any set from the acknowledged one on may have been the last that arrived.
-            let possible = (floor..self.sends.len()).filter_map(|k| self.says(k, path)).any(|said| said == there);
+            let possible = (floor..self.sends.len()).any(|k| self.says(k, path) == Some(there));
             if !possible {
-                let expected = self.says(floor, path).flatten();
+                let expected = self.says(floor, path);
                 violations.push((Rule::Lost, format!("{path} is {there:?}, acknowledged was {expected:?}")));
             }
         }

@@ -64,7 +64,9 @@ async fn connection(stage: &Stage, plan: &ClientPlan, rng: &mut fastrand::Rng, w
                     let event = frame::read(&text);
                     // What was refused because something was away is asked for again.
                     let again = matches!(&event, Some(Event::Error { code, .. }) if code == "unavailable");
-                    event.into_iter().for_each(|e| stage.recorder.write(who, e));
+                    if let Some(event) = event {
+                        stage.recorder.write(who, event);
+                    }
                     if again {
                         stage.recorder.write(who, Event::Left { how: Leaving::Closed });
                         link.close().await;
@@ -73,7 +75,7 @@ async fn connection(stage: &Stage, plan: &ClientPlan, rng: &mut fastrand::Rng, w
                 }
                 Heard::Ping(payload) => drop(link.pong(payload).await),
                 Heard::Pong => {}
-                Heard::Closed(code, _) => {
+                Heard::Closed(code) => {
                     stage.recorder.write(who, Event::Closed { code });
                     return;
                 }

@@ -121,8 +121,12 @@ impl Gateway {
         let until = Instant::now() + Duration::from_secs(8);
         while let Ok(heard) = tokio::time::timeout_at(until, link.next()).await {
             match heard {
-                Heard::Text(text) => frame::read(&text).into_iter().for_each(|e| self.record().write(&who, e)),
-                Heard::Closed(code, _) => {
+                Heard::Text(text) => {
+                    if let Some(event) = frame::read(&text) {
+                        self.record().write(&who, event);
+                    }
+                }
+                Heard::Closed(code) => {
                     self.record().write(&who, Event::Closed { code });
                     return;
                 }
@@ -142,14 +146,16 @@ impl Gateway {
                         let event = frame::read(&text);
                         // What may not have been stored is said again, all of it.
                         let resync = matches!(event, Some(Event::Resync | Event::Error { .. }));
-                        event.into_iter().for_each(|e| self.record().write(&who, e));
+                        if let Some(event) = event {
+                            self.record().write(&who, event);
+                        }
                         if resync {
                             self.report(&mut link, &who).await;
                         }
                     }
                     Heard::Ping(payload) => drop(link.pong(payload).await),
                     Heard::Pong => {}
-                    Heard::Closed(code, _) => {
+                    Heard::Closed(code) => {
                         self.record().write(&who, Event::Closed { code });
                         return self.come_back(code);
                     }
@@ -283,7 +289,7 @@ async fn welcome(link: &mut Link) -> Result<u64, Option<u16>> {
             }
             Heard::Ping(payload) => drop(link.pong(payload).await),
             Heard::Pong => {}
-            Heard::Closed(code, _) => return Err(code),
+            Heard::Closed(code) => return Err(code),
         }
     }
 }

@@ -1,0 +1,163 @@
+//! Golden histories: for each rule one that keeps it and one that breaks it, so that the checker itself is checked.
+
+use riser_testkit::check::{Rule, Verdict, check};
+use riser_testkit::history::{Line, to_json_lines};
+use serde_json::{Value, json};
+
+/// A life in which everything is right: one gateway, one client of its tenant, and enough of both.
+fn right() -> Vec<Value> {
+    let gateway = json!({"gateway": {"tenant": "acme", "of": "b1/g1", "session": 1}});
+    let client = json!({"client": {"tenant": "acme", "name": "c", "session": 1}});
+    let mut at = 0;
+    let mut lines = Vec::new();
+    let mut line = |who: &Value, mut event: Value| {
+        at += 10;
+        event["at"] = json!(at);
+        event["who"] = who.clone();
+        lines.push(event);
+    };
+    line(&client, json!({"do": "hello", "edge": "edge-0"}));
+    line(&client, json!({"do": "subscribe", "n": 1, "to": "*/*", "state": true, "presence": true, "path": []}));
+    line(&client, json!({"do": "ok", "n": 1}));
+    line(&client, json!({"do": "synced", "to": "*/*"}));
+    line(&gateway, json!({"do": "hello", "edge": "edge-0"}));
+    line(&gateway, json!({"do": "welcome", "epoch": 5}));
+    let (of, online) = ("b1/g1", true);
+    let values = json!({});
+    line(
+        &client,
+        json!({"do": "snapshot", "of": of, "online": online, "epoch": 5, "rev": 0, "values": values, "stale": []}),
+    );
+    line(&client, json!({"do": "presence", "of": of, "online": online, "epoch": 5, "reason": null}));
+    for s in 1..=30 {
+        let set = json!({"a": body(s)});
+        line(&gateway, json!({"do": "send", "n": s, "full": s == 1, "set": set}));
+        line(&gateway, json!({"do": "ok", "n": s}));
+        let state = json!({"do": "state", "of": of, "epoch": 5, "rev": s, "set": set, "stale": [], "fresh": []});
+        line(&client, state);
+    }
+    line(&json!("faults"), json!({"do": "quiet"}));
+    let stored = json!({"online": online, "epoch": 5, "rev": 30, "values": {"a": body(30)}, "stale": []});
+    line(&json!("store"), json!({"do": "read", "tenant": "acme", "of": of, "found": stored}));
+    let effects = json!({"dropped": 0, "delayed": 0, "duplicated": 0, "early": 0, "refused": 0, "lost_requests": 0, "lost_replies": 0});
+    line(&json!("faults"), json!({"do": "over", "effects": effects}));
+    lines
+}
+
+fn body(s: u64) -> Value {
+    json!({"s": s, "c": "acme-canary", "r": s * 7})
+}
+
+fn judge(lines: &[Value]) -> Verdict {
+    let lines: Vec<Line> = lines.iter().map(|l| serde_json::from_value(l.clone()).expect("a line")).collect();
+    check(&lines)
+}
+
+/// Changes the right history in one place, and says which rule must see it.
+fn wrong(rule: Rule, change: impl FnOnce(&mut Vec<Value>)) {
+    let mut lines = right();
+    change(&mut lines);
+    let Verdict::Invalid(violations) = judge(&lines) else { panic!("{rule:?} is not seen to be broken") };
+    assert!(violations.iter().any(|v| v.rule == rule), "{rule:?}: {violations:?}");
+}
+
+fn at(lines: &[Value], what: &str, nth: usize) -> usize {
+    lines.iter().enumerate().filter(|(_, l)| l["do"] == what).nth(nth).expect("it is there").0
+}
+
+#[test]
+fn a_right_history_is_valid_and_survives_being_written() {
+    assert_eq!(judge(&right()), Verdict::Valid);
+    let lines: Vec<Line> = right().into_iter().map(|l| serde_json::from_value(l).expect("a line")).collect();
+    let text = to_json_lines(&lines);
+    let again: Vec<Line> = text.lines().map(|l| serde_json::from_str(l).expect("a line")).collect();
+    assert_eq!(again, lines);
+}
+
+#[test]
+fn a_history_in_which_nothing_happens_says_nothing() {
+    assert!(matches!(judge(&[]), Verdict::Unknown(_)));
+    let over = right().pop().expect("an end");
+    assert!(matches!(judge(&[over]), Verdict::Unknown(_)));
+}
+
+#[test]
+fn another_tenants_canary_breaks_isolation() {
+    wrong(Rule::Isolation, |lines| {
+        let i = at(lines, "state", 3);
+        lines[i]["set"]["a"]["c"] = json!("bolt-canary");
+    });
+}
+
+#[test]
+fn a_value_that_nobody_sent_is_a_phantom() {
+    wrong(Rule::Phantom, |lines| {
+        let i = at(lines, "state", 3);
+        lines[i]["set"]["a"]["r"] = json!(1);
+    });
+}
+
+#[test]
+fn an_acknowledged_value_that_is_not_stored_is_lost() {
+    wrong(Rule::Lost, |lines| {
+        let i = at(lines, "read", 0);
+        lines[i]["found"]["values"]["a"] = body(29);
+    });
+}
+
+#[test]
+fn an_older_value_after_a_newer_one_breaks_state() {
+    wrong(Rule::State, |lines| {
+        let i = at(lines, "state", 4);
+        lines[i]["set"]["a"] = body(2);
+    });
+}
+
+#[test]
+fn a_listener_that_misses_the_last_value_breaks_state() {
+    wrong(Rule::State, |lines| {
+        let i = at(lines, "state", 29);
+        lines.remove(i);
+    });
+}
+
+#[test]
+fn a_store_that_says_offline_of_a_connected_gateway_breaks_presence() {
+    wrong(Rule::Presence, |lines| {
+        let i = at(lines, "read", 0);
+        lines[i]["found"]["online"] = json!(false);
+    });
+}
+
+#[test]
+fn an_epoch_that_goes_offline_twice_breaks_presence() {
+    wrong(Rule::Presence, |lines| {
+        let i = at(lines, "presence", 0);
+        let mut gone = lines[i].clone();
+        gone["online"] = json!(false);
+        lines.splice(i + 1..=i, [gone.clone(), gone]);
+    });
+}
+
+#[test]
+fn a_takeover_after_an_offline_breaks_presence() {
+    wrong(Rule::Presence, |lines| {
+        let i = at(lines, "presence", 0);
+        let mut gone = lines[i].clone();
+        gone["online"] = json!(false);
+        let mut taken = lines[i].clone();
+        taken["epoch"] = json!(6);
+        taken["reason"] = json!("takeover");
+        lines.splice(i + 1..=i, [gone, taken]);
+    });
+}
+
+#[test]
+fn an_epoch_that_does_not_grow_breaks_owner() {
+    wrong(Rule::Owner, |lines| {
+        let i = at(lines, "welcome", 0);
+        let mut again = lines[i].clone();
+        again["who"]["gateway"]["session"] = json!(2);
+        lines.insert(i + 1, again);
+    });
+}
