@@ -124,8 +124,8 @@ impl Change {
     }
 
     fn freshen_above(&mut self, path: &Path) {
-        for (above, set) in &mut self.set {
-            if path.is_within(above) {
+        for above in path.above() {
+            if let Some(set) = self.set.get_mut(above) {
                 set.stale = false;
             }
         }

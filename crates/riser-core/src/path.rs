@@ -40,6 +40,11 @@ impl Path {
         if top.len() == self.0.len() { self.clone() } else { Path(top.into()) }
     }
 
+    /// The paths above this one, outermost first: `a` and `a/b` of `a/b/c`.
+    pub fn above(&self) -> impl Iterator<Item = &str> {
+        self.0.match_indices('/').map(|(at, _)| &self.0[..at])
+    }
+
     /// Whether `self` is `above` or lies below it.
     pub fn is_within(&self, above: &Path) -> bool {
         self.0.strip_prefix(&*above.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -123,5 +128,7 @@ mod tests {
         assert!(!p("ab").is_within(&p("a")));
         assert!(!p("a").is_within(&p("a/b")));
         assert_eq!(p("a/b/c").top(), p("a"));
+        assert_eq!(p("a/b/c").above().collect::<Vec<_>>(), ["a", "a/b"]);
+        assert_eq!(p("a").above().count(), 0);
     }
 }

@@ -1,6 +1,7 @@
 //! A gateway's state as it is kept: the last value of each path, which of them are stale, what the devices are.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Included, Unbounded};
 
 use serde::{Deserialize, Serialize};
 
@@ -116,14 +117,14 @@ impl State {
     }
 
     fn freshen_above(&mut self, path: &Path, touched: &mut Touched) {
-        for (at, _) in path.as_str().match_indices('/') {
-            let above = &path.as_str()[..at];
-            if let Some((key, _)) = self.values.get_key_value(above) {
-                let key = key.clone();
-                if let Some(value) = self.values.get_mut(above).filter(|v| v.stale) {
-                    value.stale = false;
-                    touched.fresh.push(key);
-                }
+        for above in path.above() {
+            if !self.values.get(above).is_some_and(|value| value.stale) {
+                continue;
+            }
+            // Few values have values above them, and few of those are stale.
+            if let Some((key, value)) = self.values.range_mut::<str, _>((Included(above), Unbounded)).next() {
+                value.stale = false;
+                touched.fresh.push(key.clone());
             }
         }
     }

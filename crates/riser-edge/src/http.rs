@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -81,16 +82,19 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, permit: OwnedSemaphorePer
         return;
     }
     let permit = Mutex::new(Some(permit));
+    let asked = AtomicBool::new(false);
     let hello = shared.config.hello;
     let service = service_fn(|request: Request<Incoming>| {
         let shared = shared.clone();
         let permit = &permit;
+        asked.store(true, Ordering::Relaxed);
         async move { Ok::<_, Infallible>(answer(&shared, request, permit).await) }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(hello).max_buf_size(HEAD_BYTES).max_headers(HEADERS);
     if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
-        let reason = if error.is_timeout() {
+        // Who has asked something and then asks nothing more is not refused.
+        let reason = if error.is_timeout() && !asked.load(Ordering::Relaxed) {
             "header_timeout"
         } else if error.is_parse() {
             "malformed_http"

@@ -428,11 +428,13 @@ impl Listener {
         loop {
             let op = {
                 let mut waiting = self.waiting.lock();
-                let Some(op) = waiting.0.pop_front() else {
-                    waiting.1 = false;
-                    return;
-                };
-                op
+                match waiting.0.pop_front() {
+                    Some(op) if !self.member.has_left() => op,
+                    _ => {
+                        waiting.1 = false;
+                        return;
+                    }
+                }
             };
             let conn = &self.member.conn;
             match op {

@@ -21,6 +21,7 @@ use riser_core::frame::{Lanes, outbound};
 use riser_core::routed::{self, RoutedError, Up};
 use riser_core::{Address, ErrorCode, GatewayKey, PathFilter, Pattern, TenantId};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
 
 use crate::metrics::Ignored;
 use crate::shared::Shared;
@@ -43,11 +44,18 @@ pub(crate) struct Member {
     pub(crate) id: u64,
     pub(crate) conn: Arc<Conn>,
     pub(crate) owed: Mutex<Owed>,
+    /// Set under the hub's lock when its session has ended: a subscription that was still being made then is not.
+    left: AtomicBool,
 }
 
 impl Member {
     pub(crate) fn new(id: u64, conn: Arc<Conn>) -> Arc<Self> {
-        Arc::new(Self { id, conn, owed: Mutex::default() })
+        Arc::new(Self { id, conn, owed: Mutex::default(), left: AtomicBool::new(false) })
+    }
+
+    /// Whether its session has ended.
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
     }
 }
 
@@ -163,6 +171,10 @@ impl Hub {
             self.watch(shared, &sub.to).await?;
         }
         let mut inner = self.inner.lock();
+        if member.has_left() {
+            inner.unwatch(&sub.to);
+            return Ok(());
+        }
         member.conn.push(crate::ws::frame::text(&answer));
         if sub.gap {
             member.conn.push(crate::ws::frame::text(&outbound::gap(&sub.to)));
@@ -178,9 +190,6 @@ impl Hub {
         drop(inner);
         member.conn.request_refill();
         member.conn.flush();
-        if member.conn.is_gone() {
-            self.leave(member);
-        }
         Ok(())
     }
 
@@ -192,6 +201,7 @@ impl Hub {
     /// Ends everything of a listener.
     pub(crate) fn leave(&self, member: &Member) {
         let mut inner = self.inner.lock();
+        member.left.store(true, Ordering::Relaxed);
         let subs = inner.members.get(&member.id).map(|(_, subs)| subs.iter().map(|s| s.to.clone()).collect());
         let patterns: Vec<Pattern> = subs.unwrap_or_default();
         for to in &patterns {
@@ -216,8 +226,8 @@ impl Hub {
             return Ok(());
         }
         let filter = Filter::Up(self.tenant.clone(), to.clone());
-        let subscription = shared.ports.bus.subscribe(&filter, &self.inbox).await;
-        let subscription = subscription.map_err(|_| SubscribeError::Unavailable)?;
+        let subscription = timeout(shared.config.call, shared.ports.bus.subscribe(&filter, &self.inbox)).await;
+        let Ok(Ok(subscription)) = subscription else { return Err(SubscribeError::Unavailable) };
         self.inner.lock().watches.insert(to.clone(), Watch { members: IndexSet::new(), _subscription: subscription });
         let loaded = self.load(shared, to).await;
         if loaded.is_err() {

@@ -233,7 +233,8 @@ fn delta(
         paths.dedup();
     }
     // A fresh path stands for all below it, so what stays stale there is named again.
-    let again = values.keys().filter(|p| fresh.iter().any(|f| p.is_within(f)));
+    let again =
+        values.keys().filter(|p| p.above().any(|above| fresh.binary_search_by(|f| f.as_str().cmp(above)).is_ok()));
     let mut stale: Vec<_> = touched.stale.iter().chain(set.iter().copied()).chain(again).collect();
     stale.retain(|p| filter.matches(p) && values.contains_key(*p) && is_stale(snap, p));
     stale.sort_unstable();
