@@ -25,6 +25,8 @@ use crate::{heartbeat, http, presence};
 const BACKLOG: u32 = 4_096;
 /// Messages to this edge that wait: each is a notice of some hundred bytes.
 const INBOX: usize = 4_096;
+/// The least time between two early looks because messages were lost.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// How soon a subscription at boot is tried again when the bus does not answer.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -176,15 +178,21 @@ async fn boot(shared: Arc<Shared>) {
 /// for all of them, because a watch channel wakes many in an order that no seed decides.
 async fn watch_bus(shared: Arc<Shared>) {
     let mut health = shared.ports.bus.health();
-    let mut overflowed = 0;
+    let (mut connected, mut reconnects, mut overflowed) = (false, 0, 0);
     loop {
         let now = *health.borrow_and_update();
-        if now.connected {
+        let lost = now.overflowed > overflowed;
+        if (now.connected && !connected) || now.reconnects > reconnects || lost {
             shared.look_again();
         }
+        (connected, reconnects) = (now.connected, now.reconnects);
         shared.metrics.bus_up.set(i64::from(now.connected));
         shared.metrics.bus_overflowed.inc_by(now.overflowed.saturating_sub(overflowed));
         overflowed = now.overflowed;
+        if lost {
+            // A queue that overflows does so again and again: looking each time would add load to overload.
+            sleep(LOOK_PAUSE).await;
+        }
         if health.changed().await.is_err() {
             return;
         }

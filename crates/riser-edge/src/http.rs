@@ -148,6 +148,10 @@ async fn route(
     permit: &Mutex<Option<OwnedSemaphorePermit>>,
 ) -> Result<Response<Full<Bytes>>, Refused> {
     check_form(&request)?;
+    if shared.lease.lock().silent_for().is_none() {
+        // Without the registry's clock every credential would look as if it were not valid yet.
+        return Err(not_ready(shared, "the edge is starting"));
+    }
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.strip_prefix('/').unwrap_or(&path).split('/').collect();
     if parts == ["v1", "ws"] {
@@ -171,6 +175,12 @@ async fn route(
         ["v1", "state", building, gateway] => api::state(shared, &identity, &request, building, gateway).await,
         _ => api::presence(shared, &identity, &request).await,
     }
+}
+
+/// Sends away for a few seconds, spread.
+fn not_ready(shared: &Shared, detail: &str) -> Refused {
+    let after = 1 + shared.jitter(Duration::from_secs(4)).as_secs();
+    Refused::new("not_ready", Problem::unavailable(detail, u32::try_from(after).unwrap_or(1)))
 }
 
 /// What must hold for every request, before anything else of it is looked at.
@@ -252,10 +262,8 @@ fn upgrade(
     {
         return Err(Refused::new("origin", Problem::forbidden("this origin is not on the tenant's list")));
     }
-    if shared.is_draining() || shared.lease.lock().silent_for().is_none() {
-        let after = 1 + shared.jitter(Duration::from_secs(4)).as_secs();
-        let after = u32::try_from(after).unwrap_or(1);
-        return Err(Refused::new("not_ready", Problem::unavailable("the edge is starting or going away", after)));
+    if shared.is_draining() {
+        return Err(not_ready(shared, "the edge is going away"));
     }
     let upgrade = Upgrade { identity, origin, permit: permit.lock().take() };
     let upgraded = hyper::upgrade::on(Request::from_parts(parts, body));

@@ -8,7 +8,7 @@ use riser_core::frame::N;
 use riser_core::frame::outbound::{self, Welcome};
 use riser_core::limits::Limits;
 use riser_core::routed::{self, ToEdge, Up};
-use riser_core::{Epoch, GatewayKey, Identity, Reason, Rev, Version};
+use riser_core::{CloseCode, Epoch, GatewayKey, Identity, Reason, Rev, Version};
 use riser_registry::{Acquired, Ended, RegistryError};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -40,8 +40,12 @@ struct Opening {
 }
 
 impl Opening {
-    fn new(shared: &Arc<Shared>, key: &GatewayKey) -> Self {
-        *shared.gateways.lock().opening.entry(key.clone()).or_default() += 1;
+    fn new(shared: &Arc<Shared>, key: &GatewayKey, session: u64) -> Self {
+        let mut gateways = shared.gateways.lock();
+        let (count, newest) = gateways.opening.entry(key.clone()).or_default();
+        *count += 1;
+        *newest = (*newest).max(session);
+        drop(gateways);
         Self { shared: shared.clone(), key: key.clone() }
     }
 }
@@ -49,7 +53,7 @@ impl Opening {
 impl Drop for Opening {
     fn drop(&mut self) {
         let mut gateways = self.shared.gateways.lock();
-        if let Some(count) = gateways.opening.get_mut(&self.key) {
+        if let Some((count, _)) = gateways.opening.get_mut(&self.key) {
             *count -= 1;
             if *count == 0 {
                 gateways.opening.remove(&self.key);
@@ -73,11 +77,11 @@ impl Arrival {
     /// Fences the session, welcomes the gateway, and tells who watches.
     pub(crate) fn begin(self) {
         let Some(key) = key_of(&self.identity) else { return };
-        let opening = Opening::new(&self.shared, &key);
+        let opening = Opening::new(&self.shared, &key, self.id);
         self.shared.clone().tasks.spawn(async move {
             if let Ok(acquired) = self.acquire(&key).await {
                 self.open(&key, acquired).await;
-            } else {
+            } else if !self.conn.is_ending() {
                 self.shared.metrics.refused("registry_unavailable");
                 let after = later(&self.shared).as_millis();
                 self.conn.close(TRY_LATER, &format!("{{\"code\":\"unavailable\",\"retry_after_ms\":{after}}}"));
@@ -92,6 +96,12 @@ impl Arrival {
         let started = Instant::now();
         loop {
             shared.registered().await;
+            if self.is_overtaken(key) {
+                // A session that waited longer must not take over from one that came after it: its socket may be dead,
+                // and nothing has been read from it meanwhile.
+                self.conn.close(CloseCode::TakenOver.number(), "{\"retry_after_ms\":60000}");
+                return Err(RegistryError::Unavailable);
+            }
             let lease = shared.lease();
             let acquire = shared.ports.registry.acquire(&lease, key, floor(shared, key));
             let answer = shared.call(acquire).await;
@@ -100,6 +110,13 @@ impl Arrival {
             }
             sleep(shared.config.call / 8).await;
         }
+    }
+
+    /// Whether a newer session of the same gateway came to this edge.
+    fn is_overtaken(&self, key: &GatewayKey) -> bool {
+        let gateways = self.shared.gateways.lock();
+        let opening = gateways.opening.get(key).is_some_and(|(_, newest)| *newest > self.id);
+        opening || gateways.held.get(key).is_some_and(|held| held.session > self.id)
     }
 
     async fn open(&self, key: &GatewayKey, acquired: Acquired) {

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::StreamExt;
 use riser_bus::{Delivery, Subject};
 use riser_core::routed::{self, AmongEdges, RoutedError, ToEdge};
 use riser_core::{Address, BuildingId, CloseCode, EdgeId, GatewayKey, Reason, TenantId};
@@ -17,6 +18,10 @@ use crate::metrics::Ignored;
 use crate::open::{release, tell_offline};
 use crate::shared::Shared;
 
+/// After how many unanswered calls a round is given up: then it is not one building, it is the registry.
+pub(crate) const UNANSWERED: u32 = 3;
+/// How many sessions are registered again at once.
+const AT_ONCE: usize = 32;
 /// Over how long an edge that lost the registry alone spreads the closes of its gateways.
 const FENCE_WINDOW: Duration = Duration::from_secs(3);
 
@@ -96,8 +101,12 @@ async fn renewed_lease(shared: &Arc<Shared>, renewed: Renewed) {
     let lease = Lease { edge: shared.config.id.clone(), start: shared.next_start() };
     shared.lease.lock().lease = lease.clone();
     let _ = shared.call(shared.ports.registry.renew(&lease, shared.config.lease)).await;
-    audit_all(shared).await;
-    shared.set_registered(true);
+    // In a task of its own, because the new lease has to be renewed meanwhile.
+    let again = shared.clone();
+    shared.tasks.spawn(async move {
+        audit_all(&again).await;
+        again.set_registered(true);
+    });
 }
 
 async fn not_renewed(shared: &Arc<Shared>) {
@@ -150,8 +159,16 @@ async fn audit_all(shared: &Arc<Shared>) {
         let keys = gateways.held.keys().chain(gateways.ending.keys());
         buildings.extend(keys.map(|key| (key.tenant.clone(), key.address.building().clone())));
     }
+    let mut unanswered = 0;
     for (tenant, building) in buildings {
-        let Ok(records) = shared.call(shared.ports.registry.audit(&tenant, &building)).await else { return };
+        let Ok(records) = shared.call(shared.ports.registry.audit(&tenant, &building)).await else {
+            // One building that is not answered must not keep the others from their audit.
+            unanswered += 1;
+            if unanswered == UNANSWERED {
+                return;
+            }
+            continue;
+        };
         audit_building(shared, &lease, &tenant, &building, records).await;
     }
 }
@@ -174,6 +191,7 @@ async fn audit_building(
         let ending: Vec<_> = gateways.ending.iter().filter(|(k, _)| here(k)).map(|(k, e)| (k.clone(), *e)).collect();
         (ours, ending)
     };
+    let mut lost = Vec::new();
     for gateway in ours {
         match records.get(&gateway.key) {
             Some(record) if record.version.epoch > gateway.epoch => gateway.taken_over(),
@@ -187,9 +205,11 @@ async fn audit_building(
             {
                 gateway.ask_again(shared);
             }
-            _ => gateway.restore_soon(shared).await,
+            _ => lost.push(gateway),
         }
     }
+    let restored = futures_util::stream::iter(lost);
+    restored.for_each_concurrent(AT_ONCE, |gateway| async move { gateway.restore_soon(shared).await }).await;
     for (key, (epoch, reason)) in ending {
         release(shared, &key, epoch, reason).await;
     }
@@ -226,11 +246,21 @@ pub(crate) async fn keep_sweeping(shared: Arc<Shared>) {
 
 async fn sweep(shared: &Shared) {
     let Ok(ended) = shared.call(shared.ports.registry.ended_leases()).await else { return };
+    let mut unanswered = 0;
     for (lease, reason) in ended {
         let Ok(index) = shared.call(shared.ports.registry.lease_index(&lease)).await else { return };
+        let mut whole = true;
         for (tenant, building) in index {
             let sweep = shared.ports.registry.sweep(&lease, reason, &tenant, &building);
-            let Ok(swept) = shared.call(sweep).await else { return };
+            let Ok(swept) = shared.call(sweep).await else {
+                // It stays in the lease's index, and the next round comes to it again.
+                whole = false;
+                unanswered += 1;
+                if unanswered == UNANSWERED {
+                    return;
+                }
+                continue;
+            };
             for (gateway, ended) in swept {
                 let Ok(address) = Address::new(building.clone(), gateway) else { continue };
                 shared.metrics.swept.inc();
@@ -238,8 +268,8 @@ async fn sweep(shared: &Shared) {
                 tell_offline(shared, &GatewayKey::new(tenant.clone(), address), &ended).await;
             }
         }
-        if shared.call(shared.ports.registry.forget(&lease)).await.is_err() {
-            return;
+        if !whole || shared.call(shared.ports.registry.forget(&lease)).await.is_err() {
+            continue;
         }
         tracing::info!(edge = %lease.edge, reason = reason.as_str(), "swept an ended lease");
     }

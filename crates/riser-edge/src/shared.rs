@@ -25,6 +25,10 @@ use crate::session::SessionHandle;
 use crate::tasks::Tasks;
 use crate::ws::{self, Settings};
 
+/// Bytes that may wait for one connection. A snapshot of a gateway that uses all its limits, with every path escaped and
+/// named as stale, fits in beside what waits already.
+const QUEUE_BYTES: usize = 2 * 1024 * 1024;
+
 /// What an edge needs from outside. Each port has an in-memory twin.
 #[derive(Clone)]
 pub struct Ports {
@@ -67,8 +71,9 @@ pub(crate) struct Shared {
 pub(crate) struct Gateways {
     /// The newest session of each.
     pub(crate) held: IndexMap<GatewayKey, Arc<Gateway>>,
-    /// Sessions that are being fenced, by gateway: what the registry shows of them is not yet known here.
-    pub(crate) opening: HashMap<GatewayKey, usize>,
+    /// Sessions that are being fenced, by gateway, how many and the newest of them: what the registry shows of them is
+    /// not yet known here.
+    pub(crate) opening: HashMap<GatewayKey, (usize, u64)>,
     /// Ended sessions of which the registry could not be told yet. One per gateway: a newer one makes an older moot.
     pub(crate) ending: IndexMap<GatewayKey, (Epoch, Reason)>,
 }
@@ -152,7 +157,7 @@ impl Shared {
         if let Some(settings) = known.iter().find(|s| s.limits == limits) {
             return settings.clone();
         }
-        let settings = Arc::new(Settings { limits, ..Settings::default() });
+        let settings = Arc::new(Settings { limits, max_queue_bytes: QUEUE_BYTES, ..Settings::default() });
         known.push(settings.clone());
         settings
     }

@@ -130,7 +130,8 @@ pub trait Registry: Send + Sync + 'static {
 
     /// Begins a session: gives it an epoch greater than every one before it and greater than `floor`
     /// ([`Epoch::next`]), sets the version to (epoch, 0), and makes the lease the holder. The building is
-    /// in the lease's index before. Values and descriptions are kept. A lease that the store does not know is held for [`ADOPTED_LEASE`].
+    /// in the lease's index before. Values and descriptions are kept. A lease that the store does not know is held for
+    /// [`ADOPTED_LEASE`].
     ///
     /// A repeated call begins a further session, which takes over from the first.
     async fn acquire(&self, lease: &Lease, key: &GatewayKey, floor: Option<Epoch>) -> Result<Acquired, RegistryError>;

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::mirror::{Compared, Mirror};
 use super::{Hub, tell};
+use crate::presence::UNANSWERED;
 use crate::shared::Shared;
 
 /// How soon a read that nobody answered is tried again.
@@ -71,8 +72,16 @@ impl Hub {
     /// Compares what is watched with the store, one read per building.
     async fn compare(&self, shared: &Shared) {
         let Ok(buildings) = self.watched_buildings(shared).await else { return };
+        let mut unanswered = 0;
         for building in buildings {
-            let Ok(stored) = shared.call(shared.ports.store.versions(&self.tenant, &building)).await else { return };
+            let Ok(stored) = shared.call(shared.ports.store.versions(&self.tenant, &building)).await else {
+                // One building that is not answered must not keep the others from being compared.
+                unanswered += 1;
+                if unanswered == UNANSWERED {
+                    return;
+                }
+                continue;
+            };
             let stored: BTreeMap<Address, Version> = stored
                 .into_iter()
                 .filter_map(|(gateway, version)| Some((Address::new(building.clone(), gateway).ok()?, version)))

@@ -72,6 +72,8 @@ pub(crate) struct Sub {
 /// A pattern that somebody watches. Dropping it ends the bus subscription.
 struct Watch {
     members: IndexSet<u64>,
+    /// Whether a subscription to it is being made, whose listener is no member yet.
+    pinned: bool,
     _subscription: Subscription,
 }
 
@@ -171,9 +173,11 @@ impl Hub {
             self.watch(shared, &sub.to).await?;
         }
         let mut inner = self.inner.lock();
-        if member.has_left() {
+        inner.unpin(&sub.to);
+        let full = inner.filters.len() >= FILTERS && !inner.filters.contains_key(&*sub.filter);
+        if member.has_left() || full {
             inner.unwatch(&sub.to);
-            return Ok(());
+            return if full { Err(SubscribeError::TooManyFilters) } else { Ok(()) };
         }
         member.conn.push(crate::ws::frame::text(&answer));
         if sub.gap {
@@ -222,16 +226,20 @@ impl Hub {
 
     /// Sees to it that the pattern is subscribed to and all its gateways are mirrored: subscribes first, reads after.
     async fn watch(&self, shared: &Shared, to: &Pattern) -> Result<(), SubscribeError> {
-        if self.inner.lock().watches.contains_key(to) {
+        if let Some(watch) = self.inner.lock().watches.get_mut(to) {
+            watch.pinned = true;
             return Ok(());
         }
         let filter = Filter::Up(self.tenant.clone(), to.clone());
         let subscription = timeout(shared.config.call, shared.ports.bus.subscribe(&filter, &self.inbox)).await;
         let Ok(Ok(subscription)) = subscription else { return Err(SubscribeError::Unavailable) };
-        self.inner.lock().watches.insert(to.clone(), Watch { members: IndexSet::new(), _subscription: subscription });
+        let watch = Watch { members: IndexSet::new(), pinned: true, _subscription: subscription };
+        self.inner.lock().watches.insert(to.clone(), watch);
         let loaded = self.load(shared, to).await;
         if loaded.is_err() {
-            self.inner.lock().unwatch(to);
+            let mut inner = self.inner.lock();
+            inner.unpin(to);
+            inner.unwatch(to);
         }
         loaded
     }
@@ -375,9 +383,15 @@ impl Inner {
         true
     }
 
+    fn unpin(&mut self, to: &Pattern) {
+        if let Some(watch) = self.watches.get_mut(to) {
+            watch.pinned = false;
+        }
+    }
+
     /// Ends a watch that nobody needs, and the mirrors that no other watch covers.
     fn unwatch(&mut self, to: &Pattern) {
-        if self.watches.get(to).is_none_or(|watch| !watch.members.is_empty()) {
+        if self.watches.get(to).is_none_or(|watch| watch.pinned || !watch.members.is_empty()) {
             return;
         }
         self.watches.remove(to);

@@ -8,6 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use riser_core::state::Touched;
 use riser_core::{Address, Path, Pattern};
 
+/// Paths of one gateway that are owed one by one; beyond it everything is. Twice what a gateway may have by default,
+/// because deleted paths are owed too, also those that were never there.
+const PATHS: usize = 4_096;
+
 /// What is owed of one gateway.
 #[derive(Debug, Default)]
 pub(crate) struct Debt {
@@ -65,6 +69,13 @@ impl Owed {
         let debt = self.debt(address);
         if debt.snapshot {
             return false;
+        }
+        if debt.paths.len() > PATHS {
+            // So much is owed that all of it is less.
+            debt.paths.clear();
+            debt.snapshot = true;
+            debt.devices = false;
+            return true;
         }
         let mut skipped = false;
         for path in touched.set.iter().chain(&touched.stale).chain(&touched.fresh) {
@@ -128,6 +139,17 @@ mod tests {
         let Some(Due::Of(_, debt)) = owed.next() else { panic!("a debt") };
         assert_eq!(debt.paths.len(), 1);
         assert!(owed.next().is_none());
+    }
+
+    #[test]
+    fn deletions_of_what_never_was_do_not_pile_up() {
+        let address: Address = "b/g".parse().expect("an address");
+        let mut owed = Owed::default();
+        for i in 0..10_000 {
+            owed.paths(&address, &touched(&format!("p{i}")));
+        }
+        let Some(Due::Of(_, debt)) = owed.next() else { panic!("a debt") };
+        assert!(debt.snapshot && debt.paths.is_empty());
     }
 
     #[test]

@@ -251,7 +251,7 @@ impl Hub {
     pub(crate) fn refill(&self, shared: &Shared, member: &Arc<Member>) -> bool {
         let mut inner = self.inner.lock();
         let mut sent = false;
-        while member.conn.queued_bytes() <= shared.config.conflate_above {
+        while member.conn.queued_bytes() <= shared.config.conflate_above && !member.conn.is_ending() {
             let Some(due) = member.owed.lock().next() else { break };
             let frames = match due {
                 Due::Synced(to) => vec![frame::text(&outbound::synced(&to))],

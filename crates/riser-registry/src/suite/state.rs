@@ -160,7 +160,8 @@ pub async fn changes_do_what_the_vocabulary_says<S: Registry + StateStore>(bench
     }
 }
 
-/// "Values and descriptions are kept": the end shows in the presence alone, and a session that comes back vouches for them.
+/// "Values and descriptions are kept": the end shows in the presence alone, and a session that comes back vouches for
+/// them.
 pub async fn values_outlive_the_session<S: Registry + StateStore>(bench: &Bench<S>) {
     let (lease, key) = (bench.held("one").await, bench.key("b/g"));
     let epoch = bench.acquire(&lease, &key).await.epoch;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use riser_edge::ws::{CLOSE_WAIT, End, Settings, Violation, frame};
 use tokio::io::AsyncWriteExt;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::client::{self, CLOSE, FIN, PING, TEXT, close, next, text};
 use super::peer::{Gated, Piped, Seen};
@@ -41,6 +41,8 @@ async fn a_server_that_closes_waits_for_the_answer_and_delivers_nothing_more() {
     assert_eq!(next(&mut peer.client).await.unwrap().text(), "queued");
     let closing = next(&mut peer.client).await.unwrap();
     assert_eq!((closing.close_code(), &closing.payload[2..]), (Some(4000), &b"drain"[..]));
+    let early = timeout(CLOSE_WAIT / 2, next(&mut peer.client)).await;
+    assert!(early.is_err(), "it did not wait for the answer: {early:?}");
     let answer = [text("unseen"), client::frame(FIN | PING, b""), close(4000, b""), text("unseen")].concat();
     peer.client.write_all(&answer).await.unwrap();
     assert_eq!(next(&mut peer.client).await, None);

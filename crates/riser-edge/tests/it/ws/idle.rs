@@ -13,7 +13,7 @@ use super::client::{self, text};
 
 /// The bytes of heap that an idle TCP connection may hold in all: its task, the `Conn`, both halves of the socket and
 /// what the runtime knows of it. The reason for it is in docs/adr/0001-own-websocket-codec.md.
-const MAX_IDLE_BYTES: isize = 1_331;
+const MAX_IDLE_BYTES: isize = 1_000;
 
 /// Connections that are measured at once.
 const CONNECTIONS: usize = 128;

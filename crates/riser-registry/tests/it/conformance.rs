@@ -37,12 +37,12 @@ mod slow {
 
 #[test]
 fn every_case_of_the_suite_is_in_its_list() {
-    let lists = include_str!("../src/suite.rs");
+    let lists = include_str!("../../src/suite.rs");
     let files = [
-        include_str!("../src/suite/leases.rs"),
-        include_str!("../src/suite/sessions.rs"),
-        include_str!("../src/suite/restores.rs"),
-        include_str!("../src/suite/state.rs"),
+        include_str!("../../src/suite/leases.rs"),
+        include_str!("../../src/suite/sessions.rs"),
+        include_str!("../../src/suite/restores.rs"),
+        include_str!("../../src/suite/state.rs"),
     ];
     let functions = files.into_iter().flat_map(str::lines).filter_map(|l| l.strip_prefix("pub async fn "));
     let cases: Vec<_> = functions.filter_map(|rest| rest.split('<').next()).collect();

@@ -1,0 +1,5 @@
+//! Integration tests of riser-registry.
+
+mod conformance;
+mod faults;
+mod model;
