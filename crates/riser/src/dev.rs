@@ -46,7 +46,7 @@ async fn serve(args: &Dev) -> Result<ExitCode, Failure> {
         let _ = std::fs::remove_file(file);
     }
     let started = tokio::select! {
-        started = timeout(START_WAIT, serving(&cluster)) => started,
+        started = timeout(START_WAIT, serving(|| cluster.readiness())) => started,
         _ = signals.next() => return Ok(ExitCode::SUCCESS),
     };
     started.map_err(|_| Failure::Unavailable("the cluster in memory does not become ready".into()))?;
@@ -70,9 +70,9 @@ async fn serve(args: &Dev) -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
-async fn serving(cluster: &Cluster) {
+async fn serving(readiness: impl Fn() -> Result<(), String>) {
     let mut looks = interval(LOOK);
-    while cluster.readiness().is_err() {
+    while readiness().is_err() {
         looks.tick().await;
     }
 }

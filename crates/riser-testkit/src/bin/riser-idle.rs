@@ -1,8 +1,9 @@
 //! What an idle gateway session costs the server in user-space memory.
 //!
 //! Starts `riser dev` as another process, opens gateway sessions in steps, lets each exchange three frames each way,
-//! rests, and reads the server's proportional set size (PSS). The slope between the first and the last step is what one
-//! session costs. The memory registry's share is measured apart, by filling one in this process.
+//! rests, and reads the server's proportional set size (PSS). The slope between the least and the greatest step is what
+//! one session costs; of several servers the median counts. The memory registry's share is measured apart, as the same
+//! slope of a registry that is filled in this process.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
-use riser_client::{Api, Endpoint};
+use riser_client::Api;
 use riser_core::frame::Credential;
 use riser_core::limits::Limits;
 use riser_core::{Address, Change, EdgeId, GatewayKey, Json, Path, Version};
@@ -30,6 +31,8 @@ const FRAMES: usize = 3;
 const AT_ONCE: usize = 100;
 /// How long one session may take to open.
 const OPEN: Duration = Duration::from_secs(30);
+/// How long the server's metrics may take to come.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Measures what an idle gateway session costs the server.
 #[derive(Parser)]
@@ -38,6 +41,9 @@ struct Args {
     /// How many sessions, in rising steps
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 4_000, 8_000])]
     sessions: Vec<usize>,
+    /// How many servers are measured, one after the other
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+    rounds: u8,
     /// Seconds of rest before each reading
     #[arg(long, default_value_t = 60)]
     rest: u64,
@@ -77,16 +83,43 @@ async fn measure(args: &Args) -> Result<i64> {
     let (Some(&least), Some(&most)) = (args.sessions.iter().min(), args.sessions.iter().max()) else {
         bail!("no steps");
     };
+    if least == most {
+        bail!("a slope needs two different numbers of sessions");
+    }
+    // Before any session, whose freed memory the registry would be given.
+    let registry = registry_share(least, most).await?;
+    println!("{:>6} {:>9} {:>11} {:>14}", "round", "sessions", "PSS bytes", "bytes/session");
+    let mut slopes = Vec::new();
+    for i in 1..=args.rounds {
+        let readings = round(args).await?;
+        let slope = slope(&readings)?;
+        for (n, (step, pss)) in readings.iter().enumerate() {
+            let shown = if n + 1 == readings.len() { slope.to_string() } else { String::new() };
+            println!("{i:>6} {step:>9} {pss:>11} {shown:>14}");
+        }
+        slopes.push(slope);
+    }
+    slopes.sort_unstable();
+    let median = slopes[slopes.len() / 2];
+    println!("\none idle gateway session      {median:>6} bytes (limit {})", args.limit);
+    println!("of it in the memory registry  {registry:>6} bytes");
+    Ok(median)
+}
+
+/// Measures one server: how many sessions rested in it, and its PSS, for each step.
+async fn round(args: &Args) -> Result<Vec<(usize, i64)>> {
     let ready = std::env::temp_dir().join(format!("riser-idle-{}.json", std::process::id()));
     let server = start(args, &ready)?;
-    let told: serde_json::Value = serde_json::from_slice(&std::fs::read(&ready)?)?;
-    let http = told["http"][0].as_str().context("the ready file names no URL")?;
-    let endpoint: Endpoint = http.parse()?;
-    let port = http.rsplit(':').next().context("a URL without a port")?.parse::<u16>()?;
-    let api = Arc::new(Api::new(endpoint, Credential::new(told["api_key"].as_str().context("no key")?)));
+    let told = std::fs::read(&ready);
+    // It holds keys, and a server that is killed does not remove it.
+    std::fs::remove_file(&ready)?;
+    let told: serde_json::Value = serde_json::from_slice(&told?)?;
+    let url = |of: &str| told[of][0].as_str().with_context(|| format!("the ready file names no {of} URL"));
+    let (http, admin) = (url("http")?, port(url("admin")?)?);
+    let api = Api::new(http.parse()?, Credential::new(told["api_key"].as_str().context("no key")?));
+    let (api, port) = (Arc::new(api), port(http)?);
     let (mut open, mut tasks) = (0, JoinSet::new());
     let mut readings = Vec::new();
-    println!("{:>10} {:>14}", "sessions", "PSS bytes");
     for &step in &args.sessions {
         while open < step {
             let batch: Vec<_> = (open..step.min(open + AT_ONCE)).collect();
@@ -97,20 +130,33 @@ async fn measure(args: &Args) -> Result<i64> {
             }
         }
         sleep(Duration::from_secs(args.rest)).await;
-        if !tasks.is_empty() && tasks.try_join_next().is_some() {
-            bail!("a session ended while it should rest");
+        let held = timeout(ANSWER, sessions(admin)).await.context("the server's metrics do not come")??;
+        if tasks.try_join_next().is_some() || held != open {
+            bail!("of {open} sessions that should rest the server holds {held}");
         }
-        let pss = pss(server.0.id())?;
-        println!("{step:>10} {pss:>14}");
-        readings.push((step, pss));
+        readings.push((open, pss(server.0.id())?));
     }
-    let at = |n: usize| readings.iter().find(|(step, _)| *step == n).map_or(0, |(_, pss)| *pss);
-    let span = i64::try_from(most - least)?.max(1);
-    let slope = (at(most) - at(least)) / span;
-    let registry = registry_share(most).await?;
-    println!("\none idle gateway session      {slope:>6} bytes (limit {})", args.limit);
-    println!("of it in the memory registry  {registry:>6} bytes");
-    Ok(slope)
+    Ok(readings)
+}
+
+/// Bytes per session between the least and the greatest step.
+fn slope(readings: &[(usize, i64)]) -> Result<i64> {
+    let (Some(least), Some(most)) = (readings.iter().min(), readings.iter().max()) else { bail!("nothing was read") };
+    Ok((most.1 - least.1) / i64::try_from(most.0 - least.0)?.max(1))
+}
+
+fn port(url: &str) -> Result<u16> {
+    Ok(url.rsplit(':').next().context("a URL without a port")?.parse()?)
+}
+
+/// How many gateway sessions the server says it holds.
+async fn sessions(admin: u16) -> Result<usize> {
+    let mut stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], admin))).await?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let gateways = answer.lines().find_map(|line| line.strip_prefix(r#"riser_sessions{peer="gateway"} "#));
+    Ok(gateways.context("the metrics do not count gateways")?.trim().parse()?)
 }
 
 fn start(args: &Args, ready: &std::path::Path) -> Result<Server> {
@@ -209,13 +255,16 @@ fn pss(pid: u32) -> Result<i64> {
     Ok(line.trim().trim_end_matches(" kB").trim().parse::<i64>()? * 1024)
 }
 
-/// What the memory registry keeps of a gateway with the values of [`session`].
-async fn registry_share(count: usize) -> Result<i64> {
+/// What the memory registry keeps of a gateway with the values of [`session`]: the slope between two numbers of them.
+async fn registry_share(least: usize, most: usize) -> Result<i64> {
     let id: EdgeId = "edge-0".parse()?;
     let store = MemoryRegistry::new(1).client(&id);
     let lease = Lease { edge: id, start: 1 };
-    let before = pss(std::process::id())?;
-    for i in 0..count {
+    let mut readings = Vec::new();
+    for i in 0..most {
+        if i == least {
+            readings.push((i, pss(std::process::id())?));
+        }
         let key = GatewayKey::new("dev".parse()?, format!("b{}/g{i}", i / 200).parse()?);
         let acquired = store.acquire(&lease, &key, None).await?;
         let value = |p: &str, v: &str| -> Result<(Path, Option<Json>)> { Ok((p.parse()?, Some(Json::parse(v)?))) };
@@ -223,5 +272,6 @@ async fn registry_share(count: usize) -> Result<i64> {
         let version = Version::start(acquired.epoch).next();
         store.apply(&key, version, &Change::values(set, false), &Limits::default()).await?;
     }
-    Ok((pss(std::process::id())? - before) / i64::try_from(count)?)
+    readings.push((most, pss(std::process::id())?));
+    slope(&readings)
 }

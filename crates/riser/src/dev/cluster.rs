@@ -22,7 +22,9 @@ use riser_registry::memory::MemoryRegistry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
+use super::{START_WAIT, serving};
 use crate::cli::Dev;
 use crate::clock;
 use crate::exit::Failure;
@@ -201,7 +203,7 @@ impl Cluster {
         running(n, false)
     }
 
-    /// Brings a killed edge back, on the port that it had.
+    /// Brings a killed edge back, on the port that it had. Answers when it serves.
     async fn bring_back(&self, n: usize) -> Answer {
         let slot = &self.slots[n];
         let _one = slot.switch.lock().await;
@@ -211,7 +213,11 @@ impl Cluster {
         match riser_edge::listen(slot.listen) {
             Ok(listener) => {
                 *slot.edge.lock() = Some(self.edge(slot, listener));
-                running(n, true)
+                // Who asked for it connects next, and should not be told that the edge is starting.
+                match timeout(START_WAIT, serving(|| slot.readiness())).await {
+                    Ok(()) => running(n, true),
+                    Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, format!("edge {n}: it does not become ready\n")),
+                }
             }
             Err(error) => {
                 text(StatusCode::SERVICE_UNAVAILABLE, format!("edge {n}: cannot listen on {}: {error}\n", slot.listen))
