@@ -287,7 +287,7 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Delive
                 }
                 Err(error) => Err(error),
             },
-            Subject::Up(_) => Ok(()),
+            Subject::Up(_) | Subject::Live(_) | Subject::EdgeLive(..) => Ok(()),
         };
         match understood {
             Ok(()) => {}

@@ -288,14 +288,18 @@ impl Open {
         match inbound {
             Inbound::Hello { .. } => Session::protocol_error(conn, "hello comes once"),
             Inbound::Ping { n } => {
-                let epoch = self.gateway().map(|g| g.epoch);
-                conn.push(frame::text(&outbound::pong(shared.clock.now_ms(), epoch)));
+                let now_ms = shared.clock.now_ms();
+                let pong = match self.gateway() {
+                    Some(gateway) => outbound::pong_gateway(now_ms, gateway.epoch, 0),
+                    None => outbound::pong(now_ms, None),
+                };
+                conn.push(frame::text(&pong));
                 answer_ok(conn, n);
             }
             Inbound::Pong { n } => answer_ok(conn, n),
             Inbound::Auth { n, token } => self.auth(shared, id, conn, n, &token),
             Inbound::Subscribe { n, to, lanes, path, cursor } => {
-                let gap = lanes.event && cursor.is_some_and(|cursor| cursor != outbound::CURSOR);
+                let gap = lanes.event && cursor.is_some();
                 self.subscribe(shared, conn, n, Sub { to, lanes, filter: Arc::new(path), gap });
             }
             Inbound::Unsubscribe { n, to } => self.queue(shared, conn, n, Op::Unsubscribe(n, to)),
@@ -314,7 +318,17 @@ impl Open {
             Inbound::Describe { n, devices } => {
                 self.with_gateway(|g| g.change(shared, n, Change::describe(devices), None));
             }
+            Inbound::Event { n, .. } | Inbound::Result { n, .. } => Self::not_yet(shared, conn, n),
+            Inbound::Command { n, .. }
+            | Inbound::Cancel { n, .. }
+            | Inbound::Open { n, .. }
+            | Inbound::Close { n, .. }
+            | Inbound::Seen { n, .. } => Self::not_yet(shared, conn, Some(n)),
         }
+    }
+
+    fn not_yet(shared: &Shared, conn: &Conn, n: Option<N>) {
+        answer_error(shared, conn, n, ErrorCode::Unsupported, "this release does not serve the frame yet");
     }
 
     /// The open gateway. The connection is paused until it is, so that none of its frames comes before.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use indexmap::IndexMap;
 use parking_lot::Mutex;
+use riser_bus::log::Log;
 use riser_bus::{Bus, Subject};
 use riser_core::{Epoch, GatewayKey, Reason, Snapshot, Tenant, TenantId, TenantTable};
 use riser_registry::{Lease, Registry, RegistryError, StateStore};
@@ -38,6 +39,8 @@ pub struct Ports {
     pub registry: Arc<dyn Registry>,
     /// Last values.
     pub store: Arc<dyn StateStore>,
+    /// Stored events.
+    pub log: Arc<dyn Log>,
     /// Who may connect.
     pub tenants: watch::Receiver<Arc<TenantTable>>,
 }
