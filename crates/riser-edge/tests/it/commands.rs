@@ -29,18 +29,23 @@ impl Peerling {
         }
     }
 
-    /// The next outcome of a command.
-    async fn outcome(&mut self, cmd: &str) -> Value {
-        if let Some(at) = self.seen.iter().position(|f| f["t"] == "outcome" && f["cmd"] == cmd) {
+    /// The next frame of this type about a command, also one that came before something else.
+    async fn about(&mut self, t: &str, cmd: &str) -> Value {
+        if let Some(at) = self.seen.iter().position(|f| f["t"] == t && f["cmd"] == cmd) {
             return self.seen.remove(at).expect("it is there");
         }
         loop {
             let frame = self.read().await;
-            if frame["t"] == "outcome" && frame["cmd"] == cmd {
+            if frame["t"] == t && frame["cmd"] == cmd {
                 return frame;
             }
             self.seen.push_back(frame);
         }
+    }
+
+    /// The next outcome of a command.
+    async fn outcome(&mut self, cmd: &str) -> Value {
+        self.about("outcome", cmd).await
     }
 
     /// The statuses of a command up to the final one.
@@ -139,6 +144,8 @@ async fn what_was_held_comes_first_and_in_order_when_the_gateway_connects_elsewh
     let newer = client.command(33, &json!({})).await;
     for cmd in held.iter().chain([&newer]) {
         assert_eq!(gw.next("command").await["cmd"], **cmd);
+    }
+    for cmd in held.iter().chain([&newer]) {
         assert_eq!(gw.result(1, cmd, "succeeded").await["t"], "ok");
     }
     assert_eq!(client.statuses(&held[0]).await, ["held", "sent", "succeeded"]);
