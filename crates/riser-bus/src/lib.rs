@@ -1,7 +1,8 @@
 //! The bus: routed frames between edges, at most once.
 //!
-//! [`Bus`] is the contract; [`memory`] is the twin that `riser dev` and the simulation run on; [`suite`] holds
-//! what every implementation must do. [`subject`] is the only place that knows how a subject is written.
+//! [`Bus`] is the contract; [`memory`] is the twin that `riser dev` and the simulation run on, [`nats`] the one for a
+//! cluster; [`suite`] holds what every implementation must do. [`subject`] is the only place that knows how a subject is
+//! written. [`log`] is the same for events that are stored.
 //!
 //! # What holds for every implementation
 //!
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 pub mod log;
 pub mod memory;
+pub mod nats;
 pub mod subject;
 pub mod suite;
 

@@ -75,6 +75,35 @@ fn key(tenant: &str, building: &str, gateway: &str) -> Option<GatewayKey> {
     Some(GatewayKey::new(tenant.parse().ok()?, address))
 }
 
+/// Where one life of a tenant's event stream stores: `riser.v1.log.<tenant>.<life>`. The life is in the subject, so that
+/// what was sent to a stream that is lost is not stored in the one that came after it, and nobody hears of it in the
+/// wrong life. No [`Filter`] matches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EventSubject {
+    pub(crate) tenant: TenantId,
+    pub(crate) life: u64,
+}
+
+impl EventSubject {
+    /// Reads a subject as it is written; none when it is not one of a stream of events.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (tenant, life) = text.strip_prefix(ROOT)?.strip_prefix(".log.")?.split_once('.')?;
+        let subject = Self { tenant: tenant.parse().ok()?, life: u64::from_str_radix(life, 16).ok()? };
+        (subject.life != 0 && subject.to_string() == text).then_some(subject)
+    }
+}
+
+impl fmt::Display for EventSubject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{ROOT}.log.{}.{:016x}", self.tenant, self.life)
+    }
+}
+
+/// The name of the stream that keeps a tenant's events: `riser-ev-<tenant>`.
+pub(crate) fn event_stream(tenant: &TenantId) -> String {
+    format!("riser-ev-{tenant}")
+}
+
 struct Tokens<'a>(&'a GatewayKey);
 
 impl fmt::Display for Tokens<'_> {
@@ -338,5 +367,30 @@ mod tests {
         assert_eq!(up("*/*").to_string(), "riser.v1.up.acme.*.*");
         assert_eq!(Filter::Edge(edge()).to_string(), "riser.v1.edge.edge-0.*.*.*");
         assert_eq!(Filter::Edges.to_string(), "riser.v1.edges");
+        assert_eq!(event_stream(&key().tenant), "riser-ev-acme");
+        let events = EventSubject { tenant: key().tenant, life: 0xab };
+        assert_eq!(events.to_string(), "riser.v1.log.acme.00000000000000ab");
+        assert_eq!(EventSubject::parse("riser.v1.log.acme.00000000000000ab"), Some(events));
+        assert_eq!(Subject::parse("riser.v1.log.acme.00000000000000ab"), None);
+    }
+
+    #[test]
+    fn what_is_no_subject_of_a_stream_of_events_is_not_read() {
+        for text in [
+            "riser.v1.log.acme",
+            "riser.v1.log.acme.",
+            "riser.v1.log.acme.ab",
+            "riser.v1.log.acme.0000000000000000",
+            "riser.v1.log.acme.00000000000000AB",
+            "riser.v1.log.acme.+0000000000000ab",
+            "riser.v1.log.acme.000000000000000ab",
+            "riser.v1.log.acme.00000000000000ab.",
+            "riser.v1.log.acme.*",
+            "riser.v1.log.*.00000000000000ab",
+            "riser.v1.log.ACME.00000000000000ab",
+            "riser.v1.up.acme.00000000000000ab",
+        ] {
+            assert_eq!(EventSubject::parse(text), None, "{text:?}");
+        }
     }
 }

@@ -1,0 +1,76 @@
+//! How NATS is reached, and how much of a tenant's events its streams keep.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How NATS is reached.
+#[derive(Debug, Clone)]
+pub struct NatsConfig {
+    /// Servers of one cluster, `nats://host:port` or `tls://host:port`. One that answers is enough; it names the others.
+    /// Credentials do not belong here: URLs are logged.
+    pub urls: Vec<String>,
+    /// What the servers call this connection in their own logs and monitoring: the edge's name.
+    pub name: String,
+    /// Who this process is.
+    pub auth: NatsAuth,
+    /// The only certificates that a server's may be signed with, in PEM. Without it those of the machine are trusted.
+    pub tls_root: Option<PathBuf>,
+}
+
+impl NatsConfig {
+    /// Reaches these servers without credentials.
+    pub fn new(urls: Vec<String>, name: impl Into<String>) -> Self {
+        Self { urls, name: name.into(), auth: NatsAuth::Nobody, tls_root: None }
+    }
+}
+
+/// Who a process is to NATS.
+#[derive(Clone)]
+pub enum NatsAuth {
+    /// The servers ask for nothing.
+    Nobody,
+    /// A user of the servers' own configuration.
+    User {
+        /// Its name.
+        user: String,
+        /// Its password.
+        password: String,
+    },
+    /// A token that all who may connect share.
+    Token(String),
+    /// A file with a user's JWT and key, as NATS' own tools write it.
+    CredsFile(PathBuf),
+}
+
+impl fmt::Debug for NatsAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nobody => "Nobody",
+            Self::User { .. } => "User",
+            Self::Token(_) => "Token",
+            Self::CredsFile(_) => "CredsFile",
+        })
+    }
+}
+
+/// How the streams of events are kept. A stream follows when an edge with other settings first stores in it.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// Servers that keep a copy of each event: 1, or 3 of a cluster, so that one may die.
+    pub replicas: usize,
+    /// How old an event becomes. No deduplication window is longer.
+    pub max_age: Duration,
+    /// Bytes that the events of one tenant take at most. JetStream sets them aside when the stream is made: it refuses a
+    /// tenant's first event when the streams together could take more than the servers may use.
+    pub max_bytes: u64,
+    /// Most events of one tenant.
+    pub max_events: u64,
+}
+
+impl Default for LogConfig {
+    /// A week of a thousand homes that ring every ten minutes, in three copies.
+    fn default() -> Self {
+        Self { replicas: 3, max_age: Duration::from_secs(7 * 24 * 3_600), max_bytes: 512 << 20, max_events: 1_000_000 }
+    }
+}

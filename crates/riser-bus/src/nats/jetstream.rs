@@ -1,0 +1,328 @@
+//! What the log asks of JetStream: a few calls of its JSON interface, each with a time limit.
+//!
+//! Only the leader of a stream answers for where it stands. Events are read from whichever copy is nearest, which may be
+//! a moment behind: what it does not have is asked of the leader.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{HeaderMap, Message, StatusCode};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use riser_core::TenantId;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::{Link, LogConfig, NotSent, header, time};
+use crate::log::Bounds;
+use crate::subject::{EventSubject, event_stream};
+
+/// How long one call may take. JetStream answers in milliseconds; when the server that was to answer is gone, another one
+/// may answer the next call.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
+/// The shortest deduplication window that JetStream takes.
+const SHORTEST_WINDOW: Duration = Duration::from_millis(100);
+/// Bytes of events that one call brings, so that other messages of the connection do not wait for long.
+const BATCH_BYTES: u64 = 4 << 20;
+
+/// Numbers that JetStream gives its errors, and what they mean here.
+mod codes {
+    pub(super) const NO_MESSAGE: u64 = 10_037;
+    pub(super) const STREAM_NOT_FOUND: u64 = 10_059;
+    pub(super) const STREAM_NAME_IN_USE: u64 = 10_058;
+    /// The account, the servers' memory, the number of streams, or the servers' disk.
+    pub(super) const FULL: [u64; 5] = [10_002, 10_023, 10_027, 10_028, 10_047];
+}
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// Nobody answered, or with something that cannot be read.
+    Silent,
+    /// The store has no room.
+    Full,
+    /// There is a stream of this name already.
+    Taken,
+    /// There is no such stream or message.
+    Missing,
+    /// Another error of JetStream, by its number.
+    Failed(u64),
+}
+
+impl From<NotSent> for Trouble {
+    fn from(_: NotSent) -> Self {
+        Self::Silent
+    }
+}
+
+/// A tenant's stream as its leader tells.
+pub(super) struct Stream {
+    pub(super) bounds: Bounds,
+    /// How long it finds repeats.
+    pub(super) window: Duration,
+    /// No event that retention dropped was stored later, Unix milliseconds.
+    pub(super) dropped_until_ms: u64,
+    /// All its settings, also those that we know nothing of.
+    config: Value,
+}
+
+/// What was stored.
+pub(super) struct Kept {
+    pub(super) subject: String,
+    pub(super) seq: u64,
+    pub(super) at_ms: u64,
+    pub(super) payload: Bytes,
+}
+
+/// Where an event was stored.
+#[derive(Deserialize)]
+pub(super) struct Ack {
+    pub(super) seq: u64,
+    #[serde(default)]
+    pub(super) duplicate: bool,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    config: Value,
+    state: State,
+}
+
+#[derive(Deserialize)]
+struct State {
+    messages: u64,
+    first_seq: u64,
+    first_ts: String,
+    last_seq: u64,
+    last_ts: String,
+}
+
+#[derive(Deserialize)]
+struct Got {
+    message: GotMessage,
+}
+
+#[derive(Deserialize)]
+struct GotMessage {
+    subject: String,
+    seq: u64,
+    #[serde(default)]
+    data: String,
+    time: String,
+}
+
+/// JetStream, as seen through the process' connection.
+#[derive(Clone)]
+pub(super) struct JetStream(pub(super) Arc<Link>);
+
+impl JetStream {
+    /// A tenant's stream, if there is one.
+    pub(super) async fn stream(&self, tenant: &TenantId) -> Result<Option<Stream>, Trouble> {
+        match self.call("STREAM.INFO", &event_stream(tenant), &json!({})).await {
+            Ok(info) => self.read_stream(tenant, info).map(Some),
+            Err(Trouble::Missing) => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Makes a tenant's stream, in a life of its own.
+    pub(super) async fn create(&self, tenant: &TenantId, log: &LogConfig, window: Duration) -> Result<Stream, Trouble> {
+        let name = event_stream(tenant);
+        let subject = EventSubject { tenant: tenant.clone(), life: fastrand::u64(1..) };
+        let mut config = json!({
+            "name": name,
+            "subjects": [subject.to_string()],
+            "storage": "file",
+            "retention": "limits",
+            "discard": "old",
+            "max_consumers": -1,
+            "max_msgs_per_subject": -1,
+            "max_msg_size": -1,
+            "allow_direct": true,
+        });
+        set_limits(&mut config, log, window);
+        let info = self.call("STREAM.CREATE", &name, &config).await?;
+        self.read_stream(tenant, info)
+    }
+
+    /// Makes a stream follow the settings, if it does not. Its window never becomes shorter.
+    pub(super) async fn follow(
+        &self,
+        tenant: &TenantId,
+        stream: Stream,
+        log: &LogConfig,
+        window: Duration,
+    ) -> Result<Stream, Trouble> {
+        let mut config = stream.config.clone();
+        set_limits(&mut config, log, window.max(stream.window));
+        if config == stream.config {
+            return Ok(stream);
+        }
+        let info = self.call("STREAM.UPDATE", &event_stream(tenant), &config).await?;
+        self.read_stream(tenant, info)
+    }
+
+    /// Stores an event under a name that is found again within the stream's window.
+    pub(super) async fn store(&self, subject: &EventSubject, id: &str, payload: Bytes) -> Result<Ack, Trouble> {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", id);
+        parse(&self.one(subject.to_string(), headers, payload).await?)
+    }
+
+    /// The event of this number.
+    pub(super) async fn get(&self, subject: &EventSubject, seq: u64) -> Result<Kept, Trouble> {
+        let name = format!("$JS.API.DIRECT.GET.{}", event_stream(&subject.tenant));
+        let message = self.one(name, HeaderMap::new(), body(&json!({ "seq": seq }))).await;
+        match message.as_ref().map(read_kept) {
+            Ok(Some(kept)) => Ok(kept),
+            _ => self
+                .next_of_leader(subject, seq)
+                .await
+                .and_then(|k| if k.seq == seq { Ok(k) } else { Err(Trouble::Missing) }),
+        }
+    }
+
+    /// The events of a stream from this number on, at least one if there is one.
+    pub(super) async fn page(&self, subject: &EventSubject, seq: u64, most: usize) -> Result<Vec<Kept>, Trouble> {
+        let name = format!("$JS.API.DIRECT.GET.{}", event_stream(&subject.tenant));
+        let asked = json!({ "seq": seq, "batch": most, "max_bytes": BATCH_BYTES });
+        // One more for the word that ends them.
+        let mut question = self.0.ask(name, HeaderMap::new(), body(&asked), most + 1).await?;
+        let mut page = vec![];
+        while page.len() < most {
+            let message = timeout(ATTEMPT_LIMIT, question.next()).await.ok().flatten().ok_or(Trouble::Silent)?;
+            match read_kept(&message) {
+                Some(kept) => page.push(kept),
+                None if message.status.is_some() => break,
+                None => return Err(Trouble::Silent),
+            }
+        }
+        if !page.is_empty() {
+            return Ok(page);
+        }
+        match self.next_of_leader(subject, seq).await {
+            Ok(kept) => Ok(vec![kept]),
+            Err(Trouble::Missing) => Ok(vec![]),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// The first event of this number or a later one, as the stream's leader has it.
+    async fn next_of_leader(&self, subject: &EventSubject, seq: u64) -> Result<Kept, Trouble> {
+        let asked = json!({ "seq": seq, "next_by_subj": subject.to_string() });
+        let GotMessage { subject, seq, data, time } =
+            self.call::<Got>("STREAM.MSG.GET", &event_stream(&subject.tenant), &asked).await?.message;
+        let payload = STANDARD.decode(data).map_err(|_| Trouble::Silent)?.into();
+        Ok(Kept { subject, seq, at_ms: time::millis(&time).ok_or(Trouble::Silent)?, payload })
+    }
+
+    /// Makes a consumer that sends what is stored from this number on, until nobody listens any more.
+    pub(super) async fn consume(&self, tenant: &TenantId, name: &str, to: &str, from: u64) -> Result<(), Trouble> {
+        let stream = event_stream(tenant);
+        let config = json!({
+            "stream_name": stream,
+            "action": "create",
+            "config": {
+                "name": name,
+                "deliver_subject": to,
+                "deliver_policy": "by_start_sequence",
+                "opt_start_seq": from,
+                "ack_policy": "none",
+                "max_deliver": 1,
+                "replay_policy": "instant",
+                "flow_control": true,
+                "idle_heartbeat": nanos(super::tail::HEARTBEAT),
+                "inactive_threshold": nanos(super::tail::INACTIVE),
+                "num_replicas": 1,
+                "mem_storage": true,
+            },
+        });
+        self.call::<Value>("CONSUMER.CREATE", &format!("{stream}.{name}"), &config).await.map(drop)
+    }
+
+    /// Ends a consumer; if that is lost, it ends by itself.
+    pub(super) async fn end_consumer(&self, tenant: &TenantId, name: &str) {
+        let subject = format!("$JS.API.CONSUMER.DELETE.{}.{name}", event_stream(tenant));
+        drop(self.0.send(subject, HeaderMap::new(), Bytes::new()).await);
+    }
+
+    fn read_stream(&self, tenant: &TenantId, info: Info) -> Result<Stream, Trouble> {
+        let Info { config, state } = info;
+        let subject = config["subjects"][0].as_str().and_then(EventSubject::parse);
+        let Some(EventSubject { life, .. }) = subject.filter(|subject| subject.tenant == *tenant) else {
+            self.0.signals.ignore("a stream");
+            return Err(Trouble::Silent);
+        };
+        let first = if state.messages == 0 { state.last_seq + 1 } else { state.first_seq };
+        let dropped_until = if state.messages == 0 { &state.last_ts } else { &state.first_ts };
+        Ok(Stream {
+            bounds: Bounds { life, first, last: state.last_seq },
+            window: Duration::from_nanos(config["duplicate_window"].as_u64().unwrap_or_default()),
+            dropped_until_ms: time::millis(dropped_until).ok_or(Trouble::Silent)?,
+            config,
+        })
+    }
+
+    /// Makes one call of JetStream's interface.
+    async fn call<T: for<'de> Deserialize<'de>>(&self, call: &str, of: &str, asked: &Value) -> Result<T, Trouble> {
+        parse(&self.one(format!("$JS.API.{call}.{of}"), HeaderMap::new(), body(asked)).await?)
+    }
+
+    /// Asks what has one answer.
+    async fn one(&self, subject: String, headers: HeaderMap, payload: Bytes) -> Result<Message, Trouble> {
+        let answer = async {
+            let mut question = self.0.ask(subject, headers, payload, 1).await?;
+            question.next().await.ok_or(Trouble::Silent)
+        };
+        let message = timeout(ATTEMPT_LIMIT, answer).await.map_err(|_| Trouble::Silent)??;
+        if message.status == Some(StatusCode::NO_RESPONDERS) { Err(Trouble::Silent) } else { Ok(message) }
+    }
+}
+
+/// The settings that follow the configuration.
+fn set_limits(config: &mut Value, log: &LogConfig, window: Duration) {
+    let window = window.max(SHORTEST_WINDOW).min(log.max_age);
+    config["num_replicas"] = json!(log.replicas);
+    config["max_age"] = json!(nanos(log.max_age));
+    config["max_bytes"] = json!(log.max_bytes);
+    config["max_msgs"] = json!(log.max_events);
+    config["duplicate_window"] = json!(nanos(window));
+}
+
+/// JetStream's unit of time; none of its fields holds more than this type's half.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).min(u64::MAX / 2)
+}
+
+fn body(value: &Value) -> Bytes {
+    value.to_string().into()
+}
+
+/// Reads an answer, or the error in it.
+fn parse<T: for<'de> Deserialize<'de>>(message: &Message) -> Result<T, Trouble> {
+    let value: Value = serde_json::from_slice(&message.payload).map_err(|_| Trouble::Silent)?;
+    match value.get("error") {
+        None => T::deserialize(value).map_err(|_| Trouble::Silent),
+        Some(error) => Err(match error["err_code"].as_u64().unwrap_or_default() {
+            codes::NO_MESSAGE | codes::STREAM_NOT_FOUND => Trouble::Missing,
+            codes::STREAM_NAME_IN_USE => Trouble::Taken,
+            code if codes::FULL.contains(&code) => Trouble::Full,
+            code => Trouble::Failed(code),
+        }),
+    }
+}
+
+/// An event as a copy of the stream gives it; none when it is something else.
+fn read_kept(message: &Message) -> Option<Kept> {
+    if message.status.is_some() {
+        return None;
+    }
+    Some(Kept {
+        subject: header(message, "Nats-Subject")?.to_owned(),
+        seq: header(message, "Nats-Sequence")?.parse().ok()?,
+        at_ms: time::millis(header(message, "Nats-Time-Stamp")?)?,
+        payload: message.payload.clone(),
+    })
+}

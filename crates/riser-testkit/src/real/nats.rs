@@ -1,0 +1,214 @@
+//! Real NATS servers with JetStream: one, or a cluster of three.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout};
+
+mod raw;
+
+pub use raw::RawNats;
+
+use super::folder::Folder;
+use super::http;
+use super::process::Process;
+
+/// How long servers may take until they are ready: seconds, on a machine that is busy.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often servers are started with other ports because somebody took one of them in between.
+const STARTS: usize = 5;
+
+/// What is different from the servers of most tests.
+#[derive(Debug, Clone, Default)]
+pub struct NatsOptions {
+    /// Further lines of each server's configuration.
+    pub extra: String,
+    /// Bytes on disk that JetStream may use; without it as many as there are.
+    pub max_file_store: Option<u64>,
+}
+
+/// Servers that belong together. Dropping it ends them and removes what they stored.
+pub struct NatsServers {
+    program: PathBuf,
+    nodes: Vec<Node>,
+    // Behind the nodes, so that no server writes any more when it is removed.
+    folder: Folder,
+}
+
+struct Node {
+    client_port: u16,
+    monitoring_port: u16,
+    process: Option<Process>,
+}
+
+impl NatsServers {
+    /// Starts so many servers, and waits until JetStream is ready on all of them.
+    pub async fn start(program: &Path, count: usize) -> anyhow::Result<Self> {
+        Self::start_with(program, count, &NatsOptions::default()).await
+    }
+
+    /// The same with other settings.
+    pub async fn start_with(program: &Path, count: usize, options: &NatsOptions) -> anyhow::Result<Self> {
+        let mut tries = 1;
+        loop {
+            let mut servers = Self::prepare(program, count, options)?;
+            (0..count).try_for_each(|number| servers.launch(number))?;
+            match servers.ready().await {
+                Ok(()) => return Ok(servers),
+                Err(_) if tries < STARTS && servers.has_ended() => tries += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn prepare(program: &Path, count: usize, options: &NatsOptions) -> anyhow::Result<Self> {
+        let folder = Folder::new("nats").context("cannot make a temporary folder")?;
+        let ports = free_ports(count * 3).context("cannot find free ports")?;
+        let routes: Vec<_> = ports.chunks(3).map(|ports| format!("nats://127.0.0.1:{}", ports[2])).collect();
+        let mut nodes = vec![];
+        for (number, ports) in ports.chunks(3).enumerate() {
+            let store = folder.path().join(format!("store-{number}"));
+            let mut text = format!(
+                "server_name: n{number}\nlisten: 127.0.0.1:{}\nhttp: 127.0.0.1:{}\n{}\n",
+                ports[0], ports[1], options.extra
+            );
+            let limit = options.max_file_store.map_or_else(String::new, |bytes| format!(", max_file_store: {bytes}"));
+            text += &format!("jetstream {{ store_dir: \"{}\"{limit} }}\n", store.display());
+            if count > 1 {
+                text += &format!(
+                    "cluster {{ name: test, listen: 127.0.0.1:{}, routes: [{}] }}\n",
+                    ports[2],
+                    routes.join(", ")
+                );
+            }
+            std::fs::write(config_of(&folder, number), text).context("cannot write a server's configuration")?;
+            nodes.push(Node { client_port: ports[0], monitoring_port: ports[1], process: None });
+        }
+        Ok(Self { program: program.to_owned(), nodes, folder })
+    }
+
+    fn launch(&mut self, number: usize) -> anyhow::Result<()> {
+        let config = config_of(&self.folder, number).display().to_string();
+        let output = self.folder.path().join(format!("n{number}.log"));
+        self.nodes[number].process = Some(Process::start(&self.program, &["-c", &config], &output)?);
+        Ok(())
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.nodes.iter_mut().filter_map(|node| node.process.as_mut()).any(|process| !process.is_running())
+    }
+
+    /// How clients reach one server.
+    pub fn url(&self, number: usize) -> String {
+        format!("nats://127.0.0.1:{}", self.nodes[number].client_port)
+    }
+
+    /// How clients reach all of them.
+    pub fn urls(&self) -> Vec<String> {
+        (0..self.nodes.len()).map(|number| self.url(number)).collect()
+    }
+
+    /// A connection to one server that is not an edge's.
+    pub async fn raw(&self, number: usize) -> anyhow::Result<RawNats> {
+        RawNats::connect(self.nodes[number].client_port).await
+    }
+
+    /// Kills a server (SIGKILL). What it stored stays.
+    pub fn kill(&mut self, number: usize) {
+        self.nodes[number].process = None;
+    }
+
+    /// Starts a server that was killed, on its old ports and with what it stored.
+    pub fn start_again(&mut self, number: usize) -> anyhow::Result<()> {
+        ensure!(self.nodes[number].process.is_none(), "the server runs");
+        self.launch(number)
+    }
+
+    /// Stops a server, as if its machine hung (SIGSTOP).
+    pub fn pause(&self, number: usize) -> anyhow::Result<()> {
+        self.nodes[number].process.as_ref().context("the server was killed")?.pause()
+    }
+
+    /// Lets a server go on that was stopped.
+    pub fn resume(&self, number: usize) -> anyhow::Result<()> {
+        self.nodes[number].process.as_ref().context("the server was killed")?.resume()
+    }
+
+    /// Waits until all servers that were not killed say that JetStream is ready.
+    pub async fn ready(&mut self) -> anyhow::Result<()> {
+        let give_up = Instant::now() + READY_WITHIN;
+        loop {
+            let Err(error) = self.look().await else { return Ok(()) };
+            if self.has_ended() {
+                bail!("a server ended at once: {}", self.last_words());
+            }
+            if Instant::now() > give_up {
+                return Err(error.context(format!("the servers are not ready: {}", self.last_words())));
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn look(&self) -> anyhow::Result<()> {
+        for node in self.nodes.iter().filter(|node| node.process.is_some()) {
+            http::get(node.monitoring_port, "/healthz").await?;
+            if self.nodes.len() > 1 {
+                let state: Value = serde_json::from_str(&http::get(node.monitoring_port, "/jsz").await?)?;
+                let meta = &state["meta_cluster"];
+                ensure!(meta["leader"].as_str().is_some_and(|leader| !leader.is_empty()), "there is no leader");
+                ensure!(meta["cluster_size"] == self.nodes.len(), "not all servers know each other");
+            }
+        }
+        Ok(())
+    }
+
+    /// Which server leads a stream, as a server that was not killed sees it.
+    pub async fn leader_of(&self, stream: &str) -> anyhow::Result<usize> {
+        let find = async {
+            loop {
+                for node in self.nodes.iter().filter(|node| node.process.is_some()) {
+                    if let Ok(Some(leader)) = leader_at(node.monitoring_port, stream).await {
+                        return leader;
+                    }
+                }
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        timeout(READY_WITHIN, find).await.context("the stream has no leader")
+    }
+
+    /// The end of each server's log.
+    fn last_words(&self) -> String {
+        let last = |number| {
+            let log = std::fs::read_to_string(self.folder.path().join(format!("n{number}.log"))).unwrap_or_default();
+            let lines: Vec<_> = log.lines().rev().take(3).collect();
+            lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
+        };
+        (0..self.nodes.len()).map(last).collect::<Vec<_>>().join("; ")
+    }
+}
+
+async fn leader_at(port: u16, stream: &str) -> anyhow::Result<Option<usize>> {
+    let state: Value = serde_json::from_str(&http::get(port, "/jsz?accounts=true&streams=true").await?)?;
+    let accounts = state["account_details"].as_array().into_iter().flatten();
+    let streams = accounts.flat_map(|account| account["stream_detail"].as_array().into_iter().flatten());
+    let found =
+        streams.filter(|detail| detail["name"] == stream).find_map(|detail| detail["cluster"]["leader"].as_str());
+    Ok(found.and_then(|leader| leader.strip_prefix('n')?.parse().ok()))
+}
+
+fn config_of(folder: &Folder, number: usize) -> PathBuf {
+    folder.path().join(format!("n{number}.conf"))
+}
+
+/// Ports that nobody had a moment ago.
+fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
+    // All at once, so that they differ.
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    listeners.iter().map(|listener| listener.local_addr().map(|address| address.port())).collect()
+}

@@ -1,0 +1,166 @@
+//! The log does what every log must do, on one server and with three copies, and says when it cannot.
+
+use std::time::Duration;
+
+use riser_bus::log::suite::{Bench, KEPT_AT_LEAST};
+use riser_bus::log::{Bounds, Log, LogError};
+use riser_bus::nats::{LogConfig, NatsLog};
+use riser_core::TenantId;
+use riser_testkit::real::nats::{NatsOptions, NatsServers};
+use tokio::time::timeout;
+
+use super::{Held, connect, event, log_config, shared, start, tenant};
+use crate::{PATIENCE, program, unique};
+
+/// The window of repeats that are not meant to come too late.
+const LONG: Duration = Duration::from_secs(120);
+
+async fn bench(count: usize) -> Bench<Held<NatsLog>> {
+    let servers = shared(count).await;
+    let client = async |number| {
+        let log = connect(&servers, number % count).await.log(log_config(count));
+        Held { inner: log, _servers: servers.clone() }
+    };
+    let (one, two) = (client(0).await, client(1).await);
+    let lose = Box::new(move |tenant: TenantId| {
+        let servers = servers.clone();
+        let lost: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
+            delete(&servers, &tenant).await;
+        });
+        lost
+    });
+    Bench { one, two, name: unique(), kept: KEPT_AT_LEAST, lose }
+}
+
+async fn delete(servers: &NatsServers, tenant: &TenantId) {
+    let mut raw = servers.raw(0).await.expect("a connection");
+    let answer = raw.ask(&format!("$JS.API.STREAM.DELETE.riser-ev-{tenant}"), "").await.expect("an answer");
+    assert!(answer.contains("\"success\":true"), "{answer}");
+}
+
+mod one_server {
+    async fn bench(_case: &str) -> super::Bench<super::Held<super::NatsLog>> {
+        super::bench(1).await
+    }
+
+    riser_bus::log_conformance!(
+        #[tokio::test]
+        bench
+    );
+}
+
+mod three_copies {
+    async fn bench(_case: &str) -> super::Bench<super::Held<super::NatsLog>> {
+        super::bench(3).await
+    }
+
+    riser_bus::log_conformance!(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        bench
+    );
+}
+
+#[tokio::test]
+async fn a_store_without_room_says_that_it_is_full() {
+    let options = NatsOptions { max_file_store: Some(1 << 20), ..NatsOptions::default() };
+    let servers = NatsServers::start_with(&program("RISER_NATS_SERVER"), 1, &options).await.expect("a server");
+    let log = connect(&servers, 0).await.log(LogConfig { max_bytes: 768 << 10, ..log_config(1) });
+    log.append(&tenant(), event("fits"), LONG).await.expect("room for one stream");
+    assert_eq!(log.append(&tenant(), event("does not"), LONG).await, Err(LogError::Full));
+}
+
+#[tokio::test]
+async fn what_no_edge_stored_is_left_out_and_counted() {
+    let servers = start(1).await;
+    let client = connect(&servers, 0).await;
+    let (log, tenant) = (client.log(log_config(1)), tenant());
+    let life = log.append(&tenant, event("one"), LONG).await.expect("an answer").cursor.life;
+    let mut tail = log.tail(&tenant).await.expect("an answer");
+    let subject = format!("riser.v1.log.{tenant}.{life:016x}");
+    let mut raw = servers.raw(0).await.expect("a connection");
+    raw.ask(&subject, "forged").await.expect("an answer");
+    log.append(&tenant, event("three"), LONG).await.expect("an answer");
+    let page = log.read(&tenant, 1).await.expect("an answer");
+    let read: Vec<_> = page.events.iter().map(|stored| (stored.seq, stored.event.id.as_str())).collect();
+    assert_eq!(read, [(1, "one"), (3, "three")]);
+    assert_eq!(page.bounds, Bounds { life, first: 1, last: 3 });
+    let heard = timeout(PATIENCE, tail.events.recv()).await.expect("an event in time").expect("a tail that goes on");
+    assert_eq!((heard.seq, heard.event.id.as_str()), (3, "three"));
+    assert_eq!(client.ignored(), 2, "one in the page and one in the tail");
+}
+
+#[tokio::test]
+async fn a_stream_of_somebody_else_is_not_used() {
+    let servers = start(1).await;
+    let (log, tenant) = (connect(&servers, 0).await.log(log_config(1)), tenant());
+    let config = format!(r#"{{"name":"riser-ev-{tenant}","subjects":["riser.v1.log.other.00000000000000ab"]}}"#);
+    let mut raw = servers.raw(0).await.expect("a connection");
+    let made = raw.ask(&format!("$JS.API.STREAM.CREATE.riser-ev-{tenant}"), &config).await.expect("an answer");
+    assert!(!made.contains("error"), "{made}");
+    let (stored, bounds) = tokio::join!(log.append(&tenant, event("one"), LONG), log.bounds(&tenant));
+    assert_eq!(stored, Err(LogError::Unavailable));
+    assert_eq!(bounds, Err(LogError::Unavailable));
+}
+
+#[tokio::test]
+async fn a_stream_follows_changed_settings_and_keeps_its_life() {
+    let servers = start(1).await;
+    let client = connect(&servers, 0).await;
+    let tenant = tenant();
+    let before = client.log(log_config(1));
+    for id in ["1", "2", "3"] {
+        before.append(&tenant, event(id), LONG).await.expect("an answer");
+    }
+    let life = before.bounds(&tenant).await.expect("an answer").life;
+    let after = client.log(LogConfig { max_events: 2, ..log_config(1) });
+    let repeat = after.append(&tenant, event("3"), 2 * LONG).await.expect("an answer");
+    assert!(repeat.duplicate, "what was stored was forgotten");
+    assert_eq!(after.bounds(&tenant).await, Ok(Bounds { life, first: 2, last: 3 }));
+    let stored = after.append(&tenant, event("4"), 2 * LONG).await.expect("an answer");
+    assert_eq!((stored.cursor.life, stored.cursor.seq), (life, 4));
+    assert_eq!(after.bounds(&tenant).await, Ok(Bounds { life, first: 3, last: 4 }));
+}
+
+#[tokio::test]
+async fn a_repeat_of_an_event_that_retention_dropped_is_answered() {
+    let servers = start(1).await;
+    let (log, tenant) = (connect(&servers, 0).await.log(LogConfig { max_events: 2, ..log_config(1) }), tenant());
+    let mut first = None;
+    for id in ["1", "2", "3", "4"] {
+        let appended = log.append(&tenant, event(id), LONG).await.expect("an answer");
+        first.get_or_insert(appended);
+    }
+    let first = first.expect("four events");
+    let again = log.append(&tenant, event("1"), LONG).await.expect("an answer");
+    assert_eq!((again.duplicate, again.cursor), (true, first.cursor));
+    assert!(again.at_ms >= first.at_ms);
+}
+
+#[tokio::test]
+async fn nothing_answers_without_a_server_and_everything_is_there_when_it_is_back() {
+    let mut servers = start(1).await;
+    let (log, tenant) = (connect(&servers, 0).await.log(log_config(1)), tenant());
+    let stored = log.append(&tenant, event("one"), LONG).await.expect("an answer");
+    servers.kill(0);
+    let (append, read, bounds, tail) = tokio::join!(
+        log.append(&tenant, event("two"), LONG),
+        log.read(&tenant, 1),
+        log.bounds(&tenant),
+        log.tail(&tenant)
+    );
+    assert_eq!(append, Err(LogError::Unavailable));
+    assert_eq!(read, Err(LogError::Unavailable));
+    assert_eq!(bounds, Err(LogError::Unavailable));
+    assert_eq!(tail.err(), Some(LogError::Unavailable));
+    servers.start_again(0).expect("a server that starts");
+    servers.ready().await.expect("a server that is ready");
+    let back = async {
+        loop {
+            if let Ok(again) = log.append(&tenant, event("one"), LONG).await {
+                break again;
+            }
+        }
+    };
+    let again = timeout(PATIENCE, back).await.expect("an answer in time");
+    assert_eq!((again.duplicate, again.cursor, again.at_ms), (true, stored.cursor, stored.at_ms));
+}
