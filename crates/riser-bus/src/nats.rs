@@ -4,7 +4,7 @@
 //! leaves open is closed here:
 //!
 //! - While the connection is down nothing is queued for it: publishing fails at once, and has a time limit always.
-//! - Answers come to one inbox of our own ([`replies`]): the library's requests leave a map entry when nobody answers.
+//! - Answers come to one inbox of our own (`replies`): the library's requests leave a map entry when nobody answers.
 //! - Tasks that take messages from the library never wait, and copy what they pass on: a small payload would keep the
 //!   64 KiB that were read with it.
 //! - The library drops its own events when many come at once. What [`Health`] says is put right every second.
@@ -323,21 +323,23 @@ async fn look(link: Arc<Link>) {
         tick.tick().await;
         link.signals.look(link.is_up());
         let now = link.client.server_info();
-        if now.server_id == server {
-            continue;
+        if now.server_id != server {
+            note_version(&now);
+            server = now.server_id;
         }
-        match Version::parse(&now.version) {
-            Some(version) if version >= OLDEST && !version.has_advisories() => {
-                info!(server = ?now.server_name, %version, "connected to NATS");
-            }
-            Some(version) if version >= OLDEST => {
-                warn!(server = ?now.server_name, %version, "connected to a NATS server with known advisories");
-            }
-            _ => {
-                error!(server = ?now.server_name, version = ?now.version, "connected to a NATS server that is too old")
-            }
+    }
+}
+
+/// Says what is to be said of a server that was connected to. One that is too old is not left: it is one of a cluster
+/// whose others are good enough, and soon rolled.
+fn note_version(server: &async_nats::ServerInfo) {
+    let name = &server.server_name;
+    match Version::parse(&server.version) {
+        Some(version) if version >= OLDEST && version.has_advisories() => {
+            warn!(server = ?name, %version, "connected to a NATS server with known advisories");
         }
-        server = now.server_id;
+        Some(version) if version >= OLDEST => info!(server = ?name, %version, "connected to NATS"),
+        _ => error!(server = ?name, version = ?server.version, "connected to a NATS server that is too old"),
     }
 }
 
