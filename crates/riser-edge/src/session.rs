@@ -340,7 +340,7 @@ impl Open {
             }
             Inbound::Event { n, .. } => Self::not_yet(shared, conn, n),
             Inbound::Open { n, .. } | Inbound::Close { n, .. } | Inbound::Seen { n, .. } => {
-                Self::not_yet(shared, conn, Some(n))
+                Self::not_yet(shared, conn, Some(n));
             }
         }
     }

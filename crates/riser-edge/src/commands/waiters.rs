@@ -96,7 +96,7 @@ impl Waiters {
             waiter.look = (Instant::now() + SENT).min(waiter.deadline);
         }
         let told = waiter.tell(cmd);
-        shared.metrics.outcomes_told.inc_by(told);
+        shared.metrics.commands.told.inc_by(told);
         waiter.flush();
         self.sooner.notify_one();
     }

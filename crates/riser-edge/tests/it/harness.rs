@@ -164,7 +164,7 @@ impl Peerling {
 pub(super) fn counted(metrics: &prometheus::Registry, name: &str, label: Option<&str>) -> u64 {
     let families = metrics.gather();
     let family = families.iter().find(|family| family.name() == name);
-    let metrics = family.into_iter().flat_map(|family| family.get_metric());
+    let metrics = family.into_iter().flat_map(prometheus::proto::MetricFamily::get_metric);
     let of = metrics.filter(|m| label.is_none_or(|label| m.get_label().iter().any(|pair| pair.value() == label)));
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters count whole things")]
     of.map(|m| m.get_counter().get_value() as u64).sum()
