@@ -18,8 +18,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 16;
 /// How soon everything is looked at after messages may have been lost, so that a burst of losses is one look.
 const SOON: Duration = Duration::from_millis(500);
-/// The longest time without a look, so that what nobody woke it for is found.
-const REST: Duration = Duration::from_secs(5);
+/// The least time between two goes through all waiters.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Looks at commands that sessions of this edge wait for, as long as the edge lives.
 pub(crate) async fn keep_waiting(shared: Arc<Shared>) {
@@ -28,12 +28,13 @@ pub(crate) async fn keep_waiting(shared: Arc<Shared>) {
         let (due, next) = shared.waiters.due(now);
         shared.metrics.commands.waiting.set(i64::try_from(shared.waiters.len()).unwrap_or(i64::MAX));
         if due.is_empty() {
-            let until = next.map_or(now + REST, |at| at.min(now + REST));
             tokio::select! {
                 biased;
                 () = shared.waiters.sooner.notified() => {}
-                () = sleep_until(until) => {}
+                () = sleep_until(next) => {}
             }
+            // Going through all of them costs time with their number: not for each one that comes.
+            sleep_until(now + PAUSE).await;
             continue;
         }
         let mut looks = futures_util::stream::FuturesUnordered::new();
