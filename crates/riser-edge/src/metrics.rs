@@ -6,6 +6,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registr
 use riser_core::{CloseCode, ErrorCode};
 
 use crate::commands::metrics::CommandMetrics;
+use crate::events::metrics::EventMetrics;
 
 /// An edge's counters and gauges. They outlive the edge, so that a restart in the same process goes on counting.
 #[derive(Debug)]
@@ -38,6 +39,7 @@ pub struct Metrics {
     pub(crate) publish_failures: IntCounter,
     pub(crate) panics: IntCounter,
     pub(crate) commands: CommandMetrics,
+    pub(crate) events: EventMetrics,
     pub(crate) clones: IntCounter,
 }
 
@@ -126,6 +128,7 @@ impl Metrics {
             ),
             panics: m.counter("riser_session_panics_total", "Sessions that ended by a defect of this program."),
             commands: CommandMetrics::new(&m),
+            events: EventMetrics::new(&m),
             clones: m.counter(
                 "riser_clones_suspected_total",
                 "Gateways that take over from each other again and again: two devices share a credential.",
