@@ -331,7 +331,9 @@ impl Open {
             Inbound::Describe { n, devices } => {
                 self.with_gateway(|g| g.change(shared, n, Change::describe(devices), None));
             }
-            Inbound::Command { n, .. } | Inbound::Cancel { n, .. } if self.gateway.is_some() => {
+            Inbound::Command { n, .. } | Inbound::Cancel { n, .. } | Inbound::Seen { n, .. }
+                if self.gateway.is_some() =>
+            {
                 let text = format!("only a client sends `{}`", inbound.kind());
                 answer_error(shared, conn, Some(n), ErrorCode::Forbidden, &text);
             }

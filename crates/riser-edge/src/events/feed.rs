@@ -21,10 +21,11 @@ use super::pages::{Entry, Found, Pages, first_of};
 use crate::shared::Shared;
 use crate::ws::{Conn, frame};
 
-/// The newest events of a tenant that are kept: what a mass resume after a restart of edges needs.
-const RING: usize = 8_192;
-/// Bytes that they take at most.
-const RING_BYTES: usize = 8 * 1024 * 1024;
+/// The newest events of a tenant that are kept. A listener that had everything and falls further behind than this while its
+/// socket takes nothing is too slow.
+const RING: usize = 4_096;
+/// Bytes that they take at most: twice what may wait for one connection.
+const RING_BYTES: usize = 4 * 1024 * 1024;
 /// Events taken from the tail at once, so that a burst is written to each connection once.
 const BATCH: usize = 256;
 /// How soon the store is asked again when it does not answer.
@@ -64,6 +65,8 @@ struct Inner {
     stream: Option<Stream>,
     ring: VecDeque<Entry>,
     ring_bytes: usize,
+    /// The last event that the ring had no room for any more.
+    evicted: u64,
     pages: Pages,
     followers: IndexMap<u64, Follower>,
     /// A position that was read for who does not listen to events.
@@ -312,6 +315,7 @@ impl Feed {
             inner.ring_bytes = 0;
             if before.is_some_and(|before| before.life != bounds.life) {
                 inner.pages = Pages::default();
+                inner.evicted = 0;
                 let ids: Vec<u64> = inner.followers.keys().copied().collect();
                 // A stream that comes into being has lost nothing.
                 if before.is_some_and(|before| before.life != 0) {
@@ -348,6 +352,7 @@ impl Feed {
             while inner.ring.len() > RING || inner.ring_bytes > RING_BYTES {
                 let Some(oldest) = inner.ring.pop_front() else { break };
                 inner.ring_bytes -= oldest.bytes();
+                inner.evicted = oldest.seq;
             }
             inner.pump_all(shared, &mut after);
         }
@@ -405,6 +410,17 @@ impl Inner {
                 follower.live = true;
                 break;
             };
+            let seq = at + 1;
+            let front = self.ring.front().map(|entry| entry.seq);
+            let gone = at < self.evicted || stream.last - at > RING as u64;
+            if follower.live && gone && follower.conn.blocked_since().is_some() {
+                shared.metrics.events.behind.inc();
+                follower.conn.close(
+                    CloseCode::TooSlow.number(),
+                    "{\"message\":\"too slow for the events: resume with the cursor\"}",
+                );
+                break;
+            }
             if follower.conn.queued_bytes() > shared.config.conflate_above {
                 if follower.conn.blocked_since().is_none() {
                     // A burst alone makes nobody slow: what the socket takes is written first.
@@ -415,21 +431,11 @@ impl Inner {
                     break;
                 }
             }
-            let seq = at + 1;
-            let front = self.ring.front().map(|entry| entry.seq);
             if let Some(front) = front.filter(|front| *front <= seq)
                 && let Some(entry) = usize::try_from(seq - front).ok().and_then(|at| self.ring.get(at))
             {
                 sent |= give(shared, follower, entry);
                 continue;
-            }
-            if follower.live && follower.conn.blocked_since().is_some() {
-                shared.metrics.events.behind.inc();
-                follower.conn.close(
-                    CloseCode::TooSlow.number(),
-                    "{\"message\":\"too slow for the events: resume with the cursor\"}",
-                );
-                break;
             }
             match self.pages.find(seq) {
                 Found::Here(entries, from) => {
