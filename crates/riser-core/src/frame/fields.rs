@@ -30,10 +30,7 @@ impl<'a> Fields<'a> {
     /// Reads an object.
     pub fn parse(text: &'a str) -> Result<Self, NotFields> {
         let Raw { fields, ambiguous } = serde_json::from_str(text).map_err(|_| NotFields::Malformed)?;
-        match ambiguous {
-            Some(n) => Err(NotFields::Ambiguous(n)),
-            None => Ok(Self(fields)),
-        }
+        ambiguous.map_or(Ok(Self(fields)), |Ambiguous(n)| Err(NotFields::Ambiguous(n)))
     }
 
     /// Whether the object has the field and it is not `null`.
@@ -115,9 +112,11 @@ fn quoted(text: &str) -> String {
 
 struct Raw<'a> {
     fields: BTreeMap<Cow<'a, str>, &'a RawValue>,
-    /// Set when a field comes twice or there are too many; then with what `n` says, if it comes once.
-    ambiguous: Option<Option<u64>>,
+    ambiguous: Option<Ambiguous>,
 }
+
+/// A field comes twice, or there are too many; with what `n` says, if it comes once.
+struct Ambiguous(Option<u64>);
 
 impl<'de> Deserialize<'de> for Raw<'de> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
@@ -126,10 +125,10 @@ impl<'de> Deserialize<'de> for Raw<'de> {
         let numbers: Vec<&RawValue> = list.iter().filter(|(key, _)| key == "n").map(|(_, raw)| *raw).collect();
         let fields: BTreeMap<_, _> = list.into_iter().collect();
         let ambiguous = (fields.len() < count || count > FRAME_FIELDS).then(|| match numbers[..] {
-            [one] => serde_json::from_str(one.get()).ok(),
-            _ => None,
+            [one] => Ambiguous(serde_json::from_str(one.get()).ok()),
+            _ => Ambiguous(None),
         });
-        Ok(Raw { ambiguous, fields })
+        Ok(Raw { fields, ambiguous })
     }
 }
 
