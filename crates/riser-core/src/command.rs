@@ -300,6 +300,9 @@ pub struct Record {
     pub cmd: CommandId,
     /// Its place among the commands of its gateway: greater than that of each that was accepted before.
     pub seq: u64,
+    /// The place of the one that was accepted right before; 0 when it is the first that is known. Who has handled that one
+    /// knows that nothing is missing between.
+    pub prev: u64,
     /// What is to be done.
     pub body: Body,
     /// Who issued it first: `client:` and its subject.

@@ -7,8 +7,10 @@
 mod api;
 pub mod auth;
 mod clock;
+mod commands;
 mod config;
 mod edge;
+mod events;
 mod gateway;
 mod heartbeat;
 mod http;

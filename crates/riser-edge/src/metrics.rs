@@ -5,6 +5,9 @@ use std::sync::Arc;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use riser_core::{CloseCode, ErrorCode};
 
+use crate::commands::metrics::CommandMetrics;
+use crate::events::metrics::EventMetrics;
+
 /// An edge's counters and gauges. They outlive the edge, so that a restart in the same process goes on counting.
 #[derive(Debug)]
 pub struct Metrics {
@@ -35,6 +38,9 @@ pub struct Metrics {
     bus_ignored: IntCounterVec,
     pub(crate) publish_failures: IntCounter,
     pub(crate) panics: IntCounter,
+    pub(crate) commands: CommandMetrics,
+    pub(crate) events: EventMetrics,
+    pub(crate) clones: IntCounter,
 }
 
 /// Why a message of the bus was ignored.
@@ -121,6 +127,12 @@ impl Metrics {
                 "Messages that could not be handed to the bus; mirrors repair what they held.",
             ),
             panics: m.counter("riser_session_panics_total", "Sessions that ended by a defect of this program."),
+            commands: CommandMetrics::new(&m),
+            events: EventMetrics::new(&m),
+            clones: m.counter(
+                "riser_clones_suspected_total",
+                "Gateways that take over from each other again and again: two devices share a credential.",
+            ),
         })
     }
 
@@ -152,30 +164,31 @@ impl Metrics {
     }
 }
 
-struct Maker<'a>(&'a Registry);
+/// Makes metrics and registers them, once.
+pub(crate) struct Maker<'a>(&'a Registry);
 
 const ONCE: &str = "an edge's metrics are registered once, under names that are right";
 
 impl Maker<'_> {
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
+    pub(crate) fn counter(&self, name: &str, help: &str) -> IntCounter {
         let counter = IntCounter::new(name, help).expect(ONCE);
         self.0.register(Box::new(counter.clone())).expect(ONCE);
         counter
     }
 
-    fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
+    pub(crate) fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
         let counters = IntCounterVec::new(Opts::new(name, help), &[label]).expect(ONCE);
         self.0.register(Box::new(counters.clone())).expect(ONCE);
         counters
     }
 
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+    pub(crate) fn gauge(&self, name: &str, help: &str) -> IntGauge {
         let gauge = IntGauge::new(name, help).expect(ONCE);
         self.0.register(Box::new(gauge.clone())).expect(ONCE);
         gauge
     }
 
-    fn gauges(&self, name: &str, help: &str, label: &str) -> IntGaugeVec {
+    pub(crate) fn gauges(&self, name: &str, help: &str, label: &str) -> IntGaugeVec {
         let gauges = IntGaugeVec::new(Opts::new(name, help), &[label]).expect(ONCE);
         self.0.register(Box::new(gauges.clone())).expect(ONCE);
         gauges

@@ -9,19 +9,23 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use riser_core::frame::{Broken, Credential, Inbound, N, outbound};
+use riser_core::command::Word;
+use riser_core::event::{Cursor, EventId};
+use riser_core::frame::{Broken, Credential, Inbound, N, NewEvent, outbound};
 use riser_core::{
-    Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, TenantId, Verb,
+    Address, Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, TenantId, Verb,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use crate::commands::desk;
+use crate::commands::issuer::Issuer;
 use crate::gateway::Gateway;
 use crate::hub::{Hub, Member, Sub};
 use crate::open::{Arrival, Progress, Slot};
 use crate::shared::Shared;
 use crate::ws::{Conn, End, Handler, frame};
-use crate::{auth, open};
+use crate::{api, auth, events, open};
 
 /// Subscriptions and their ends that may wait behind one another. A client at its limit may replace each of its
 /// subscriptions once without waiting for an answer.
@@ -67,6 +71,10 @@ struct Open {
     /// Set when the session is fenced; until then the connection is paused.
     gateway: Option<Slot>,
     listener: Option<Arc<Listener>>,
+    /// Made with a client's first command.
+    issuer: Option<Arc<Issuer>>,
+    /// Made with the first event.
+    sender: Option<Arc<events::Sender>>,
 }
 
 /// A session that subscribes.
@@ -101,7 +109,7 @@ impl Session {
         end(conn, CloseCode::Protocol, message);
     }
 
-    fn hello(&mut self, conn: &Arc<Conn>, n: Option<N>, token: Option<Credential>) {
+    fn hello(&mut self, conn: &Arc<Conn>, n: Option<N>, token: Option<Credential>, remembers_ms: u64) {
         let Phase::Hello(upgrade) = std::mem::replace(&mut self.phase, Phase::Over) else { return };
         let Upgrade { identity, origin, permit } = *upgrade;
         let identity = match (identity, token) {
@@ -130,10 +138,10 @@ impl Session {
             return end(conn, CloseCode::Drain, "the edge is going away");
         }
         drop(permit);
-        self.open(conn, n, identity);
+        self.open(conn, n, identity, remembers_ms);
     }
 
-    fn open(&mut self, conn: &Arc<Conn>, n: Option<N>, identity: Identity) {
+    fn open(&mut self, conn: &Arc<Conn>, n: Option<N>, identity: Identity, remembers_ms: u64) {
         let shared = &self.shared;
         let ends_at_ms = identity.expires_at_ms.map(ends_at_ms);
         let is_gateway = identity.address().is_some();
@@ -148,14 +156,14 @@ impl Session {
             conn.pause();
             gateway = Some(slot.clone());
             let (shared, conn, identity) = (shared.clone(), conn.clone(), identity.clone());
-            Arrival { shared, id: self.id, conn, n, identity, slot }.begin();
+            Arrival { shared, id: self.id, conn, n, identity, remembers_ms, slot }.begin();
         } else {
             shared.metrics.clients.inc();
             let limits = shared.with_tenant(&identity.tenant, |t| t.limits).unwrap_or_default();
             conn.push(frame::text(&open::welcome(shared, self.id, &identity, None, None, &limits)));
             answer_ok(conn, n);
         }
-        self.phase = Phase::Open(Box::new(Open { identity, gateway, listener: None }));
+        self.phase = Phase::Open(Box::new(Open { identity, gateway, listener: None, issuer: None, sender: None }));
     }
 }
 
@@ -176,9 +184,9 @@ impl Handler for Session {
     fn text(&mut self, conn: &Arc<Conn>, text: &str) {
         self.shared.metrics.frames.inc();
         match (&mut self.phase, Inbound::parse(text)) {
-            (Phase::Hello(_), Ok(Inbound::Hello { n, token, agent, .. })) => {
+            (Phase::Hello(_), Ok(Inbound::Hello { n, token, agent, remembers_ms })) => {
                 tracing::debug!(session = self.id, agent, "hello");
-                self.hello(conn, n, token);
+                self.hello(conn, n, token, remembers_ms.unwrap_or(0));
             }
             (Phase::Hello(_), _) => Self::protocol_error(conn, "the first frame is not a good hello"),
             (Phase::Open(_), Err(Broken::NotAFrame(message))) => Self::protocol_error(conn, message),
@@ -239,6 +247,9 @@ impl Session {
         if let Some(listener) = &open.listener {
             listener.hub.leave(&listener.member);
         }
+        if let Some(issuer) = &open.issuer {
+            issuer.leave(&self.shared);
+        }
     }
 }
 
@@ -290,8 +301,8 @@ impl Open {
             Inbound::Ping { n } => {
                 let now_ms = shared.clock.now_ms();
                 let pong = match self.gateway() {
-                    Some(gateway) => outbound::pong_gateway(now_ms, gateway.epoch, 0),
-                    None => outbound::pong(now_ms, None),
+                    Some(gateway) => outbound::pong_gateway(now_ms, gateway.epoch, gateway.desk.held()),
+                    None => outbound::pong(now_ms, self.position(shared)),
                 };
                 conn.push(frame::text(&pong));
                 answer_ok(conn, n);
@@ -299,11 +310,13 @@ impl Open {
             Inbound::Pong { n } => answer_ok(conn, n),
             Inbound::Auth { n, token } => self.auth(shared, id, conn, n, &token),
             Inbound::Subscribe { n, to, lanes, path, cursor } => {
-                let gap = lanes.event && cursor.is_some();
-                self.subscribe(shared, conn, n, Sub { to, lanes, filter: Arc::new(path), gap });
+                self.subscribe(shared, conn, n, Sub { to, lanes, filter: Arc::new(path), cursor });
             }
             Inbound::Unsubscribe { n, to } => self.queue(shared, conn, n, Op::Unsubscribe(n, to)),
-            Inbound::State { n, .. } | Inbound::Device { n, .. } | Inbound::Describe { n, .. }
+            Inbound::State { n, .. }
+            | Inbound::Device { n, .. }
+            | Inbound::Describe { n, .. }
+            | Inbound::Result { n, .. }
                 if self.gateway.is_none() =>
             {
                 let text = format!("only a gateway sends `{}`", inbound.kind());
@@ -318,13 +331,67 @@ impl Open {
             Inbound::Describe { n, devices } => {
                 self.with_gateway(|g| g.change(shared, n, Change::describe(devices), None));
             }
-            Inbound::Event { n, .. } | Inbound::Result { n, .. } => Self::not_yet(shared, conn, n),
-            Inbound::Command { n, .. }
-            | Inbound::Cancel { n, .. }
-            | Inbound::Open { n, .. }
-            | Inbound::Close { n, .. }
-            | Inbound::Seen { n, .. } => Self::not_yet(shared, conn, Some(n)),
+            Inbound::Command { n, .. } | Inbound::Cancel { n, .. } if self.gateway.is_some() => {
+                let text = format!("only a client sends `{}`", inbound.kind());
+                answer_error(shared, conn, Some(n), ErrorCode::Forbidden, &text);
+            }
+            Inbound::Command { n, to, command } => self.issuer(conn).command(shared, n, &self.identity, to, command),
+            Inbound::Cancel { n, cmd } => self.issuer(conn).cancel(shared, n, &self.identity, cmd),
+            Inbound::Result { n, cmd, status, code, data } => {
+                self.with_gateway(|g| desk::said(shared, g, n, cmd, Word { status, code, data }));
+            }
+            Inbound::Event { n, to, event } => self.event(shared, conn, n, to, event),
+            Inbound::Seen { n, of, id } => self.seen(shared, conn, n, of, &id),
+            Inbound::Open { n, .. } | Inbound::Close { n, .. } => {
+                Self::not_yet(shared, conn, Some(n));
+            }
         }
+    }
+
+    /// Where a client stands in the tenant's events.
+    fn position(&self, shared: &Shared) -> Option<Cursor> {
+        match &self.listener {
+            Some(listener) => listener.hub.feed.position(Some(listener.member.id)),
+            None => shared.feed(&self.identity.tenant).position(None),
+        }
+    }
+
+    fn event(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: Option<N>, to: Option<Address>, event: NewEvent) {
+        let refused = |code, text| answer_error(shared, conn, n, code, text);
+        let of = match (self.identity.address(), to) {
+            (Some(own), Some(to)) if to != *own => {
+                return refused(ErrorCode::Forbidden, "`to`: a gateway sends events of its own address");
+            }
+            (Some(own), _) => own.clone(),
+            (None, Some(to)) => to,
+            (None, None) => return refused(ErrorCode::BadFrame, "`to` is missing"),
+        };
+        let allowed = self.gateway.is_some() || api::events::may_send(&self.identity, &of, &event);
+        if !allowed {
+            return refused(ErrorCode::Forbidden, "no grant of this credential covers the address and the path");
+        }
+        let event = events::event_of(shared, &self.identity, of, event);
+        self.sender(conn).send(shared, n, event);
+    }
+
+    fn seen(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, of: Address, id: &EventId) {
+        if self.identity.paths(Verb::Read, &Pattern::One(of.clone())).is_none() {
+            let text = "no grant of this credential shows the address";
+            return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
+        }
+        let event = events::seen(&self.identity, of, id);
+        self.sender(conn).send(shared, Some(n), event);
+    }
+
+    /// What stores the events of this session.
+    fn sender(&mut self, conn: &Arc<Conn>) -> Arc<events::Sender> {
+        let tenant = &self.identity.tenant;
+        self.sender.get_or_insert_with(|| events::Sender::new(conn, tenant)).clone()
+    }
+
+    /// What records the commands of this session.
+    fn issuer(&mut self, conn: &Arc<Conn>) -> Arc<Issuer> {
+        self.issuer.get_or_insert_with(|| Issuer::new(conn)).clone()
     }
 
     fn not_yet(shared: &Shared, conn: &Conn, n: Option<N>) {
@@ -438,7 +505,7 @@ impl Listener {
         Arc::new(Self { hub, member, waiting: Mutex::default() })
     }
 
-    async fn work(&self, shared: &Shared, limit: usize) {
+    async fn work(&self, shared: &Arc<Shared>, limit: usize) {
         loop {
             let op = {
                 let mut waiting = self.waiting.lock();

@@ -54,6 +54,9 @@ pub struct Stepped {
     pub record: Record,
     /// What the step did.
     pub took: Took,
+    /// How many outcomes there were before it: what follows in the record is news, whatever `took` says, since a deadline
+    /// that has passed is seen first.
+    pub before: usize,
     /// Who holds its gateway now; none when it is offline.
     pub holder: Option<Holder>,
     /// The store's clock.
@@ -76,7 +79,8 @@ pub enum Created {
 /// Records of commands.
 #[async_trait]
 pub trait CommandStore: Send + Sync + 'static {
-    /// Records a command, in the order of calls: its `seq` is greater than that of every earlier one of the gateway. When
+    /// Records a command, in the order of calls: its `seq` is greater than that of every earlier one of the gateway, and its
+    /// `prev` is the greatest of those. When
     /// the gateway is offline, [`Step::Offline`] is applied in the same step, so that it is held or decided at once.
     ///
     /// A digest that is known, until [`riser_core::command::KEPT_MS`] after the deadline, is the same command: if the body

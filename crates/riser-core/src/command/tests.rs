@@ -13,6 +13,7 @@ fn record(hold: bool) -> Record {
     Record {
         cmd,
         seq: 1,
+        prev: 0,
         body,
         by: "client:alice".into(),
         deadline_at_ms: DEADLINE,

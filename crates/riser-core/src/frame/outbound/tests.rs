@@ -160,6 +160,7 @@ fn a_command_and_what_became_of_it() {
     let record = Record {
         cmd: cmd.clone(),
         seq: 1,
+        prev: 0,
         body: crate::command::Body {
             path: path("hall/lock"),
             action: "unlock".parse().expect("an action"),
