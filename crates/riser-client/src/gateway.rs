@@ -75,6 +75,7 @@ pub enum Live {
 enum Ask {
     Change(Change, Answer),
     Call(Call),
+    Reconnect(Duration),
     Leave,
 }
 
@@ -89,7 +90,8 @@ pub struct Gateway {
     credential: watch::Receiver<Credential>,
     sessions: watch::Receiver<u64>,
     live: broadcast::Sender<Live>,
-    task: Task,
+    /// Ends with the handle.
+    _task: Task,
 }
 
 impl Gateway {
@@ -118,7 +120,7 @@ impl Gateway {
         let live = broadcast::Sender::new(HEARD);
         let run = Run::new(config, run::Ports { asked, said, show, hand, count, live: live.clone() }, desk);
         let task = Task::start(run.run());
-        Self { asks, say, status, credential, sessions, live, task }
+        Self { asks, say, status, credential, sessions, live, _task: task }
     }
 
     /// Connects. Fails when the first attempt does.
@@ -183,10 +185,20 @@ impl Gateway {
         self.live.subscribe()
     }
 
-    /// Closes the session with a goodbye, within about 2 s.
-    pub async fn close(mut self) {
+    /// Cuts the connection without a goodbye and comes back after this time, with all that it knows: for an owner that
+    /// knows that the network has changed, or wants to see what happens. Without a session it does nothing.
+    pub async fn reconnect(&self, after: Duration) {
+        // A gateway that has ended has no connection.
+        let _ = self.asks.send(Ask::Reconnect(after)).await;
+    }
+
+    /// Closes the session with a goodbye, within about 2 s. What is asked afterwards is refused.
+    pub async fn close(&self) {
         if self.asks.send(Ask::Leave).await.is_ok() {
-            let _ = timeout(CLOSE_WAIT * 2, self.task.ended()).await;
+            let mut status = self.status();
+            let left = status.wait_for(|status| matches!(status, Status::Ended(_)));
+            // Whoever has not left by then is cut off with the handle.
+            let _ = timeout(CLOSE_WAIT * 2, left).await;
         }
     }
 

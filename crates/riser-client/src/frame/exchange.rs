@@ -39,13 +39,15 @@ pub struct Happened {
 }
 
 /// `outcome`: something became of a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "t", rename = "outcome")]
 pub struct Outcome {
     /// Of which command.
     pub cmd: String,
     /// The gateway's address.
     pub of: Address,
     /// What.
+    #[serde(flatten)]
     pub step: Step,
 }
 

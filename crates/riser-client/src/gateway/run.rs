@@ -62,6 +62,8 @@ pub(super) struct Run {
     renew: Option<Instant>,
     clock: Clock,
     ask_clock: Instant,
+    /// When the owner, who cut the connection, wants it back.
+    back_in: Option<Duration>,
 }
 
 impl Run {
@@ -79,6 +81,7 @@ impl Run {
             renew: None,
             clock: Clock::default(),
             ask_clock: Instant::now(),
+            back_in: None,
         }
     }
 
@@ -97,7 +100,8 @@ impl Run {
                 Err(end) => end,
             };
             self.lost();
-            let Some(back_in) = backoff.after(&end) else {
+            let asked = self.back_in.take();
+            let Some(back_in) = asked.or_else(|| backoff.after(&end)) else {
                 self.ports.show.send_replace(Status::Ended(end));
                 return;
             };
@@ -120,6 +124,7 @@ impl Run {
                         self.note(&change, answer, |run, answer| run.owed.push(answer));
                     }
                     Some(Ask::Call(call)) => self.calls.take(call, false),
+                    Some(Ask::Reconnect(_)) => {}
                     Some(Ask::Leave) | None => {
                         self.ports.show.send_replace(Status::Ended(End::Left));
                         return None;
@@ -202,6 +207,10 @@ impl Run {
                     Some(Ask::Call(call)) => {
                         self.calls.take(call, true);
                         Ok(())
+                    }
+                    Some(Ask::Reconnect(after)) => {
+                        self.back_in = Some(after);
+                        return End::Broken("its owner cut it".into());
                     }
                     Some(Ask::Leave) | None => {
                         link.close(1000, "").await;
