@@ -26,6 +26,10 @@ use crate::ws::{Conn, frame};
 const RING: usize = 4_096;
 /// Bytes that they take at most: twice what may wait for one connection.
 const RING_BYTES: usize = 4 * 1024 * 1024;
+/// For how long the socket of who is too far behind must have taken nothing: a burst alone makes nobody slow.
+const GRACE: Duration = Duration::from_secs(1);
+/// How soon who is too far behind is looked at again.
+const LAGGARDS: Duration = Duration::from_millis(250);
 /// Events taken from the tail at once, so that a burst is written to each connection once.
 const BATCH: usize = 256;
 /// How soon the store is asked again when it does not answer.
@@ -65,6 +69,8 @@ struct Inner {
     stream: Option<Stream>,
     ring: VecDeque<Entry>,
     ring_bytes: usize,
+    /// Whether somebody is too far behind, and not yet for long enough to be sent away.
+    laggard: bool,
     /// The last event that the ring had no room for any more.
     evicted: u64,
     pages: Pages,
@@ -271,7 +277,10 @@ impl Feed {
                 self.begin(shared, tail.bounds);
                 let mut batch = Vec::with_capacity(BATCH);
                 loop {
-                    let nobody = self.inner.lock().followers.is_empty();
+                    let (nobody, laggard) = {
+                        let mut inner = self.inner.lock();
+                        (inner.followers.is_empty(), std::mem::take(&mut inner.laggard))
+                    };
                     if !nobody {
                         idle = Instant::now() + IDLE;
                     }
@@ -281,6 +290,7 @@ impl Feed {
                             break;
                         },
                         () = self.changed.notified() => {}
+                        () = sleep(LAGGARDS), if laggard => self.pump(shared),
                         () = sleep_until(idle), if nobody => break,
                     }
                     // A burst to many listeners must not keep the runtime's thread from other tenants.
@@ -360,6 +370,13 @@ impl Feed {
         whole
     }
 
+    /// Gives everybody what their connections have room for.
+    fn pump(self: &Arc<Self>, shared: &Arc<Shared>) {
+        let mut after = After::default();
+        self.inner.lock().pump_all(shared, &mut after);
+        self.finish(shared, after);
+    }
+
     fn finish(self: &Arc<Self>, shared: &Arc<Shared>, after: After) {
         for conn in after.flush {
             conn.flush();
@@ -413,7 +430,11 @@ impl Inner {
             let seq = at + 1;
             let front = self.ring.front().map(|entry| entry.seq);
             let gone = at < self.evicted || stream.last - at > RING as u64;
-            if follower.live && gone && follower.conn.blocked_since().is_some() {
+            if let Some(since) = follower.conn.blocked_since().filter(|_| follower.live && gone) {
+                if since.elapsed() < GRACE {
+                    self.laggard = true;
+                    break;
+                }
                 shared.metrics.events.behind.inc();
                 follower.conn.close(
                     CloseCode::TooSlow.number(),
