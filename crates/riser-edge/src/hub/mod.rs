@@ -91,6 +91,7 @@ struct Inner {
 pub(crate) enum SubscribeError {
     TooManySubscriptions,
     TooManyFilters,
+    Withdrawn,
     Unavailable,
 }
 
@@ -98,6 +99,7 @@ impl SubscribeError {
     pub(crate) fn code(self) -> ErrorCode {
         match self {
             Self::TooManySubscriptions | Self::TooManyFilters => ErrorCode::TooMany,
+            Self::Withdrawn => ErrorCode::Forbidden,
             Self::Unavailable => ErrorCode::Unavailable,
         }
     }
@@ -106,6 +108,7 @@ impl SubscribeError {
         match self {
             Self::TooManySubscriptions => "this session has as many subscriptions as it may",
             Self::TooManyFilters => "the tenant's sessions on this edge use as many distinct path filters as they may",
+            Self::Withdrawn => "the right to it was withdrawn while the subscription was being made",
             Self::Unavailable => "the state store or the bus did not answer; nothing was subscribed",
         }
     }
@@ -148,7 +151,8 @@ impl Hub {
         GatewayKey::new(self.tenant.clone(), address.clone())
     }
 
-    /// Makes or replaces a subscription. `answer` is sent before anything of it.
+    /// Makes or replaces a subscription. `answer` is sent before anything of it. `allowed` is asked when it takes effect,
+    /// under the hub's lock: whoever changes the rights first and looks at the subscriptions after misses none.
     pub(crate) async fn subscribe(
         &self,
         shared: &Shared,
@@ -156,6 +160,7 @@ impl Hub {
         sub: Sub,
         limit: usize,
         answer: String,
+        allowed: impl Fn(&Sub) -> bool,
     ) -> Result<(), SubscribeError> {
         {
             let inner = self.inner.lock();
@@ -175,9 +180,14 @@ impl Hub {
         let mut inner = self.inner.lock();
         inner.unpin(&sub.to);
         let full = inner.filters.len() >= FILTERS && !inner.filters.contains_key(&*sub.filter);
-        if member.has_left() || full {
+        let refused = match (full, allowed(&sub)) {
+            (true, _) => Some(SubscribeError::TooManyFilters),
+            (false, false) => Some(SubscribeError::Withdrawn),
+            (false, true) => None,
+        };
+        if member.has_left() || refused.is_some() {
             inner.unwatch(&sub.to);
-            return if full { Err(SubscribeError::TooManyFilters) } else { Ok(()) };
+            return refused.map_or(Ok(()), Err);
         }
         member.conn.push(crate::ws::frame::text(&answer));
         if sub.gap {
