@@ -5,6 +5,7 @@
 //! encoded once per distinct filter and shared; connections are written to after the lock is gone, each once.
 
 pub(crate) mod keeper;
+mod load;
 pub(crate) mod mirror;
 pub(crate) mod owed;
 pub(crate) mod tell;
@@ -13,19 +14,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use indexmap::{IndexMap, IndexSet};
 use parking_lot::Mutex;
-use riser_bus::{Delivery, Filter, Inbox, Subject, Subscription};
+use riser_bus::{Delivery, Inbox, Subject, Subscription};
 use riser_core::frame::{Lanes, outbound};
 use riser_core::routed::{self, RoutedError, Up};
 use riser_core::{Address, ErrorCode, GatewayKey, PathFilter, Pattern, TenantId};
-use tokio::sync::{Notify, mpsc};
-use tokio::time::timeout;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::metrics::Ignored;
 use crate::shared::Shared;
 use crate::ws::Conn;
+use load::{LOADS, Loaded, READS};
 use mirror::{Mirror, Step};
 use owed::Owed;
 
@@ -34,8 +34,6 @@ use owed::Owed;
 const INBOX: usize = 8_192;
 /// Messages taken from the queue at once, so that a burst is written to each connection once.
 const BATCH: usize = 256;
-/// Reads of the store that one hub has under way at once.
-pub(crate) const READS: usize = 32;
 /// Distinct path filters of one tenant on one edge: each costs an encoding of every frame.
 const FILTERS: usize = 1_024;
 
@@ -72,8 +70,8 @@ pub(crate) struct Sub {
 /// A pattern that somebody watches. Dropping it ends the bus subscription.
 struct Watch {
     members: IndexSet<u64>,
-    /// Whether a subscription to it is being made, whose listener is no member yet.
-    pinned: bool,
+    /// How many subscriptions to it are being made, whose listeners are no members yet.
+    pinned: usize,
     _subscription: Subscription,
 }
 
@@ -81,6 +79,9 @@ struct Watch {
 struct Inner {
     members: IndexMap<u64, (Arc<Member>, Vec<Sub>)>,
     watches: BTreeMap<Pattern, Watch>,
+    /// Patterns that are being loaded, and what will have come of it: a thousand dashboards of one building cost one
+    /// load. A session has one subscription under way, so that these are no more than the sessions.
+    loads: BTreeMap<Pattern, watch::Receiver<Option<Loaded>>>,
     mirrors: BTreeMap<Address, Mirror>,
     filters: BTreeMap<PathFilter, Arc<PathFilter>>,
     snapshots: tell::SnapshotCache,
@@ -117,8 +118,12 @@ impl SubscribeError {
 pub(crate) struct Hub {
     tenant: TenantId,
     inner: Mutex<Inner>,
-    /// Held while a pattern is loaded, so that a thousand dashboards of one building cost one load.
-    loading: tokio::sync::Mutex<()>,
+    /// A place for each pattern that is being loaded.
+    loading: Semaphore,
+    /// A place for each read of the store that is under way.
+    reading: Semaphore,
+    /// Woken when a mirror was read.
+    installed: Notify,
     /// Mirrors that must be read anew.
     due: Mutex<IndexSet<Address>>,
     wake: Notify,
@@ -135,7 +140,9 @@ impl Hub {
         let hub = Arc::new(Self {
             tenant,
             inner: Mutex::default(),
-            loading: tokio::sync::Mutex::default(),
+            loading: Semaphore::new(LOADS),
+            reading: Semaphore::new(READS),
+            installed: Notify::new(),
             due: Mutex::default(),
             wake: Notify::new(),
             look: AtomicBool::new(false),
@@ -172,13 +179,14 @@ impl Hub {
                 return Err(SubscribeError::TooManyFilters);
             }
         }
-        let _one_at_a_time = self.loading.lock().await;
         let watches_state = sub.lanes.wants_snapshots();
         if watches_state {
             self.watch(shared, &sub.to).await?;
         }
         let mut inner = self.inner.lock();
-        inner.unpin(&sub.to);
+        if watches_state {
+            inner.unpin(&sub.to);
+        }
         let full = inner.filters.len() >= FILTERS && !inner.filters.contains_key(&*sub.filter);
         let refused = match (full, allowed(&sub)) {
             (true, _) => Some(SubscribeError::TooManyFilters),
@@ -234,68 +242,6 @@ impl Hub {
         inner.mirrors.get(address).and_then(|m| m.known().map(|s| s.version.epoch))
     }
 
-    /// Sees to it that the pattern is subscribed to and all its gateways are mirrored: subscribes first, reads after.
-    async fn watch(&self, shared: &Shared, to: &Pattern) -> Result<(), SubscribeError> {
-        if let Some(watch) = self.inner.lock().watches.get_mut(to) {
-            watch.pinned = true;
-            return Ok(());
-        }
-        let filter = Filter::Up(self.tenant.clone(), to.clone());
-        let subscription = timeout(shared.config.call, shared.ports.bus.subscribe(&filter, &self.inbox)).await;
-        let Ok(Ok(subscription)) = subscription else { return Err(SubscribeError::Unavailable) };
-        let watch = Watch { members: IndexSet::new(), pinned: true, _subscription: subscription };
-        self.inner.lock().watches.insert(to.clone(), watch);
-        let loaded = self.load(shared, to).await;
-        if loaded.is_err() {
-            let mut inner = self.inner.lock();
-            inner.unpin(to);
-            inner.unwatch(to);
-        }
-        loaded
-    }
-
-    async fn load(&self, shared: &Shared, to: &Pattern) -> Result<(), SubscribeError> {
-        let addresses = keeper::addresses(shared, &self.tenant, to).await.map_err(|_| SubscribeError::Unavailable)?;
-        let mut new = Vec::new();
-        {
-            let mut inner = self.inner.lock();
-            for address in addresses {
-                inner.mirrors.entry(address.clone()).or_insert_with(|| {
-                    new.push(address);
-                    Mirror::reading()
-                });
-            }
-        }
-        let unread = self.read_all(shared, new).await;
-        if unread.is_empty() {
-            return Ok(());
-        }
-        // Another watch may cover them, and then they must not stay unread.
-        self.due.lock().extend(unread);
-        self.wake.notify_one();
-        Err(SubscribeError::Unavailable)
-    }
-
-    /// Reads mirrors anew, a few at once; gives back those for which nobody answered.
-    async fn read_all(&self, shared: &Shared, addresses: impl IntoIterator<Item = Address>) -> Vec<Address> {
-        let mut rest = addresses.into_iter();
-        let mut reads = FuturesUnordered::new();
-        let mut unread = Vec::new();
-        loop {
-            while reads.len() < READS
-                && let Some(address) = rest.next()
-            {
-                let key = self.key(&address);
-                reads.push(async move { (shared.read(&key).await, address) });
-            }
-            match reads.next().await {
-                Some((Ok(snapshot), address)) => self.install(shared, &address, snapshot),
-                Some((Err(_), address)) => unread.push(address),
-                None => return unread,
-            }
-        }
-    }
-
     /// Gives a mirror what the store said.
     fn install(&self, shared: &Shared, address: &Address, snapshot: Option<riser_core::Snapshot>) {
         let mut told = tell::Told::default();
@@ -308,6 +254,7 @@ impl Hub {
                 self.read_again(address);
             }
         }
+        self.installed.notify_waiters();
         told.flush();
     }
 
@@ -395,13 +342,22 @@ impl Inner {
 
     fn unpin(&mut self, to: &Pattern) {
         if let Some(watch) = self.watches.get_mut(to) {
-            watch.pinned = false;
+            watch.pinned = watch.pinned.saturating_sub(1);
         }
+    }
+
+    /// Ends a watch that could not be loaded. Its only members are listeners that want no state.
+    fn unload(&mut self, to: &Pattern) {
+        if let Some(watch) = self.watches.get_mut(to) {
+            watch.members.clear();
+            watch.pinned = 0;
+        }
+        self.unwatch(to);
     }
 
     /// Ends a watch that nobody needs, and the mirrors that no other watch covers.
     fn unwatch(&mut self, to: &Pattern) {
-        if self.watches.get(to).is_none_or(|watch| watch.pinned || !watch.members.is_empty()) {
+        if self.watches.get(to).is_none_or(|watch| watch.pinned > 0 || !watch.members.is_empty()) {
             return;
         }
         self.watches.remove(to);
