@@ -265,23 +265,35 @@ impl Hub {
 
     /// Takes messages of the bus, and writes to each connection once.
     fn take(&self, shared: &Shared, deliveries: &mut Vec<Delivery>) {
+        // Before the lock, which every listener of the tenant waits for.
+        let ups: Vec<(Address, Up)> = deliveries.drain(..).filter_map(|d| self.decode(shared, d)).collect();
         let mut told = tell::Told::default();
         let mut inner = self.inner.lock();
-        for delivery in deliveries.drain(..) {
-            let Subject::Up(key) = delivery.subject else { continue };
-            // The subscription's subject names the tenant; a message of another one is a defect of the bus.
-            if key.tenant != self.tenant {
-                shared.metrics.bus_ignored(Ignored::Malformed);
-                continue;
-            }
-            match routed::decode::<Up>(&delivery.payload) {
-                Ok(up) => self.take_up(shared, &mut inner, &key.address, up, &mut told),
-                Err(RoutedError::Version) => shared.metrics.bus_ignored(Ignored::Version),
-                Err(RoutedError::Malformed) => shared.metrics.bus_ignored(Ignored::Malformed),
-            }
+        for (address, up) in ups {
+            self.take_up(shared, &mut inner, &address, up, &mut told);
         }
         drop(inner);
         told.flush();
+    }
+
+    fn decode(&self, shared: &Shared, delivery: Delivery) -> Option<(Address, Up)> {
+        let Subject::Up(key) = delivery.subject else { return None };
+        // The subscription's subject names the tenant; a message of another one is a defect of the bus.
+        if key.tenant != self.tenant {
+            shared.metrics.bus_ignored(Ignored::Malformed);
+            return None;
+        }
+        match routed::decode::<Up>(&delivery.payload) {
+            Ok(up) => Some((key.address, up)),
+            Err(RoutedError::Version) => {
+                shared.metrics.bus_ignored(Ignored::Version);
+                None
+            }
+            Err(RoutedError::Malformed) => {
+                shared.metrics.bus_ignored(Ignored::Malformed);
+                None
+            }
+        }
     }
 
     fn take_up(&self, shared: &Shared, inner: &mut Inner, address: &Address, up: Up, told: &mut tell::Told) {
