@@ -8,4 +8,5 @@ mod edge;
 mod events;
 mod harness;
 mod http;
+mod strain;
 mod ws;
