@@ -3,7 +3,7 @@
 
 const assert = require('node:assert/strict');
 const { after, afterEach, before, describe, it } = require('node:test');
-const { Peer, Server, binary } = require('./harness.js');
+const { Peer, Server, liveFrame } = require('./harness.js');
 
 describe('a door on one edge and a phone on another', { timeout: 60_000 }, () => {
   let server;
@@ -52,11 +52,11 @@ describe('a door on one edge and a phone on another', { timeout: 60_000 }, () =>
     assert.equal(opened.stream, stream);
     assert.deepEqual(opened.params, { rate: 24000 });
     for (let seq = 0; seq < 50; seq += 1) {
-      door.send(binary(stream, seq, Buffer.alloc(60, seq), { flags: seq === 49 ? 1 : 0, clock: seq * 20 }));
+      door.send(liveFrame(stream, seq, Buffer.alloc(60, seq), { flags: seq === 49 ? 1 : 0, clock: seq * 20 }));
     }
     const answer = await phone.ok({ t: 'open', to: address, path: 'talk/door', kind: 'opus' });
     await door.receive((f) => f.t === 'opened' && f.stream === answer.stream, 'the answer');
-    phone.send(binary(answer.stream, 0, 'who is there?'));
+    phone.send(liveFrame(answer.stream, 0, 'who is there?'));
     const said = await door.until(() => door.heard(answer.stream)[0], 'what the phone said');
     assert.equal(said.payload.toString(), 'who is there?');
 

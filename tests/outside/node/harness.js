@@ -102,7 +102,7 @@ const BINARY = '(binary)';
 const HEADER_BYTES = 16;
 
 // A live stream's binary frame: the header of 16 bytes, big-endian, and the payload.
-function binary(stream, seq, payload, { kind = 1, flags = 0, clock = 0 } = {}) {
+function liveFrame(stream, seq, payload, { kind = 1, flags = 0, clock = 0 } = {}) {
   const header = Buffer.alloc(HEADER_BYTES);
   header.writeUInt8(kind, 0);
   header.writeUInt8(flags, 1);
@@ -261,4 +261,4 @@ class Peer {
   }
 }
 
-module.exports = { BINARY, EVERYTHING, Peer, Server, WebSocket, binary, eventually };
+module.exports = { BINARY, EVERYTHING, Peer, Server, WebSocket, eventually, liveFrame };
