@@ -16,6 +16,11 @@ pub enum Subject {
     Edge(EdgeId, GatewayKey),
     /// What edges tell each other: `riser.v1.edges`.
     Edges,
+    /// The live streams of an address, to all who listen: `riser.v1.live.<tenant>.<building>.<gateway>`.
+    Live(GatewayKey),
+    /// The live streams of a gateway's own address, to the edge that holds it. Apart from [`Subject::Edge`], so that
+    /// audio never stands before commands: `riser.v1.edge-live.<edge>.<tenant>.<building>.<gateway>`.
+    EdgeLive(EdgeId, GatewayKey),
 }
 
 /// Which messages a subscription gets.
@@ -27,14 +32,20 @@ pub enum Filter {
     Edge(EdgeId),
     /// What edges tell each other.
     Edges,
+    /// The live streams of the addresses of a tenant that a pattern names.
+    Live(TenantId, Pattern),
+    /// The live streams for the gateways of an edge.
+    EdgeLive(EdgeId),
 }
 
 impl Filter {
     /// Whether a message on this subject is for the subscription.
     pub fn matches(&self, subject: &Subject) -> bool {
         match (self, subject) {
-            (Self::Up(tenant, pattern), Subject::Up(key)) => *tenant == key.tenant && pattern.matches(&key.address),
-            (Self::Edge(edge), Subject::Edge(to, _)) => edge == to,
+            (Self::Up(tenant, pattern), Subject::Up(key)) | (Self::Live(tenant, pattern), Subject::Live(key)) => {
+                *tenant == key.tenant && pattern.matches(&key.address)
+            }
+            (Self::Edge(edge), Subject::Edge(to, _)) | (Self::EdgeLive(edge), Subject::EdgeLive(to, _)) => edge == to,
             (Self::Edges, Subject::Edges) => true,
             _ => false,
         }
@@ -51,6 +62,8 @@ impl Subject {
             "up" => Self::Up(key(next()?, next()?, next()?)?),
             "edge" => Self::Edge(next()?.parse().ok()?, key(next()?, next()?, next()?)?),
             "edges" => Self::Edges,
+            "live" => Self::Live(key(next()?, next()?, next()?)?),
+            "edge-live" => Self::EdgeLive(next()?.parse().ok()?, key(next()?, next()?, next()?)?),
             _ => return None,
         };
         next().is_none().then_some(subject)
@@ -77,6 +90,21 @@ impl fmt::Display for Subject {
             Self::Up(key) => write!(f, "{ROOT}.up.{}", Tokens(key)),
             Self::Edge(edge, key) => write!(f, "{ROOT}.edge.{edge}.{}", Tokens(key)),
             Self::Edges => write!(f, "{ROOT}.edges"),
+            Self::Live(key) => write!(f, "{ROOT}.live.{}", Tokens(key)),
+            Self::EdgeLive(edge, key) => write!(f, "{ROOT}.edge-live.{edge}.{}", Tokens(key)),
+        }
+    }
+}
+
+struct PatternTokens<'a>(&'a TenantId, &'a Pattern);
+
+impl fmt::Display for PatternTokens<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(tenant, pattern) = self;
+        match pattern {
+            Pattern::One(address) => write!(f, "{tenant}.{}.{}", address.building(), address.gateway()),
+            Pattern::Building(building) => write!(f, "{tenant}.{building}.*"),
+            Pattern::All => write!(f, "{tenant}.*.*"),
         }
     }
 }
@@ -84,13 +112,11 @@ impl fmt::Display for Subject {
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Up(tenant, Pattern::One(address)) => {
-                write!(f, "{ROOT}.up.{tenant}.{}.{}", address.building(), address.gateway())
-            }
-            Self::Up(tenant, Pattern::Building(building)) => write!(f, "{ROOT}.up.{tenant}.{building}.*"),
-            Self::Up(tenant, Pattern::All) => write!(f, "{ROOT}.up.{tenant}.*.*"),
+            Self::Up(tenant, pattern) => write!(f, "{ROOT}.up.{}", PatternTokens(tenant, pattern)),
             Self::Edge(edge) => write!(f, "{ROOT}.edge.{edge}.*.*.*"),
             Self::Edges => write!(f, "{ROOT}.edges"),
+            Self::Live(tenant, pattern) => write!(f, "{ROOT}.live.{}", PatternTokens(tenant, pattern)),
+            Self::EdgeLive(edge) => write!(f, "{ROOT}.edge-live.{edge}.*.*.*"),
         }
     }
 }
@@ -104,7 +130,8 @@ mod tests {
 
     /// Names that are near each other and near what subjects are made of, and any others.
     fn names() -> impl Strategy<Value = String> {
-        let near = ["a", "a-b", "aa", "b", "0", "up", "edge", "edges", "riser", "v1"].map(str::to_owned).to_vec();
+        let near =
+            ["a", "a-b", "aa", "b", "0", "up", "edge", "edges", "live", "riser", "v1"].map(str::to_owned).to_vec();
         prop_oneof![3 => prop::sample::select(near), 1 => "[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?"]
     }
 
@@ -133,19 +160,28 @@ mod tests {
     fn subjects() -> impl Strategy<Value = Subject> {
         prop_oneof![
             4 => keys().prop_map(Subject::Up),
+            2 => keys().prop_map(Subject::Live),
             4 => (edges(), keys()).prop_map(|(edge, key)| Subject::Edge(edge, key)),
+            2 => (edges(), keys()).prop_map(|(edge, key)| Subject::EdgeLive(edge, key)),
             1 => Just(Subject::Edges),
         ]
     }
 
     fn filters() -> impl Strategy<Value = Filter> {
-        let up =
+        let of = || {
             (tenants(), addresses(), 0..3).prop_map(|(tenant, address, width)| match (width, address.is_gateway()) {
-                (1, true) => Filter::Up(tenant, Pattern::Building(address.building().clone())),
-                (2, _) => Filter::Up(tenant, Pattern::All),
-                _ => Filter::Up(tenant, Pattern::One(address)),
-            });
-        prop_oneof![4 => up, 2 => edges().prop_map(Filter::Edge), 1 => Just(Filter::Edges)]
+                (1, true) => (tenant, Pattern::Building(address.building().clone())),
+                (2, _) => (tenant, Pattern::All),
+                _ => (tenant, Pattern::One(address)),
+            })
+        };
+        prop_oneof![
+            4 => of().prop_map(|(tenant, pattern)| Filter::Up(tenant, pattern)),
+            2 => of().prop_map(|(tenant, pattern)| Filter::Live(tenant, pattern)),
+            2 => edges().prop_map(Filter::Edge),
+            1 => edges().prop_map(Filter::EdgeLive),
+            1 => Just(Filter::Edges),
+        ]
     }
 
     /// How a server compares a subject with a filter: token by token, where `*` stands for any one token and a last
@@ -164,7 +200,9 @@ mod tests {
     /// Whose a subject is; what edges tell each other is nobody's.
     fn tenant_of(subject: &Subject) -> Option<&TenantId> {
         match subject {
-            Subject::Up(key) | Subject::Edge(_, key) => Some(&key.tenant),
+            Subject::Up(key) | Subject::Live(key) | Subject::Edge(_, key) | Subject::EdgeLive(_, key) => {
+                Some(&key.tenant)
+            }
             Subject::Edges => None,
         }
     }
@@ -179,7 +217,7 @@ mod tests {
 
         #[test]
         fn a_subject_of_one_tenant_matches_no_filter_of_another(subject in subjects(), filter in filters()) {
-            if let Filter::Up(tenant, _) = &filter {
+            if let Filter::Up(tenant, _) | Filter::Live(tenant, _) = &filter {
                 let own = tenant_of(&subject) == Some(tenant);
                 prop_assert!(own || !filter.matches(&subject), "{subject} at {filter}");
                 prop_assert!(own || !tokens_match(&filter.to_string(), &subject.to_string()), "{subject} at {filter}");
@@ -210,13 +248,14 @@ mod tests {
 
         #[test]
         fn a_filter_matches_what_it_was_made_for(subject in subjects()) {
-            let filters = match &subject {
-                Subject::Up(key) => vec![
-                    Filter::Up(key.tenant.clone(), Pattern::One(key.address.clone())),
-                    Filter::Up(key.tenant.clone(), Pattern::Building(key.address.building().clone())),
-                    Filter::Up(key.tenant.clone(), Pattern::All),
-                ],
+            let patterns = |key: &GatewayKey| {
+                [Pattern::One(key.address.clone()), Pattern::Building(key.address.building().clone()), Pattern::All]
+            };
+            let filters: Vec<Filter> = match &subject {
+                Subject::Up(key) => patterns(key).map(|p| Filter::Up(key.tenant.clone(), p)).into(),
+                Subject::Live(key) => patterns(key).map(|p| Filter::Live(key.tenant.clone(), p)).into(),
                 Subject::Edge(edge, _) => vec![Filter::Edge(edge.clone())],
+                Subject::EdgeLive(edge, _) => vec![Filter::EdgeLive(edge.clone())],
                 Subject::Edges => vec![Filter::Edges],
             };
             for filter in filters {
@@ -231,7 +270,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_read_is_written_the_same(text in "(riser\\.v1\\.)?(up|edge|edges)?[.a-zA-Z0-9_*> -]{0,40}") {
+        fn whatever_is_read_is_written_the_same(text in "(riser\\.v1\\.)?(up|edge|edges|live|edge-live)?[.a-zA-Z0-9_*> -]{0,40}") {
             if let Some(subject) = Subject::parse(&text) {
                 prop_assert_eq!(subject.to_string(), text);
             }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::{Address, text_serde};
 use crate::json::Json;
-use crate::path::{Path, is_hidden};
+use crate::path::Path;
+use crate::text::short_text;
 
 /// Longest `id` of an event, in bytes.
 pub const EVENT_ID_BYTES: usize = 128;
@@ -50,44 +51,13 @@ pub enum EventNameError {
     Type,
 }
 
-macro_rules! event_name {
-    ($(#[$doc:meta])* $name:ident, $bytes:expr, $error:expr) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Box<str>);
-
-        impl $name {
-            /// The name as text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = EventNameError;
-            fn from_str(s: &str) -> Result<Self, EventNameError> {
-                let good = (1..=$bytes).contains(&s.len()) && !s.chars().any(is_hidden);
-                if good { Ok(Self(s.into())) } else { Err($error) }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        text_serde!($name);
-    };
-}
-
-event_name!(
+short_text!(
     /// A sender's name for an event.
-    EventId, EVENT_ID_BYTES, EventNameError::Id
+    EventId, EVENT_ID_BYTES, EventNameError, EventNameError::Id
 );
-event_name!(
+short_text!(
     /// What kind of event it is.
-    EventType, EVENT_TYPE_BYTES, EventNameError::Type
+    EventType, EVENT_TYPE_BYTES, EventNameError, EventNameError::Type
 );
 
 /// A position in a tenant's stored events: after the event with this number, in this life of the stream. A stream that

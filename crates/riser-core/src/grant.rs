@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::filter::PathFilter;
 use crate::id::{Address, Pattern, TenantId};
+use crate::path::Path;
 
 /// Most grants of one credential.
 pub const GRANTS: usize = 64;
@@ -96,6 +97,12 @@ impl Identity {
     /// Whether one grant allows the verb on all of the pattern and all of the paths.
     pub fn allows(&self, verb: Verb, to: &Pattern, path: &PathFilter) -> bool {
         self.grants.iter().any(|grant| grant.allows(verb, to, path))
+    }
+
+    /// Whether a grant allows the verb at an address on one path.
+    pub fn allows_path(&self, verb: Verb, at: &Address, path: &Path) -> bool {
+        let at = Pattern::One(at.clone());
+        self.grants.iter().any(|g| g.may.contains(&verb) && g.to.contains(&at) && g.path.matches(path))
     }
 
     /// Which of an address's paths the verb is granted on; none when it is not granted there at all.

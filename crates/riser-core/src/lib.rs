@@ -5,6 +5,7 @@
 
 pub mod change;
 pub mod close;
+pub mod command;
 pub mod devices;
 pub mod event;
 pub mod filter;
@@ -13,11 +14,13 @@ pub mod grant;
 pub mod id;
 pub mod json;
 pub mod limits;
+pub mod live;
 pub mod path;
 pub mod presence;
 pub mod routed;
 pub mod state;
 pub mod tenant;
+mod text;
 pub mod version;
 
 pub use change::Change;

@@ -6,7 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
+use crate::command::{CommandId, Outcome, Record};
 use crate::id::EdgeId;
+use crate::live::{Stream, StreamEnd, StreamId};
 use crate::presence::Reason;
 use crate::version::{Epoch, Version};
 
@@ -66,14 +68,58 @@ pub enum Up {
     },
 }
 
-/// To the edge that holds a gateway, on its inbox.
+/// To one edge, on its inbox, about the gateway that the subject names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToEdge {
-    /// A newer session began elsewhere.
+    /// To the edge that held it: a newer session began elsewhere.
     TakenOver {
         /// The newer session.
         epoch: Epoch,
+    },
+    /// To the edge that holds it: there is a command for it. A hint only: the record decides.
+    Dispatch {
+        /// Who asks, to be told when it is not here.
+        from: EdgeId,
+        /// The command as it stood.
+        record: Box<Record>,
+    },
+    /// To who asked for a dispatch: the gateway is not here.
+    NotHere {
+        /// Which command.
+        cmd: CommandId,
+    },
+    /// To the edge that holds it: a command that was sent is to be cancelled by the gateway.
+    Cancel {
+        /// Which.
+        cmd: CommandId,
+    },
+    /// To an edge whose sessions want to know: all that became of a command so far. Who lost one of these has lost
+    /// nothing once it has the next.
+    Outcomes {
+        /// Which command.
+        cmd: CommandId,
+        /// From the first on.
+        outcomes: Vec<Outcome>,
+    },
+}
+
+/// About a live stream, to who hears it. Binary frames travel on the same subject as they are: they begin with a kind,
+/// and no kind is the byte that an object begins with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Live {
+    /// It is open.
+    Opened {
+        /// What it is.
+        stream: Stream,
+    },
+    /// It is over.
+    Closed {
+        /// Its number.
+        id: StreamId,
+        /// Why.
+        reason: StreamEnd,
     },
 }
 

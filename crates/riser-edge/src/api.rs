@@ -1,5 +1,7 @@
 //! The HTTP API of a tenant's own back end.
 
+pub(crate) mod commands;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -39,17 +41,21 @@ fn unavailable() -> Refused {
     Refused::new("registry_unavailable", Problem::unavailable("the registry does not answer", 2))
 }
 
+/// The whole body of a request, of at most `limit` bytes.
+async fn body(shared: &Shared, request: Request<Incoming>, limit: usize) -> Result<Bytes, Refused> {
+    match timeout(shared.config.hello, Limited::new(request.into_body(), limit).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Refused::new("body_too_large", Problem::too_large(limit)))
+        }
+        Ok(Err(_)) => Err(bad("the body ended before its time")),
+        Err(_) => Err(Refused::new("body_timeout", Problem::bad_frame("the body did not arrive in time"))),
+    }
+}
+
 /// `POST /v1/tokens`.
 pub(crate) async fn tokens(shared: &Arc<Shared>, identity: &Identity, request: Request<Incoming>) -> Answer {
-    let body = timeout(shared.config.hello, Limited::new(request.into_body(), ORDER_BYTES).collect()).await;
-    let body = match body {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            return Err(Refused::new("body_too_large", Problem::too_large(ORDER_BYTES)));
-        }
-        Ok(Err(_)) => return Err(bad("the body ended before its time")),
-        Err(_) => return Err(Refused::new("body_timeout", Problem::bad_frame("the body did not arrive in time"))),
-    };
+    let body = body(shared, request, ORDER_BYTES).await?;
     let order = TokenOrder::parse(&body, identity).map_err(|problem| Refused::new("bad_order", problem))?;
     let now_ms = shared.clock.now_ms();
     let minted = shared.with_tenant(&identity.tenant, |tenant| auth::mint(&identity.tenant, tenant, &order, now_ms));

@@ -19,6 +19,7 @@ use riser_core::{Change, CloseCode, Epoch, ErrorCode, GatewayKey, Version};
 use riser_registry::{Applied, RegistryError, Restored};
 use tokio::time::{Instant, sleep};
 
+use crate::commands::desk::Desk;
 use crate::shared::Shared;
 use crate::ws::{Conn, frame};
 
@@ -67,6 +68,9 @@ pub(crate) struct Gateway {
     pub(crate) session: u64,
     pub(crate) conn: Arc<Conn>,
     pub(crate) epoch: Epoch,
+    /// For how long it recognises a command that it has seen, in milliseconds; 0 when it does not.
+    pub(crate) remembers_ms: u64,
+    pub(crate) desk: Desk,
     at: Mutex<Position>,
     unsure: AtomicBool,
     /// Boxed, and dropped when nothing waits: most gateways are silent most of the time.
@@ -74,9 +78,25 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    pub(crate) fn new(key: GatewayKey, session: u64, conn: Arc<Conn>, epoch: Epoch, since_ms: u64) -> Arc<Self> {
-        let at = Mutex::new(Position { version: Version::start(epoch), since_ms });
-        Arc::new(Self { key, session, conn, epoch, at, unsure: AtomicBool::new(false), side: Mutex::new(None) })
+    pub(crate) fn new(
+        key: GatewayKey,
+        session: u64,
+        conn: Arc<Conn>,
+        epoch: Epoch,
+        since_ms: u64,
+        remembers_ms: u64,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            key,
+            session,
+            conn,
+            epoch,
+            remembers_ms,
+            desk: Desk::default(),
+            at: Mutex::new(Position { version: Version::start(epoch), since_ms }),
+            unsure: AtomicBool::new(false),
+            side: Mutex::new(None),
+        })
     }
 
     /// The greatest version that the store has acknowledged.

@@ -157,21 +157,28 @@ async fn route(
     if parts == ["v1", "ws"] {
         return upgrade(shared, request, permit);
     }
-    let allowed = match parts[..] {
-        ["v1", "tokens"] => Method::POST,
-        ["v1", "state", _, _] | ["v1", "presence"] => Method::GET,
+    let allowed: &[Method] = match parts[..] {
+        ["v1", "tokens"] => &[Method::POST],
+        ["v1", "state", _, _] | ["v1", "presence"] | ["v1", "commands", _] => &[Method::GET],
+        ["v1", "commands"] => &[Method::GET, Method::POST],
         _ => return Err(Refused::new("not_found", Problem::not_found("there is nothing at this path"))),
     };
-    if request.method() != allowed {
+    if !allowed.contains(request.method()) {
+        let allowed = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
         let detail = format!("only {allowed} is served here");
         let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::BadFrame, detail);
-        let allow = HeaderValue::from_str(allowed.as_str()).map(|value| (ALLOW, value));
+        let allow = HeaderValue::from_str(&allowed).map(|value| (ALLOW, value));
         return Err(Refused::with("method", problem, allow.into_iter().collect()));
     }
     let identity =
         authorize(shared, request.headers())?.ok_or_else(|| Refused::new("no_credential", Problem::unauthorized()))?;
     match parts[..] {
         ["v1", "tokens"] => api::tokens(shared, &identity, request).await,
+        ["v1", "commands"] if request.method() == Method::POST => {
+            api::commands::post(shared, &identity, request, permit).await
+        }
+        ["v1", "commands"] => api::commands::list(shared, &identity, &request).await,
+        ["v1", "commands", cmd] => api::commands::get(shared, &identity, &request, cmd).await,
         ["v1", "state", building, gateway] => api::state(shared, &identity, &request, building, gateway).await,
         _ => api::presence(shared, &identity, &request).await,
     }

@@ -7,6 +7,7 @@
 mod api;
 pub mod auth;
 mod clock;
+mod commands;
 mod config;
 mod edge;
 mod gateway;

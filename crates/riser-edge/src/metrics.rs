@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use riser_core::command::Outcome;
 use riser_core::{CloseCode, ErrorCode};
 
 /// An edge's counters and gauges. They outlive the edge, so that a restart in the same process goes on counting.
@@ -35,6 +36,16 @@ pub struct Metrics {
     bus_ignored: IntCounterVec,
     pub(crate) publish_failures: IntCounter,
     pub(crate) panics: IntCounter,
+    commands: IntCounterVec,
+    command_outcomes: IntCounterVec,
+    commands_sent: IntCounterVec,
+    pub(crate) outcomes_told: IntCounter,
+    pub(crate) commands_waiting: IntGauge,
+    pub(crate) command_looks: IntCounter,
+    pub(crate) commands_dispatched_again: IntCounter,
+    pub(crate) commands_swept: IntCounter,
+    pub(crate) commands_lost: IntCounter,
+    pub(crate) clones: IntCounter,
 }
 
 /// Why a message of the bus was ignored.
@@ -121,6 +132,39 @@ impl Metrics {
                 "Messages that could not be handed to the bus; mirrors repair what they held.",
             ),
             panics: m.counter("riser_session_panics_total", "Sessions that ended by a defect of this program."),
+            commands: m.counters(
+                "riser_commands_total",
+                "Commands that were issued here, by what came of it.",
+                "result",
+            ),
+            command_outcomes: m.counters(
+                "riser_command_outcomes_total",
+                "Outcomes that records of commands were given here, by status; late for words after the final one.",
+                "status",
+            ),
+            commands_sent: m.counters(
+                "riser_commands_sent_total",
+                "Commands written to gateways' sockets: first, or again in a later session.",
+                "kind",
+            ),
+            outcomes_told: m.counter("riser_command_outcomes_told_total", "Outcomes told to sessions and HTTP calls."),
+            commands_waiting: m
+                .gauge("riser_commands_waiting", "Commands of which somebody on this edge wants to hear."),
+            command_looks: m
+                .counter("riser_command_looks_total", "Records of commands that were read because no notice had come."),
+            commands_dispatched_again: m.counter(
+                "riser_commands_dispatched_again_total",
+                "Commands that a gateway's edge was told of again because they had not been sent.",
+            ),
+            commands_swept: m.counter(
+                "riser_commands_swept_total",
+                "Commands past their deadline that this edge looked at as sweeper.",
+            ),
+            commands_lost: m.counter("riser_commands_lost_total", "Looks at commands whose record the store has lost."),
+            clones: m.counter(
+                "riser_clones_suspected_total",
+                "Gateways that take over from each other again and again: two devices share a credential.",
+            ),
         })
     }
 
@@ -137,6 +181,20 @@ impl Metrics {
 
     pub(crate) fn error(&self, code: ErrorCode) {
         self.errors.with_label_values(&[code.as_str()]).inc();
+    }
+
+    /// What came of issuing a command: one of a closed set of words.
+    pub(crate) fn command(&self, result: &'static str) {
+        self.commands.with_label_values(&[result]).inc();
+    }
+
+    pub(crate) fn command_outcome(&self, outcome: &Outcome) {
+        let status = if outcome.late { "late" } else { outcome.status.as_str() };
+        self.command_outcomes.with_label_values(&[status]).inc();
+    }
+
+    pub(crate) fn command_sent(&self, again: bool) {
+        self.commands_sent.with_label_values(&[if again { "again" } else { "first" }]).inc();
     }
 
     pub(crate) fn ended(&self, reason: riser_core::Reason) {

@@ -12,6 +12,7 @@ use riser_core::{CloseCode, Epoch, GatewayKey, Identity, Reason, Rev, Version};
 use riser_registry::{Acquired, Ended, RegistryError};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::commands::desk;
 use crate::gateway::Gateway;
 use crate::session::{answer_ok, key_of, later};
 use crate::shared::Shared;
@@ -70,6 +71,8 @@ pub(crate) struct Arrival {
     /// The number of its `hello`, when it had one.
     pub(crate) n: Option<N>,
     pub(crate) identity: Arc<Identity>,
+    /// For how long the gateway recognises a command that it has seen, in milliseconds.
+    pub(crate) remembers_ms: u64,
     pub(crate) slot: Slot,
 }
 
@@ -121,7 +124,8 @@ impl Arrival {
 
     async fn open(&self, key: &GatewayKey, acquired: Acquired) {
         let shared = &self.shared;
-        let gateway = Gateway::new(key.clone(), self.id, self.conn.clone(), acquired.epoch, acquired.since_ms);
+        let (epoch, since_ms) = (acquired.epoch, acquired.since_ms);
+        let gateway = Gateway::new(key.clone(), self.id, self.conn.clone(), epoch, since_ms, self.remembers_ms);
         let older = {
             let mut gateways = shared.gateways.lock();
             match gateways.held.get(key) {
@@ -153,6 +157,7 @@ impl Arrival {
         self.conn.push(frame::text(&welcome));
         answer_ok(&self.conn, self.n);
         self.conn.flush();
+        desk::opened(shared, &gateway, acquired.open_commands);
         self.conn.resume();
     }
 }

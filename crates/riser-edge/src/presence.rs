@@ -9,11 +9,12 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use riser_bus::{Delivery, Subject};
 use riser_core::routed::{self, AmongEdges, RoutedError, ToEdge};
-use riser_core::{Address, BuildingId, CloseCode, EdgeId, GatewayKey, Reason, TenantId};
+use riser_core::{Address, BuildingId, CloseCode, EdgeId, Epoch, GatewayKey, Reason, TenantId};
 use riser_registry::{Held, Lease, Renewed};
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, interval};
 
+use crate::commands::{self, desk};
 use crate::metrics::Ignored;
 use crate::open::{release, tell_offline};
 use crate::shared::Shared;
@@ -204,6 +205,10 @@ async fn audit_building(
                     && !gateway.is_unsure() =>
             {
                 gateway.ask_again(shared);
+                if record.unsent > 0 && gateway.desk.is_idle() {
+                    // A hint was lost.
+                    desk::everything(shared, &gateway);
+                }
             }
             _ => lost.push(gateway),
         }
@@ -279,7 +284,17 @@ async fn sweep(shared: &Shared) {
 pub(crate) async fn listen(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Delivery>) {
     while let Some(Delivery { subject, payload }) = inbox.recv().await {
         let understood = match subject {
-            Subject::Edge(_, key) => routed::decode::<ToEdge>(&payload).map(|message| to_edge(&shared, &key, &message)),
+            Subject::Edge(_, key) => match routed::decode::<ToEdge>(&payload) {
+                Ok(ToEdge::TakenOver { epoch }) => {
+                    taken_over(&shared, &key, epoch);
+                    Ok(())
+                }
+                Ok(message) => {
+                    commands::take(&shared, &key, message).await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
             Subject::Edges => match routed::decode::<AmongEdges>(&payload) {
                 Ok(message) => {
                     among_edges(&shared, message).await;
@@ -287,7 +302,7 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Delive
                 }
                 Err(error) => Err(error),
             },
-            Subject::Up(_) => Ok(()),
+            Subject::Up(_) | Subject::Live(_) | Subject::EdgeLive(..) => Ok(()),
         };
         match understood {
             Ok(()) => {}
@@ -297,9 +312,8 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Delive
     }
 }
 
-fn to_edge(shared: &Shared, key: &GatewayKey, message: &ToEdge) {
-    let ToEdge::TakenOver { epoch } = message;
-    let older = shared.gateways.lock().held.get(key).filter(|g| g.epoch < *epoch).cloned();
+fn taken_over(shared: &Shared, key: &GatewayKey, epoch: Epoch) {
+    let older = shared.gateways.lock().held.get(key).filter(|g| g.epoch < epoch).cloned();
     if let Some(gateway) = older {
         gateway.taken_over();
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use riser_core::command::Word;
 use riser_core::frame::{Broken, Credential, Inbound, N, outbound};
 use riser_core::{
     Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, TenantId, Verb,
@@ -16,6 +17,8 @@ use riser_core::{
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use crate::commands::desk;
+use crate::commands::issuer::Issuer;
 use crate::gateway::Gateway;
 use crate::hub::{Hub, Member, Sub};
 use crate::open::{Arrival, Progress, Slot};
@@ -67,6 +70,8 @@ struct Open {
     /// Set when the session is fenced; until then the connection is paused.
     gateway: Option<Slot>,
     listener: Option<Arc<Listener>>,
+    /// Made with a client's first command.
+    issuer: Option<Arc<Issuer>>,
 }
 
 /// A session that subscribes.
@@ -101,7 +106,7 @@ impl Session {
         end(conn, CloseCode::Protocol, message);
     }
 
-    fn hello(&mut self, conn: &Arc<Conn>, n: Option<N>, token: Option<Credential>) {
+    fn hello(&mut self, conn: &Arc<Conn>, n: Option<N>, token: Option<Credential>, remembers_ms: u64) {
         let Phase::Hello(upgrade) = std::mem::replace(&mut self.phase, Phase::Over) else { return };
         let Upgrade { identity, origin, permit } = *upgrade;
         let identity = match (identity, token) {
@@ -130,10 +135,10 @@ impl Session {
             return end(conn, CloseCode::Drain, "the edge is going away");
         }
         drop(permit);
-        self.open(conn, n, identity);
+        self.open(conn, n, identity, remembers_ms);
     }
 
-    fn open(&mut self, conn: &Arc<Conn>, n: Option<N>, identity: Identity) {
+    fn open(&mut self, conn: &Arc<Conn>, n: Option<N>, identity: Identity, remembers_ms: u64) {
         let shared = &self.shared;
         let ends_at_ms = identity.expires_at_ms.map(ends_at_ms);
         let is_gateway = identity.address().is_some();
@@ -148,14 +153,14 @@ impl Session {
             conn.pause();
             gateway = Some(slot.clone());
             let (shared, conn, identity) = (shared.clone(), conn.clone(), identity.clone());
-            Arrival { shared, id: self.id, conn, n, identity, slot }.begin();
+            Arrival { shared, id: self.id, conn, n, identity, remembers_ms, slot }.begin();
         } else {
             shared.metrics.clients.inc();
             let limits = shared.with_tenant(&identity.tenant, |t| t.limits).unwrap_or_default();
             conn.push(frame::text(&open::welcome(shared, self.id, &identity, None, None, &limits)));
             answer_ok(conn, n);
         }
-        self.phase = Phase::Open(Box::new(Open { identity, gateway, listener: None }));
+        self.phase = Phase::Open(Box::new(Open { identity, gateway, listener: None, issuer: None }));
     }
 }
 
@@ -176,9 +181,9 @@ impl Handler for Session {
     fn text(&mut self, conn: &Arc<Conn>, text: &str) {
         self.shared.metrics.frames.inc();
         match (&mut self.phase, Inbound::parse(text)) {
-            (Phase::Hello(_), Ok(Inbound::Hello { n, token, agent, .. })) => {
+            (Phase::Hello(_), Ok(Inbound::Hello { n, token, agent, remembers_ms })) => {
                 tracing::debug!(session = self.id, agent, "hello");
-                self.hello(conn, n, token);
+                self.hello(conn, n, token, remembers_ms.unwrap_or(0));
             }
             (Phase::Hello(_), _) => Self::protocol_error(conn, "the first frame is not a good hello"),
             (Phase::Open(_), Err(Broken::NotAFrame(message))) => Self::protocol_error(conn, message),
@@ -239,6 +244,9 @@ impl Session {
         if let Some(listener) = &open.listener {
             listener.hub.leave(&listener.member);
         }
+        if let Some(issuer) = &open.issuer {
+            issuer.leave(&self.shared);
+        }
     }
 }
 
@@ -288,18 +296,25 @@ impl Open {
         match inbound {
             Inbound::Hello { .. } => Session::protocol_error(conn, "hello comes once"),
             Inbound::Ping { n } => {
-                let epoch = self.gateway().map(|g| g.epoch);
-                conn.push(frame::text(&outbound::pong(shared.clock.now_ms(), epoch)));
+                let now_ms = shared.clock.now_ms();
+                let pong = match self.gateway() {
+                    Some(gateway) => outbound::pong_gateway(now_ms, gateway.epoch, gateway.desk.held()),
+                    None => outbound::pong(now_ms, None),
+                };
+                conn.push(frame::text(&pong));
                 answer_ok(conn, n);
             }
             Inbound::Pong { n } => answer_ok(conn, n),
             Inbound::Auth { n, token } => self.auth(shared, id, conn, n, &token),
             Inbound::Subscribe { n, to, lanes, path, cursor } => {
-                let gap = lanes.event && cursor.is_some_and(|cursor| cursor != outbound::CURSOR);
+                let gap = lanes.event && cursor.is_some();
                 self.subscribe(shared, conn, n, Sub { to, lanes, filter: Arc::new(path), gap });
             }
             Inbound::Unsubscribe { n, to } => self.queue(shared, conn, n, Op::Unsubscribe(n, to)),
-            Inbound::State { n, .. } | Inbound::Device { n, .. } | Inbound::Describe { n, .. }
+            Inbound::State { n, .. }
+            | Inbound::Device { n, .. }
+            | Inbound::Describe { n, .. }
+            | Inbound::Result { n, .. }
                 if self.gateway.is_none() =>
             {
                 let text = format!("only a gateway sends `{}`", inbound.kind());
@@ -314,7 +329,29 @@ impl Open {
             Inbound::Describe { n, devices } => {
                 self.with_gateway(|g| g.change(shared, n, Change::describe(devices), None));
             }
+            Inbound::Command { n, .. } | Inbound::Cancel { n, .. } if self.gateway.is_some() => {
+                let text = format!("only a client sends `{}`", inbound.kind());
+                answer_error(shared, conn, Some(n), ErrorCode::Forbidden, &text);
+            }
+            Inbound::Command { n, to, command } => self.issuer(conn).command(shared, n, &self.identity, to, command),
+            Inbound::Cancel { n, cmd } => self.issuer(conn).cancel(shared, n, &self.identity, cmd),
+            Inbound::Result { n, cmd, status, code, data } => {
+                self.with_gateway(|g| desk::said(shared, g, n, cmd, Word { status, code, data }));
+            }
+            Inbound::Event { n, .. } => Self::not_yet(shared, conn, n),
+            Inbound::Open { n, .. } | Inbound::Close { n, .. } | Inbound::Seen { n, .. } => {
+                Self::not_yet(shared, conn, Some(n))
+            }
         }
+    }
+
+    /// What records the commands of this session.
+    fn issuer(&mut self, conn: &Arc<Conn>) -> Arc<Issuer> {
+        self.issuer.get_or_insert_with(|| Issuer::new(conn)).clone()
+    }
+
+    fn not_yet(shared: &Shared, conn: &Conn, n: Option<N>) {
+        answer_error(shared, conn, n, ErrorCode::Unsupported, "this release does not serve the frame yet");
     }
 
     /// The open gateway. The connection is paused until it is, so that none of its frames comes before.

@@ -9,13 +9,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use indexmap::IndexMap;
 use parking_lot::Mutex;
+use riser_bus::log::Log;
 use riser_bus::{Bus, Subject};
 use riser_core::{Epoch, GatewayKey, Reason, Snapshot, Tenant, TenantId, TenantTable};
-use riser_registry::{Lease, Registry, RegistryError, StateStore};
+use riser_registry::{CommandStore, Lease, Registry, RegistryError, StateStore, StreamStore};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::clock::Clock;
+use crate::commands::keeper;
+use crate::commands::waiters::Waiters;
 use crate::config::EdgeConfig;
 use crate::gateway::Gateway;
 use crate::hub::Hub;
@@ -29,6 +32,9 @@ use crate::ws::{self, Settings};
 /// named as stale, fits in beside what waits already.
 const QUEUE_BYTES: usize = 2 * 1024 * 1024;
 
+/// HTTP calls that wait for commands' outcomes: each keeps a connection for as long as its deadline.
+const WAITS: usize = 1_024;
+
 /// What an edge needs from outside. Each port has an in-memory twin.
 #[derive(Clone)]
 pub struct Ports {
@@ -38,6 +44,12 @@ pub struct Ports {
     pub registry: Arc<dyn Registry>,
     /// Last values.
     pub store: Arc<dyn StateStore>,
+    /// Records of commands.
+    pub commands: Arc<dyn CommandStore>,
+    /// Open live streams.
+    pub streams: Arc<dyn StreamStore>,
+    /// Stored events.
+    pub log: Arc<dyn Log>,
     /// Who may connect.
     pub tenants: watch::Receiver<Arc<TenantTable>>,
 }
@@ -51,9 +63,13 @@ pub(crate) struct Shared {
     pub(crate) lease: Mutex<LeaseState>,
     pub(crate) sessions: Mutex<IndexMap<u64, SessionHandle>>,
     pub(crate) gateways: Mutex<Gateways>,
+    /// Who wants to know what becomes of which command.
+    pub(crate) waiters: Waiters,
     /// Woken when something ends, for who waits until nobody is left.
     pub(crate) someone_left: Notify,
     pub(crate) handshakes: Arc<Semaphore>,
+    /// Places for HTTP calls that wait for a command's outcome.
+    pub(crate) waits: Arc<Semaphore>,
     pub(crate) draining: AtomicBool,
     /// Set when the edge ends without a goodbye: then nothing that ends with it may be told to anybody.
     pub(crate) killed: AtomicBool,
@@ -88,8 +104,10 @@ impl Shared {
             lease: Mutex::new(LeaseState::new(lease)),
             sessions: Mutex::default(),
             gateways: Mutex::default(),
+            waiters: Waiters::default(),
             someone_left: Notify::new(),
             handshakes: Arc::new(Semaphore::new(config.handshakes)),
+            waits: Arc::new(Semaphore::new(WAITS)),
             draining: AtomicBool::new(false),
             killed: AtomicBool::new(false),
             registered: AtomicBool::new(false),
@@ -177,6 +195,11 @@ impl Shared {
         self.rng.lock().u64(1..)
     }
 
+    /// A key for a command that came without one, which nobody else uses.
+    pub(crate) fn next_key(&self) -> String {
+        format!("edge-{:032x}", self.rng.lock().u128(..))
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -209,6 +232,7 @@ impl Shared {
         for hub in self.hubs.lock().values() {
             hub.look_again();
         }
+        keeper::look_again(self);
     }
 
     /// Which lease new sessions are registered under.

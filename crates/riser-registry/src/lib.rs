@@ -1,8 +1,9 @@
 //! The registry: who holds which gateway, and the last values of each.
 //!
-//! Two contracts, [`Registry`] (epochs, leases, presence) and [`StateStore`] (last values), kept by one store
-//! because taking over, ending and changing a gateway must exclude each other. [`memory`] is the twin that
-//! `riser dev` and the simulation run on; `suite` holds what every implementation must do.
+//! Four contracts, [`Registry`] (epochs, leases, presence), [`StateStore`] (last values), [`CommandStore`] (records of
+//! commands) and [`StreamStore`] (open live streams), kept by one store because taking over, ending, changing and
+//! commanding a gateway must exclude each other. [`memory`] is the twin that `riser dev` and the simulation run on;
+//! `suite` holds what every implementation must do.
 //!
 //! # What holds for every implementation
 //!
@@ -23,8 +24,13 @@ use riser_core::{
     BuildingId, Change, EdgeId, Epoch, GatewayId, GatewayKey, Presence, Reason, Snapshot, TenantId, Version,
 };
 
+pub mod commands;
 pub mod memory;
+pub mod streams;
 pub mod suite;
+
+pub use commands::{CommandStore, Created, Holder, NewCommand, Stepped};
+pub use streams::{Opened, StreamStore};
 
 /// Most gateways that one page of [`Registry::presence`] holds.
 pub const PRESENCE_PAGE: usize = 1_000;
@@ -32,6 +38,10 @@ pub const PRESENCE_PAGE: usize = 1_000;
 /// How long a lease is held that the store does not know when it gets a gateway, as after a loss of data. Several
 /// times what an edge takes to renew, so that none ends that is alive.
 pub const ADOPTED_LEASE: Duration = Duration::from_secs(10);
+
+/// Over how long takeovers of a gateway are counted. Two devices that share a credential and keep to the protocol come
+/// back a minute after each takeover.
+pub const TAKEOVER_WINDOW: Duration = Duration::from_secs(600);
 
 /// Nobody answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +83,13 @@ pub struct Acquired {
     pub taken_from: Option<Lease>,
     /// Since when it is online; a takeover keeps it.
     pub since_ms: u64,
+    /// How often a session was taken over within [`TAKEOVER_WINDOW`] before, this time included: two devices that share a
+    /// credential take turns.
+    pub takeovers: u32,
+    /// How many of its commands are not decided, so that a storm of gateways without any asks for none.
+    pub open_commands: usize,
+    /// Whether live streams are open at its address.
+    pub has_streams: bool,
     /// The store's clock.
     pub now_ms: u64,
 }
@@ -113,6 +130,8 @@ pub struct Held {
     pub version: Version,
     /// The lease that holds it; none when it is offline.
     pub lease: Option<Lease>,
+    /// How many of its commands wait to be sent for the first time.
+    pub unsent: usize,
 }
 
 /// Epochs, leases and presence.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use riser_bus::log::memory::MemoryLog;
 use riser_bus::memory::MemoryNet;
 use riser_core::limits::Limits;
 use riser_core::{EdgeId, Identity, Tenant, TenantId, TenantTable};
@@ -38,6 +39,8 @@ pub struct Cluster {
     pub net: MemoryNet,
     /// The registry, for faults and for reading.
     pub registry: MemoryRegistry,
+    /// The event store, for faults and for reading.
+    pub log: MemoryLog,
     places: Vec<Place>,
     tenants: watch::Sender<Arc<TenantTable>>,
     seeds: Mutex<fastrand::Rng>,
@@ -56,10 +59,12 @@ impl Cluster {
         let mut seeds = fastrand::Rng::with_seed(config.seed);
         let net = MemoryNet::seeded(seeds.u64(..));
         let registry = MemoryRegistry::seeded(config.start_ms, seeds.u64(..));
+        let log = MemoryLog::seeded(config.start_ms, seeds.u64(..));
         let table = config.tenants.iter().map(|name| (name.clone(), tenant())).collect();
         let cluster = Self {
             net,
             registry,
+            log,
             places: (0..config.edges).map(place).collect(),
             tenants: watch::Sender::new(Arc::new(TenantTable { tenants: table })),
             seeds: Mutex::new(seeds),
@@ -98,6 +103,7 @@ impl Cluster {
             bus: Arc::new(self.net.client(place.id.clone())),
             registry: client.clone(),
             store: client,
+            log: Arc::new(self.log.client(&place.id)),
             tenants: self.tenants.subscribe(),
         };
         let mut config = EdgeConfig::new(place.id.clone());

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use riser_core::Pattern;
+use riser_core::{GatewayKey, Pattern};
 use tokio::time::Instant;
 
 use super::Client;
@@ -58,12 +58,14 @@ impl Routes {
 
 /// Every filter that matches a subject, the narrowest first.
 fn filters(subject: &Subject) -> [Option<Filter>; 3] {
+    let patterns = |key: &GatewayKey| {
+        [Pattern::One(key.address.clone()), Pattern::Building(key.address.building().clone()), Pattern::All]
+    };
     match subject {
-        Subject::Up(key) => {
-            [Pattern::One(key.address.clone()), Pattern::Building(key.address.building().clone()), Pattern::All]
-                .map(|pattern| Some(Filter::Up(key.tenant.clone(), pattern)))
-        }
+        Subject::Up(key) => patterns(key).map(|pattern| Some(Filter::Up(key.tenant.clone(), pattern))),
+        Subject::Live(key) => patterns(key).map(|pattern| Some(Filter::Live(key.tenant.clone(), pattern))),
         Subject::Edge(edge, _) => [Some(Filter::Edge(edge.clone())), None, None],
+        Subject::EdgeLive(edge, _) => [Some(Filter::EdgeLive(edge.clone())), None, None],
         Subject::Edges => [Some(Filter::Edges), None, None],
     }
 }

@@ -58,6 +58,16 @@ impl<'a> Fields<'a> {
         self.optional(name)?.ok_or_else(|| format!("`{name}` is missing"))
     }
 
+    /// Any JSON value that may be left out; `null` counts as left out.
+    pub fn json(&self, name: &'static str) -> Result<Option<Json>, String> {
+        match self.0.get(name) {
+            Some(raw) if raw.get() != "null" => {
+                Json::parse(raw.get()).map(Some).map_err(|error| format!("`{name}`: {error}"))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// A map from paths to values; `null` values are kept, as deletions.
     pub fn values(&self, name: &'static str) -> Result<Option<BTreeMap<Path, Option<Json>>>, String> {
         let Some(raw) = self.0.get(name).filter(|raw| raw.get() != "null") else { return Ok(None) };

@@ -7,10 +7,13 @@ use serde::Deserialize;
 use super::fields::{Fields, NotFields};
 use super::{Credential, Lanes, N};
 use crate::close::ErrorCode;
+use crate::command::{Action, CommandId, CommandKey, DEADLINE_MS, DEFAULT_DEADLINE_MS, ResultCode, Said};
 use crate::devices::Devices;
+use crate::event::{EventId, EventType};
 use crate::filter::PathFilter;
-use crate::id::Pattern;
+use crate::id::{Address, Pattern};
 use crate::json::Json;
+use crate::live::{PARAMS_BYTES, StreamId, StreamKind};
 use crate::path::Path;
 
 /// Longest `agent`, in bytes.
@@ -105,6 +108,144 @@ pub enum Inbound {
         /// Which.
         to: Pattern,
     },
+    /// Something happened.
+    Event {
+        /// To be answered, when there.
+        n: Option<N>,
+        /// Where, when a client says it; a gateway's own address otherwise.
+        to: Option<Address>,
+        /// What.
+        event: NewEvent,
+    },
+    /// Asks a gateway to do something.
+    Command {
+        /// To be answered.
+        n: N,
+        /// The gateway.
+        to: Address,
+        /// What.
+        command: NewCommand,
+    },
+    /// Asks that a command be not done.
+    Cancel {
+        /// To be answered.
+        n: N,
+        /// Which.
+        cmd: CommandId,
+    },
+    /// A gateway's word about a command.
+    Result {
+        /// To be answered, when there.
+        n: Option<N>,
+        /// Which.
+        cmd: CommandId,
+        /// How it stands.
+        status: Said,
+        /// The gateway's own word for it.
+        code: Option<ResultCode>,
+        /// What there is to say.
+        data: Option<Json>,
+    },
+    /// Opens a live stream.
+    Open {
+        /// To be answered.
+        n: N,
+        /// Where, when a client says it; a gateway's own address otherwise.
+        to: Option<Address>,
+        /// Which device or property it is about.
+        path: Path,
+        /// What it carries.
+        kind: StreamKind,
+        /// What the opener says about it.
+        params: Option<Json>,
+    },
+    /// Closes a live stream.
+    Close {
+        /// To be answered.
+        n: N,
+        /// Which.
+        stream: StreamId,
+    },
+    /// Somebody has seen a notice.
+    Seen {
+        /// To be answered.
+        n: N,
+        /// Where the notice was.
+        of: Address,
+        /// Which.
+        id: EventId,
+    },
+}
+
+/// An event as its sender says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// The sender's own name for it; without one it is never taken for another's repetition.
+    pub id: Option<EventId>,
+    /// Which device or property.
+    pub path: Option<Path>,
+    /// What kind of event.
+    pub kind: EventType,
+    /// What there is to say about it.
+    pub data: Option<Json>,
+    /// The sender's own clock.
+    pub ts_ms: Option<i64>,
+}
+
+/// A command as its issuer says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCommand {
+    /// With which device or property.
+    pub path: Path,
+    /// What is to be done.
+    pub action: Action,
+    /// How.
+    pub args: Option<Json>,
+    /// In how many milliseconds an outcome must be there.
+    pub deadline_ms: u64,
+    /// Whether it waits for a gateway that is offline.
+    pub hold: bool,
+    /// What makes a retry the same command.
+    pub key: Option<CommandKey>,
+}
+
+impl NewEvent {
+    /// Takes an event's fields out of an object: a frame, or the body of an HTTP call.
+    pub fn from_fields(fields: &Fields<'_>) -> Result<Self, String> {
+        Ok(Self {
+            id: fields.optional("id")?,
+            path: fields.optional("path")?,
+            kind: fields.required("type")?,
+            data: fields.json("data")?,
+            ts_ms: fields.optional("ts_ms")?,
+        })
+    }
+}
+
+impl NewCommand {
+    /// Takes a command's fields out of an object: a frame, or the body of an HTTP call.
+    pub fn from_fields(fields: &Fields<'_>) -> Result<Self, String> {
+        let deadline_ms = fields.optional("deadline_ms")?.unwrap_or(DEFAULT_DEADLINE_MS);
+        if !DEADLINE_MS.contains(&deadline_ms) {
+            return Err(format!("`deadline_ms`: not from {} to {}", DEADLINE_MS.start(), DEADLINE_MS.end()));
+        }
+        let if_offline = fields.optional("if_offline")?.unwrap_or(IfOffline::Fail);
+        Ok(Self {
+            path: fields.required("path")?,
+            action: fields.required("action")?,
+            args: fields.json("args")?,
+            deadline_ms,
+            hold: matches!(if_offline, IfOffline::Hold),
+            key: fields.optional("key")?,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum IfOffline {
+    Fail,
+    Hold,
 }
 
 /// A frame that was understood as a frame and refused.
@@ -177,6 +318,13 @@ impl Inbound {
             Self::Renew { .. } => "renew",
             Self::Subscribe { .. } => "subscribe",
             Self::Unsubscribe { .. } => "unsubscribe",
+            Self::Event { .. } => "event",
+            Self::Command { .. } => "command",
+            Self::Cancel { .. } => "cancel",
+            Self::Result { .. } => "result",
+            Self::Open { .. } => "open",
+            Self::Close { .. } => "close",
+            Self::Seen { .. } => "seen",
         }
     }
 }
@@ -205,6 +353,13 @@ fn known_fields(t: &str) -> Option<&'static [&'static str]> {
         "renew" => &["t", "n", "must"],
         "subscribe" => &["t", "n", "must", "to", "lanes", "path", "cursor"],
         "unsubscribe" => &["t", "n", "must", "to"],
+        "event" => &["t", "n", "must", "to", "id", "path", "type", "data", "ts_ms"],
+        "command" => &["t", "n", "must", "to", "path", "action", "args", "deadline_ms", "if_offline", "key"],
+        "cancel" => &["t", "n", "must", "cmd"],
+        "result" => &["t", "n", "must", "cmd", "status", "code", "data"],
+        "open" => &["t", "n", "must", "to", "path", "kind", "params"],
+        "close" => &["t", "n", "must", "stream"],
+        "seen" => &["t", "n", "must", "of", "id"],
         _ => return None,
     })
 }
@@ -254,7 +409,41 @@ fn build(t: &str, n: Option<N>, fields: &Fields<'_>) -> Result<Inbound, String> 
             path: fields.optional("path")?.unwrap_or(PathFilter::ALL),
             cursor: short(fields, "cursor", CURSOR_BYTES)?,
         },
-        _ => Inbound::Unsubscribe { n: needs_n()?, to: fields.required("to")? },
+        "unsubscribe" => Inbound::Unsubscribe { n: needs_n()?, to: fields.required("to")? },
+        _ => return exchange(t, n, fields),
+    })
+}
+
+/// The frames of commands, events and live streams.
+fn exchange(t: &str, n: Option<N>, fields: &Fields<'_>) -> Result<Inbound, String> {
+    let needs_n = || n.ok_or_else(|| format!("`n` is missing, and `{t}` is always answered"));
+    Ok(match t {
+        "event" => Inbound::Event { n, to: fields.optional("to")?, event: NewEvent::from_fields(fields)? },
+        "command" => {
+            let to: Address = fields.required("to")?;
+            if !to.is_gateway() {
+                return Err("`to`: a command goes to a gateway, not to a building or a tenant".into());
+            }
+            Inbound::Command { n: needs_n()?, to, command: NewCommand::from_fields(fields)? }
+        }
+        "cancel" => Inbound::Cancel { n: needs_n()?, cmd: fields.required("cmd")? },
+        "result" => Inbound::Result {
+            n,
+            cmd: fields.required("cmd")?,
+            status: fields.required("status")?,
+            code: fields.optional("code")?,
+            data: fields.json("data")?,
+        },
+        "open" => {
+            let params = fields.json("params")?;
+            if params.as_ref().is_some_and(|params| params.as_str().len() > PARAMS_BYTES) {
+                return Err(format!("`params`: over {PARAMS_BYTES} bytes"));
+            }
+            let (to, path, kind) = (fields.optional("to")?, fields.required("path")?, fields.required("kind")?);
+            Inbound::Open { n: needs_n()?, to, path, kind, params }
+        }
+        "close" => Inbound::Close { n: needs_n()?, stream: fields.required("stream")? },
+        _ => Inbound::Seen { n: needs_n()?, of: fields.required("of")?, id: fields.required("id")? },
     })
 }
 
@@ -341,6 +530,37 @@ mod tests {
                 "`path`: not a path pattern",
             ),
             (deep.as_str(), ErrorCode::BadFrame, "32 levels"),
+            (r#"{"t":"event"}"#, ErrorCode::BadFrame, "`type` is missing"),
+            (r#"{"t":"event","type":"a\nb"}"#, ErrorCode::BadFrame, "`type`: not an event type"),
+            (r#"{"t":"event","type":"a","id":""}"#, ErrorCode::BadFrame, "`id`: not an event id"),
+            (r#"{"t":"event","type":"a","data":{"a":1,"a":2}}"#, ErrorCode::BadFrame, "`data`"),
+            (
+                r#"{"t":"command","n":1,"to":"b/_","path":"a","action":"x"}"#,
+                ErrorCode::BadFrame,
+                "`to`: a command goes",
+            ),
+            (r#"{"t":"command","to":"b/g","path":"a","action":"x"}"#, ErrorCode::BadFrame, "`n` is missing"),
+            (r#"{"t":"command","n":1,"to":"b/g","path":"a"}"#, ErrorCode::BadFrame, "`action` is missing"),
+            (
+                r#"{"t":"command","n":1,"to":"b/g","path":"a","action":"x","deadline_ms":99}"#,
+                ErrorCode::BadFrame,
+                "`deadline_ms`: not from 100 to 86400000",
+            ),
+            (
+                r#"{"t":"command","n":1,"to":"b/g","path":"a","action":"x","if_offline":"x"}"#,
+                ErrorCode::BadFrame,
+                "`if_offline`: unknown variant",
+            ),
+            (r#"{"t":"cancel","n":1,"cmd":"x"}"#, ErrorCode::BadFrame, "`cmd`: not a `cmd`"),
+            (
+                r#"{"t":"result","cmd":"b.g.07070707070707070707070707070707.1","status":"held"}"#,
+                ErrorCode::BadFrame,
+                "`status`: unknown variant",
+            ),
+            (r#"{"t":"open","n":1,"path":"a","kind":"mp3"}"#, ErrorCode::BadFrame, "`kind`: unknown variant"),
+            (r#"{"t":"close","n":1,"stream":4294967296}"#, ErrorCode::BadFrame, "`stream`"),
+            (r#"{"t":"seen","n":1,"id":"x"}"#, ErrorCode::BadFrame, "`of` is missing"),
+            (r#"{"t":"seen","n":1,"of":"b/_"}"#, ErrorCode::BadFrame, "`id` is missing"),
         ];
         for (text, code, part) in rows {
             let (got, message) = refused_as(text);

@@ -9,7 +9,7 @@ pub mod outbound;
 
 use std::fmt;
 
-pub use inbound::{Broken, Inbound, Refused};
+pub use inbound::{Broken, Inbound, NewCommand, NewEvent, Refused};
 
 /// The largest `n`: integers up to it survive every JSON parser.
 pub const MAX_N: u64 = (1 << 53) - 1;

@@ -6,19 +6,19 @@ use serde::Serialize;
 
 use super::N;
 use crate::close::ErrorCode;
+use crate::command::{CommandId, Outcome, Record};
 use crate::devices::Devices;
+use crate::event::{Cursor, Event};
 use crate::filter::PathFilter;
 use crate::grant::{Identity, Peer};
 use crate::id::{Address, EdgeId, Pattern};
 use crate::json::Json;
 use crate::limits::Limits;
+use crate::live::{Stream, StreamEnd, StreamId};
 use crate::path::Path;
 use crate::presence::Reason;
 use crate::state::Snapshot;
 use crate::version::{Epoch, Version};
-
-/// The position before the first event of a tenant. Nothing stores events yet, so that everybody stands there.
-pub const CURSOR: &str = "0";
 
 /// Bytes of values in one part of a large frame; what stands around them comes on top.
 pub const PART_BYTES: usize = 48 * 1024;
@@ -148,6 +148,21 @@ pub fn ok_token(n: N, token: &str, expires_at_ms: u64) -> String {
     Frame::new("ok").num("n", n.get()).text("token", token).num("expires_at_ms", expires_at_ms).end()
 }
 
+/// `ok` to an event: where it is stored.
+pub fn ok_cursor(n: N, cursor: Cursor) -> String {
+    Frame::new("ok").num("n", n.get()).shown("cursor", &cursor).end()
+}
+
+/// `ok` to a command: it is recorded under this name.
+pub fn ok_cmd(n: N, cmd: &CommandId) -> String {
+    Frame::new("ok").num("n", n.get()).shown("cmd", cmd).end()
+}
+
+/// `ok` to `open`: the stream's number.
+pub fn ok_stream(n: N, stream: StreamId) -> String {
+    Frame::new("ok").num("n", n.get()).num("stream", u64::from(stream.0)).end()
+}
+
 /// `error`.
 pub fn error(n: Option<N>, code: ErrorCode, message: &str, retry_after_ms: Option<u64>) -> String {
     Frame::new("error")
@@ -158,14 +173,14 @@ pub fn error(n: Option<N>, code: ErrorCode, message: &str, retry_after_ms: Optio
         .end()
 }
 
-/// `pong`: a gateway hears what the cloud believes of it, a client where it stands in the tenant's events.
-pub fn pong(now_ms: u64, epoch: Option<Epoch>) -> String {
-    let frame = Frame::new("pong").num("now_ms", now_ms);
-    match epoch {
-        // Nothing is held for a gateway before there are commands.
-        Some(epoch) => frame.num("epoch", epoch.0).num("held", 0).end(),
-        None => frame.text("cursor", CURSOR).end(),
-    }
+/// `pong` to a gateway: what the cloud believes of it, and how many commands wait for it.
+pub fn pong_gateway(now_ms: u64, epoch: Epoch, held: usize) -> String {
+    Frame::new("pong").num("now_ms", now_ms).num("epoch", epoch.0).num("held", held as u64).end()
+}
+
+/// `pong` to a client: its position in the tenant's events, when it is known.
+pub fn pong(now_ms: u64, cursor: Option<Cursor>) -> String {
+    Frame::new("pong").num("now_ms", now_ms).maybe(cursor, |f, c| f.shown("cursor", &c)).end()
 }
 
 /// `goaway`: the session will be closed.
@@ -178,9 +193,81 @@ pub fn resync() -> String {
     Frame::new("resync").end()
 }
 
-/// `synced`: everything that a subscription asked for was sent.
-pub fn synced(to: &Pattern) -> String {
-    Frame::new("synced").shown("to", to).text("cursor", CURSOR).end()
+/// `synced`: everything that a subscription asked for was sent; and the position in the tenant's events from which on
+/// more will come, when it is known.
+pub fn synced(to: &Pattern, cursor: Option<Cursor>) -> String {
+    Frame::new("synced").shown("to", to).maybe(cursor, |f, c| f.shown("cursor", &c)).end()
+}
+
+/// `event`.
+pub fn event(cursor: Cursor, event: &Event) -> String {
+    Frame::new("event")
+        .shown("of", &event.of)
+        .shown("cursor", &cursor)
+        .text("id", event.id.as_str())
+        .maybe(event.path.as_ref(), |f, path| f.text("path", path.as_str()))
+        .text("type", event.kind.as_str())
+        .maybe(event.data.as_ref(), |f, data| f.raw("data", data.as_str()))
+        .text("from", &event.from)
+        .num("at_ms", event.at_ms)
+        .maybe(event.ts_ms, |f, ts| f.raw("ts_ms", &ts.to_string()))
+        .end()
+}
+
+/// `command`, to the gateway: what is to be done, and by when.
+pub fn command(record: &Record, now_ms: u64) -> String {
+    Frame::new("command")
+        .shown("cmd", &record.cmd)
+        .text("path", record.body.path.as_str())
+        .text("action", record.body.action.as_str())
+        .maybe(record.body.args.as_ref(), |f, args| f.raw("args", args.as_str()))
+        .num("ttl_ms", record.deadline_at_ms.saturating_sub(now_ms))
+        .num("deadline_at_ms", record.deadline_at_ms)
+        .text("by", &record.by)
+        .end()
+}
+
+/// `cancel`, to the gateway.
+pub fn cancel(cmd: &CommandId) -> String {
+    Frame::new("cancel").shown("cmd", cmd).end()
+}
+
+/// `outcome`.
+pub fn outcome(cmd: &CommandId, outcome: &Outcome) -> String {
+    let frame = Frame::new("outcome").shown("cmd", cmd).shown("of", &cmd.of).text("status", outcome.status.as_str());
+    rest_of_outcome(frame, outcome).end()
+}
+
+/// An outcome as the HTTP API answers it, among others of the same command.
+pub fn whole_outcome(outcome: &Outcome) -> String {
+    let status = Frame(format!("{{\"status\":\"{}\"", outcome.status.as_str()));
+    rest_of_outcome(status, outcome).end()
+}
+
+fn rest_of_outcome(frame: Frame, outcome: &Outcome) -> Frame {
+    frame
+        .raw("final", if outcome.is_final() { "true" } else { "false" })
+        .when(outcome.late, |f| f.raw("late", "true"))
+        .raw("code", Json::of(&outcome.code).as_str())
+        .raw("data", outcome.data.as_ref().map_or("null", Json::as_str))
+        .num("at_ms", outcome.at_ms)
+}
+
+/// `opened`.
+pub fn opened(stream: &Stream) -> String {
+    Frame::new("opened")
+        .shown("of", &stream.of)
+        .text("path", stream.path.as_str())
+        .num("stream", u64::from(stream.id.0))
+        .shown("kind", &stream.kind)
+        .maybe(stream.params.as_ref(), |f, params| f.raw("params", params.as_str()))
+        .text("from", &stream.from)
+        .end()
+}
+
+/// `closed`.
+pub fn closed(of: &Address, stream: StreamId, reason: StreamEnd) -> String {
+    Frame::new("closed").shown("of", of).num("stream", u64::from(stream.0)).text("reason", reason.as_str()).end()
 }
 
 /// `gap`: the cursor of a subscription is not one that is known here.

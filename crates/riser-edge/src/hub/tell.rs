@@ -254,7 +254,7 @@ impl Hub {
         while member.conn.queued_bytes() <= shared.config.conflate_above && !member.conn.is_ending() {
             let Some(due) = member.owed.lock().next() else { break };
             let frames = match due {
-                Due::Synced(to) => vec![frame::text(&outbound::synced(&to))],
+                Due::Synced(to) => vec![frame::text(&outbound::synced(&to, None))],
                 Due::Of(address, debt) => inner.settle(shared, member, &address, &debt),
             };
             shared.metrics.delivered.inc_by(frames.len() as u64);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastwebsockets::{Frame, OpCode, Payload, Role, WebSocket};
+use riser_bus::log::memory::MemoryLog;
 use riser_bus::memory::MemoryNet;
 use riser_core::grant::gateway_grants;
 use riser_core::limits::Limits;
@@ -23,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Cluster {
     net: MemoryNet,
     store: MemoryRegistry,
+    log: MemoryLog,
     tenants: watch::Sender<Arc<TenantTable>>,
 }
 
@@ -33,7 +35,7 @@ impl Cluster {
             table.tenants.insert(name.parse().expect("a tenant"), tenant());
         }
         let tenants = watch::Sender::new(Arc::new(table));
-        Self { net: MemoryNet::new(), store: MemoryRegistry::new(1_000_000), tenants }
+        Self { net: MemoryNet::new(), store: MemoryRegistry::new(1_000_000), log: MemoryLog::new(1_000_000), tenants }
     }
 
     async fn edge(&self, name: &str) -> (Edge, prometheus::Registry) {
@@ -43,6 +45,7 @@ impl Cluster {
             bus: Arc::new(self.net.client(id.clone())),
             registry: client.clone(),
             store: client,
+            log: Arc::new(self.log.client(&id)),
             tenants: self.tenants.subscribe(),
         };
         let registry = prometheus::Registry::new();

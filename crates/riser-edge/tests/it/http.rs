@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use riser_bus::log::memory::MemoryLog;
 use riser_bus::memory::MemoryNet;
 use riser_core::limits::Limits;
 use riser_core::tenant::{Algorithm, ApiKey, SigningKey};
@@ -50,6 +51,7 @@ async fn server(origins: Option<&[&str]>, configure: impl FnOnce(&mut EdgeConfig
         bus: Arc::new(MemoryNet::new().client(id.clone())),
         registry: Arc::new(store.clone()),
         store: Arc::new(Panicky(store)),
+        log: Arc::new(MemoryLog::new(1_700_000_000_000).client(&id)),
         tenants: tenants.subscribe(),
     };
     let registry = prometheus::Registry::new();

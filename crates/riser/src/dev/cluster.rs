@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use http::StatusCode;
 use parking_lot::Mutex;
 use prometheus::Registry;
+use riser_bus::log::memory::MemoryLog;
 use riser_bus::memory::MemoryNet;
 use riser_core::frame::Credential;
 use riser_core::limits::Limits;
@@ -51,6 +52,7 @@ pub(super) struct Cluster {
     slots: Vec<Arc<Slot>>,
     net: MemoryNet,
     store: MemoryRegistry,
+    log: MemoryLog,
     tenants: watch::Sender<Arc<TenantTable>>,
     args: Settings,
     /// The admin ports.
@@ -101,6 +103,7 @@ impl Cluster {
             slots,
             net: MemoryNet::new(),
             store: MemoryRegistry::new(clock::now_ms()),
+            log: MemoryLog::new(clock::now_ms()),
             tenants: watch::Sender::new(Arc::new(table)),
             args: Settings { heartbeat: args.heartbeat, drain_window: args.drain_window },
             admins: Mutex::default(),
@@ -163,6 +166,7 @@ impl Cluster {
             bus: Arc::new(self.net.client(slot.id.clone())),
             registry: store.clone(),
             store,
+            log: Arc::new(self.log.client(&slot.id)),
             tenants: self.tenants.subscribe(),
         };
         Edge::start(config, ports, listener, slot.metrics.clone())

@@ -69,11 +69,15 @@ fn answers_are_short() {
         error(None, ErrorCode::BadFrame, "a \"b\"", Some(50)),
         r#"{"t":"error","code":"bad_frame","message":"a \"b\"","retry_after_ms":50}"#
     );
-    assert_eq!(pong(3, None), r#"{"t":"pong","now_ms":3,"cursor":"0"}"#);
-    assert_eq!(pong(3, Some(Epoch(7))), r#"{"t":"pong","now_ms":3,"epoch":7,"held":0}"#);
+    assert_eq!(ok_cursor(n, Cursor { life: 10, seq: 2 }), r#"{"t":"ok","n":7,"cursor":"a.2"}"#);
+    assert_eq!(ok_stream(n, StreamId(305_419_896)), r#"{"t":"ok","n":7,"stream":305419896}"#);
+    assert_eq!(pong(3, None), r#"{"t":"pong","now_ms":3}"#);
+    assert_eq!(pong(3, Some(Cursor::START)), r#"{"t":"pong","now_ms":3,"cursor":"0.0"}"#);
+    assert_eq!(pong_gateway(3, Epoch(7), 2), r#"{"t":"pong","now_ms":3,"epoch":7,"held":2}"#);
     assert_eq!(goaway(3120, "drain"), r#"{"t":"goaway","after_ms":3120,"reason":"drain"}"#);
     assert_eq!(resync(), r#"{"t":"resync"}"#);
-    assert_eq!(synced(&Pattern::All), r#"{"t":"synced","to":"*/*","cursor":"0"}"#);
+    assert_eq!(synced(&Pattern::All, None), r#"{"t":"synced","to":"*/*"}"#);
+    assert_eq!(synced(&Pattern::All, Some(Cursor::START)), r#"{"t":"synced","to":"*/*","cursor":"0.0"}"#);
     assert_eq!(gap(&Pattern::All), r#"{"t":"gap","to":"*/*","lane":"event"}"#);
     assert_eq!(
         unsubscribed(&Pattern::All, ErrorCode::Forbidden),
@@ -148,4 +152,99 @@ fn a_large_snapshot_comes_in_parts_that_join_to_the_whole() {
         stale += part["stale"].as_array().expect("a list").len();
     }
     assert_eq!((values, stale), (100, 100));
+}
+
+#[test]
+fn a_command_and_what_became_of_it() {
+    let cmd: CommandId = "b12.f0304.07070707070707070707070707070707.1f".parse().expect("a name");
+    let record = Record {
+        cmd: cmd.clone(),
+        seq: 1,
+        prev: 0,
+        body: crate::command::Body {
+            path: path("hall/lock"),
+            action: "unlock".parse().expect("an action"),
+            args: Some(json(r#"{"a":1}"#)),
+            hold: false,
+        },
+        by: "client:alice".into(),
+        deadline_at_ms: 100,
+        sends: 1,
+        sent_at_ms: 31,
+        sent_to: Some(Epoch(7)),
+        outcomes: Vec::new(),
+        edges: Vec::new(),
+    };
+    assert_eq!(
+        command(&record, 80),
+        concat!(
+            r#"{"t":"command","cmd":"b12.f0304.07070707070707070707070707070707.1f","path":"hall/lock","#,
+            r#""action":"unlock","args":{"a":1},"ttl_ms":20,"deadline_at_ms":100,"by":"client:alice"}"#
+        )
+    );
+    assert_eq!(cancel(&cmd), r#"{"t":"cancel","cmd":"b12.f0304.07070707070707070707070707070707.1f"}"#);
+    assert_eq!(
+        ok_cmd(N::new(7).expect("a number"), &cmd),
+        r#"{"t":"ok","n":7,"cmd":"b12.f0304.07070707070707070707070707070707.1f"}"#
+    );
+    let received = Outcome { status: crate::command::Status::Received, code: None, data: None, at_ms: 81, late: false };
+    assert_eq!(
+        outcome(&cmd, &received),
+        concat!(
+            r#"{"t":"outcome","cmd":"b12.f0304.07070707070707070707070707070707.1f","of":"b12/f0304","#,
+            r#""status":"received","final":false,"code":null,"data":null,"at_ms":81}"#
+        )
+    );
+    let late = Outcome {
+        status: crate::command::Status::Failed,
+        code: Some("jammed".parse().expect("a code")),
+        data: Some(json("[1]")),
+        at_ms: 101,
+        late: true,
+    };
+    assert_eq!(
+        whole_outcome(&late),
+        r#"{"status":"failed","final":false,"late":true,"code":"jammed","data":[1],"at_ms":101}"#
+    );
+}
+
+#[test]
+fn an_event_and_a_stream() {
+    let happened = Event {
+        of: address(),
+        id: "01J".parse().expect("an id"),
+        path: Some(path("hall/bell")),
+        kind: "ring".parse().expect("a type"),
+        data: Some(json(r#"{"n":1}"#)),
+        from: "gateway:b12/f0304".into(),
+        at_ms: 9,
+        ts_ms: Some(-1),
+    };
+    assert_eq!(
+        event(Cursor { life: 10, seq: 2 }, &happened),
+        concat!(
+            r#"{"t":"event","of":"b12/f0304","cursor":"a.2","id":"01J","path":"hall/bell","type":"ring","#,
+            r#""data":{"n":1},"from":"gateway:b12/f0304","at_ms":9,"ts_ms":-1}"#
+        )
+    );
+    let stream = Stream {
+        id: StreamId(305_419_896),
+        of: address(),
+        path: path("talk/door"),
+        kind: crate::live::StreamKind::Opus,
+        params: Some(json(r#"{"rate":24000}"#)),
+        from: "client:alice".into(),
+        edge: "edge-0".parse().expect("an edge"),
+    };
+    assert_eq!(
+        opened(&stream),
+        concat!(
+            r#"{"t":"opened","of":"b12/f0304","path":"talk/door","stream":305419896,"kind":"opus","#,
+            r#""params":{"rate":24000},"from":"client:alice"}"#
+        )
+    );
+    assert_eq!(
+        closed(&stream.of, stream.id, StreamEnd::Lost),
+        r#"{"t":"closed","of":"b12/f0304","stream":305419896,"reason":"lost"}"#
+    );
 }

@@ -1,0 +1,276 @@
+//! Who on this edge wants to know what becomes of which command, and how much of it they know.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use indexmap::IndexMap;
+use parking_lot::Mutex;
+use riser_core::GatewayKey;
+use riser_core::command::{CommandId, Outcome, Record};
+use riser_core::frame::outbound;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Duration, Instant};
+
+use super::is_decided;
+use super::issuer::Issuer;
+use crate::shared::Shared;
+use crate::ws::frame;
+
+/// When a command that should have been sent by now is looked at: a dispatch takes milliseconds.
+const UNSENT: Duration = Duration::from_secs(1);
+/// The longest time between two such looks.
+const UNSENT_MOST: Duration = Duration::from_secs(5);
+/// When a gateway that was "not here" is looked for again.
+const NOT_HERE: Duration = Duration::from_millis(200);
+/// Between two looks at a command that was sent: a lost notice costs no more than this.
+const SENT: Duration = Duration::from_secs(10);
+/// How long after its deadline a command is looked at: the store's clock must have passed it.
+const AFTER_DEADLINE: Duration = Duration::from_millis(300);
+/// For how long after its outcome a command's issuers are told what the gateway says late.
+const LINGER: Duration = Duration::from_secs(60);
+
+/// A name that says whose command it is.
+type Name = (GatewayKey, CommandId);
+
+/// All commands that somebody on this edge waits for.
+#[derive(Default)]
+pub(crate) struct Waiters {
+    waiting: Mutex<IndexMap<Name, Waiter>>,
+    /// Woken when the next look comes sooner than was thought.
+    pub(super) sooner: Notify,
+}
+
+struct Waiter {
+    listeners: Vec<Listener>,
+    outcomes: Vec<Outcome>,
+    deadline: Instant,
+    look: Instant,
+    looks: u32,
+}
+
+enum Listener {
+    /// A session, which has been told so many outcomes.
+    Session(Arc<Issuer>, usize),
+    /// An HTTP call that waits for the final outcome.
+    Call(oneshot::Sender<Vec<Outcome>>),
+}
+
+impl Waiters {
+    /// Adds a session that issued a command or repeated it: tells it `answer`, and what is known from the beginning.
+    pub(super) fn listen(&self, issuer: &Arc<Issuer>, key: &GatewayKey, record: &Record, now_ms: u64, answer: &str) {
+        let mut waiting = self.waiting.lock();
+        let waiter = waiter(&mut waiting, key, record, now_ms);
+        waiter
+            .listeners
+            .retain(|listener| !matches!(listener, Listener::Session(other, _) if Arc::ptr_eq(other, issuer)));
+        issuer.conn.push(frame::text(answer));
+        waiter.listeners.push(Listener::Session(issuer.clone(), 0));
+        waiter.tell(&record.cmd);
+        issuer.conn.flush();
+        self.sooner.notify_one();
+    }
+
+    /// Adds an HTTP call; what it gets comes once, when the command is decided.
+    pub(crate) fn call(&self, key: &GatewayKey, record: &Record, now_ms: u64) -> oneshot::Receiver<Vec<Outcome>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut waiting = self.waiting.lock();
+        let waiter = waiter(&mut waiting, key, record, now_ms);
+        waiter.listeners.push(Listener::Call(sender));
+        waiter.tell(&record.cmd);
+        self.sooner.notify_one();
+        receiver
+    }
+
+    /// Takes all that became of a command so far.
+    pub(super) fn deliver(&self, shared: &Shared, key: &GatewayKey, cmd: &CommandId, outcomes: &[Outcome]) {
+        let mut waiting = self.waiting.lock();
+        let Some(waiter) = waiting.get_mut(&(key.clone(), cmd.clone())) else { return };
+        if outcomes.len() <= waiter.outcomes.len() {
+            return;
+        }
+        let was_decided = is_decided(&waiter.outcomes);
+        waiter.outcomes = outcomes.to_vec();
+        if is_decided(outcomes) && !was_decided {
+            waiter.look = Instant::now() + LINGER;
+        } else if !was_decided {
+            waiter.look = (Instant::now() + SENT).min(waiter.deadline);
+        }
+        let told = waiter.tell(cmd);
+        shared.metrics.outcomes_told.inc_by(told);
+        waiter.flush();
+        self.sooner.notify_one();
+    }
+
+    /// The record of a command was lost: if it was not decided before, this outcome is its last.
+    pub(super) fn lost(&self, shared: &Shared, key: &GatewayKey, cmd: &CommandId, outcome: Outcome) {
+        let known = self.waiting.lock().get(&(key.clone(), cmd.clone())).map(|waiter| waiter.outcomes.clone());
+        if let Some(mut outcomes) = known.filter(|outcomes| !is_decided(outcomes)) {
+            outcomes.push(outcome);
+            self.deliver(shared, key, cmd, &outcomes);
+        }
+    }
+
+    /// Forgets a session that ended.
+    pub(super) fn leave(&self, issuer: &Arc<Issuer>) {
+        for name in issuer.names() {
+            self.forget(issuer, &name);
+        }
+    }
+
+    /// Forgets one command of a session.
+    pub(super) fn forget(&self, issuer: &Arc<Issuer>, name: &Name) {
+        let mut waiting = self.waiting.lock();
+        if let Some(waiter) = waiting.get_mut(name) {
+            waiter.listeners.retain(|l| !matches!(l, Listener::Session(other, _) if Arc::ptr_eq(other, issuer)));
+            if waiter.listeners.is_empty() {
+                waiting.swap_remove(name);
+            }
+        }
+    }
+
+    /// Whether a command is decided, as far as is known here.
+    pub(super) fn is_decided(&self, name: &Name) -> bool {
+        self.waiting.lock().get(name).is_none_or(|waiter| is_decided(&waiter.outcomes))
+    }
+
+    /// A dispatch is on its way; if nothing comes of it, it is looked at again.
+    pub(super) fn dispatched(&self, key: &GatewayKey, cmd: &CommandId) {
+        self.look_in(key, cmd, |waiter| UNSENT.saturating_mul(1 << waiter.looks.min(3)).min(UNSENT_MOST));
+    }
+
+    /// The gateway was not where the registry said.
+    pub(super) fn not_here(&self, key: &GatewayKey, cmd: &CommandId) {
+        self.look_in(key, cmd, |_| NOT_HERE);
+    }
+
+    fn look_in(&self, key: &GatewayKey, cmd: &CommandId, wait: impl FnOnce(&Waiter) -> Duration) {
+        let mut waiting = self.waiting.lock();
+        // A command that was sent has its own rhythm.
+        if let Some(waiter) = waiting.get_mut(&(key.clone(), cmd.clone()))
+            && !waiter.is_sent()
+        {
+            waiter.look = (Instant::now() + wait(waiter)).min(waiter.deadline);
+            self.sooner.notify_one();
+        }
+    }
+
+    /// How many commands are waited for.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.lock().len()
+    }
+
+    /// The commands that are to be looked at now, and when the next one is.
+    pub(super) fn due(&self, now: Instant) -> (Vec<Name>, Option<Instant>) {
+        let mut waiting = self.waiting.lock();
+        waiting.retain(|_, waiter| {
+            waiter.listeners.retain(Listener::is_there);
+            let over = is_decided(&waiter.outcomes) && waiter.look <= now;
+            if over {
+                waiter.over();
+            }
+            !over && !waiter.listeners.is_empty()
+        });
+        let mut due = Vec::new();
+        let mut next = None;
+        for (name, waiter) in waiting.iter_mut() {
+            if waiter.look <= now {
+                due.push(name.clone());
+                waiter.looks += 1;
+                // At the latest then again, whatever comes of this look.
+                let wait = if now >= waiter.deadline { UNSENT } else { SENT };
+                waiter.look = now + wait;
+                if now < waiter.deadline {
+                    waiter.look = waiter.look.min(waiter.deadline);
+                }
+            }
+            next = Some(next.map_or(waiter.look, |at: Instant| at.min(waiter.look)));
+        }
+        (due, next)
+    }
+
+    /// Has everything looked at soon, because notices may have been lost.
+    pub(crate) fn look_again(&self, soon: Instant) {
+        let mut waiting = self.waiting.lock();
+        for waiter in waiting.values_mut().filter(|waiter| !is_decided(&waiter.outcomes)) {
+            waiter.look = waiter.look.min(soon);
+        }
+        self.sooner.notify_one();
+    }
+}
+
+/// The waiter of a command, made when it is the first; it knows at least what the record says.
+fn waiter<'a>(
+    waiting: &'a mut IndexMap<Name, Waiter>,
+    key: &GatewayKey,
+    record: &Record,
+    now_ms: u64,
+) -> &'a mut Waiter {
+    let now = Instant::now();
+    let left = Duration::from_millis(record.deadline_at_ms.saturating_sub(now_ms));
+    let waiter = waiting.entry((key.clone(), record.cmd.clone())).or_insert_with(|| Waiter {
+        listeners: Vec::new(),
+        outcomes: Vec::new(),
+        deadline: now + left + AFTER_DEADLINE,
+        look: now,
+        looks: 0,
+    });
+    if record.outcomes.len() > waiter.outcomes.len() {
+        waiter.outcomes.clone_from(&record.outcomes);
+    }
+    waiter.look = if is_decided(&waiter.outcomes) { now + LINGER } else { (now + UNSENT).min(waiter.deadline) };
+    waiter
+}
+
+impl Waiter {
+    fn is_sent(&self) -> bool {
+        self.outcomes.iter().any(|outcome| outcome.status != riser_core::command::Status::Held)
+    }
+
+    /// Tells everybody what they have not been told; gives how many frames that were.
+    fn tell(&mut self, cmd: &CommandId) -> u64 {
+        let mut frames: Vec<Option<Bytes>> = vec![None; self.outcomes.len()];
+        let decided = is_decided(&self.outcomes);
+        let mut count = 0;
+        for listener in std::mem::take(&mut self.listeners) {
+            match listener {
+                Listener::Session(issuer, told) => {
+                    for (frame, outcome) in frames.iter_mut().zip(&self.outcomes).skip(told) {
+                        let bytes = frame.get_or_insert_with(|| frame::text(&outbound::outcome(cmd, outcome)));
+                        issuer.conn.push(bytes.clone());
+                        count += 1;
+                    }
+                    self.listeners.push(Listener::Session(issuer, self.outcomes.len()));
+                }
+                Listener::Call(sender) if decided => {
+                    // Who stopped waiting does not hear of it.
+                    let _ = sender.send(self.outcomes.clone());
+                    count += 1;
+                }
+                call @ Listener::Call(_) => self.listeners.push(call),
+            }
+        }
+        count
+    }
+
+    fn flush(&self) {
+        for listener in &self.listeners {
+            if let Listener::Session(issuer, _) = listener {
+                issuer.conn.flush();
+            }
+        }
+    }
+
+    /// Nobody is told any more.
+    fn over(&mut self) {
+        self.listeners.clear();
+    }
+}
+
+impl Listener {
+    fn is_there(&self) -> bool {
+        match self {
+            Self::Session(issuer, _) => !issuer.conn.is_gone(),
+            Self::Call(sender) => !sender.is_closed(),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Where commands are recorded, and what became of them.
+//!
+//! A record is [`riser_core::command::Record`]; what a step does to it is that type's rule, applied here atomically and by
+//! the store's clock. What holds for every operation of the registry (the crate's head) holds here too. Records of held
+//! commands ([`Body::hold`]) must survive a loss of everything else.
+
+use async_trait::async_trait;
+use riser_core::command::{Body, CommandId, Digest, Record, Step, Took};
+use riser_core::{EdgeId, Epoch, GatewayKey, TenantId};
+
+use crate::RegistryError;
+
+/// Open commands of one gateway, held ones included. A gateway that does not take so many will not do more.
+pub const OPEN: usize = 256;
+/// Most records that one call gives: with bodies of 64 KiB that is 4 MiB.
+pub const RECORDS_PAGE: usize = 64;
+/// Most overdue commands that one call gives.
+pub const OVERDUE_PAGE: usize = 256;
+/// Decided commands that are kept of one gateway until their time is over; beyond it the oldest are forgotten first. At
+/// one command in four seconds, day and night, nothing is forgotten early.
+pub const DECIDED: usize = 1_024;
+/// For how long one edge is the only one that is given overdue commands, from its last call on, in milliseconds. Another
+/// takes over when it is gone.
+pub const SWEEPER_MS: u64 = 3_000;
+
+/// A command to be recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCommand {
+    /// The hash over tenant, address and key.
+    pub digest: Digest,
+    /// What is to be done.
+    pub body: Body,
+    /// Who issues it.
+    pub by: String,
+    /// In how many milliseconds from now an outcome must be there.
+    pub deadline_ms: u64,
+    /// The edge that is to be told.
+    pub edge: EdgeId,
+}
+
+/// Who holds a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The edge.
+    pub edge: EdgeId,
+    /// The session.
+    pub epoch: Epoch,
+}
+
+/// A command after a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stepped {
+    /// What is kept of it now.
+    pub record: Record,
+    /// What the step did.
+    pub took: Took,
+    /// How many outcomes there were before it: what follows in the record is news, whatever `took` says, since a deadline
+    /// that has passed is seen first.
+    pub before: usize,
+    /// Who holds its gateway now; none when it is offline.
+    pub holder: Option<Holder>,
+    /// The store's clock.
+    pub now_ms: u64,
+}
+
+/// The answer to [`CommandStore::create`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// It is recorded: now ([`Took::Yes`]), or it was before ([`Took::Nothing`]).
+    Recorded(Box<Stepped>),
+    /// The same digest was given to another body, which is not forgotten yet.
+    Conflict,
+    /// As many commands are held for the gateway as may be.
+    QueueFull,
+    /// As many commands of the gateway are open as may be.
+    TooMany,
+}
+
+/// Records of commands.
+#[async_trait]
+pub trait CommandStore: Send + Sync + 'static {
+    /// Records a command, in the order of calls: its `seq` is greater than that of every earlier one of the gateway, and its
+    /// `prev` is the greatest of those. When
+    /// the gateway is offline, [`Step::Offline`] is applied in the same step, so that it is held or decided at once.
+    ///
+    /// A digest that is known, until [`riser_core::command::KEPT_MS`] after the deadline, is the same command: if the body
+    /// is the same ([`Body::is_same`]) the edge is added to who is told, an overdue command becomes decided, and nothing
+    /// else changes.
+    async fn create(&self, key: &GatewayKey, command: &NewCommand) -> Result<Created, RegistryError>;
+
+    /// Applies a step; none when nothing is known of such a command. A session holds the gateway as
+    /// [`crate::Registry`] has it, in the same instant.
+    async fn step(&self, key: &GatewayKey, cmd: &CommandId, step: &Step) -> Result<Option<Stepped>, RegistryError>;
+
+    /// The commands of a gateway that are not decided, in their order, those after `after`, at most `limit` (and at most
+    /// [`RECORDS_PAGE`]).
+    async fn open(&self, key: &GatewayKey, after: u64, limit: usize) -> Result<Vec<Record>, RegistryError>;
+
+    /// The commands of a gateway, decided or not, the newest first, those before `before`, at most `limit` (and at most
+    /// [`RECORDS_PAGE`]).
+    async fn latest(&self, key: &GatewayKey, before: Option<u64>, limit: usize) -> Result<Vec<Record>, RegistryError>;
+
+    /// Commands whose deadline has passed and that are not decided, the most overdue first, at most [`OVERDUE_PAGE`]. Given
+    /// to one edge only, as long as that asks again within [`SWEEPER_MS`].
+    async fn overdue(&self, by: &EdgeId) -> Result<Vec<(TenantId, CommandId)>, RegistryError>;
+}
