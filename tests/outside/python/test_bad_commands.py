@@ -186,10 +186,12 @@ async def test_a_cancel_of_what_is_over_is_a_conflict(server, building):
         held = await client.command(f"{building}/nobody", if_offline="hold")
         await client.ask("cancel", cmd=held)
         await client.ends(held, ["held", "cancelled"])
-        for cmd in (done, offline, held):
-            for edge in (0, 1):
-                other = await crew.client(edge=edge)
+        for edge in (0, 1):
+            other = await crew.client(edge=edge)
+            for cmd in (done, offline):
                 assert await other.refused("cancel", cmd=cmd) == "conflict"
+            # What is cancelled already is as it was wished: whoever lost the answer may ask again.
+            await other.ask("cancel", cmd=held)
         await gateway.ping()
         assert [f for f in gateway.frames if f["t"] == "cancel"] == []
 
@@ -248,25 +250,27 @@ async def test_33_held_commands_at_once_through_both_edges_leave_32(server, buil
 
 
 async def test_of_a_thousand_open_commands_of_a_client_256_are_taken(server, building):
-    address = f"{building}/g1"
+    addresses = [f"{building}/g{number}" for number in range(8)]
     async with harmless(server), Crew(server) as crew:
-        gateway, client, other = await crew.gateway(address, edge=0), await crew.client(edge=1), await crew.client(edge=1)
-        bodies = [{"to": address, **COMMAND, "args": number, "deadline_ms": 30_000} for number in range(1000)]
+        gateways = [await crew.gateway(address, edge=number % 2) for number, address in enumerate(addresses)]
+        client, other = await crew.client(edge=1), await crew.client(edge=1)
+        bodies = [{"to": addresses[number % 8], **COMMAND, "args": number, "deadline_ms": 30_000} for number in range(1000)]
         replies = await client.ask_all("command", bodies)
         taken = [reply["cmd"] for reply in replies if reply["t"] == "ok"]
         assert len(taken) == OPEN_COMMANDS
-        assert {reply["code"] for reply in replies if reply["t"] == "error"} == {"too_many"}
+        # Whatever waited too long in the queue to be looked at may be told to come again instead.
+        codes = {reply["code"] for reply in replies if reply["t"] == "error"}
+        assert "too_many" in codes and codes <= {"too_many", "rate_limited"}
         # Nobody else pays for it.
-        cmd = await other.command(address, args="other")
-        await gateway.commanded(cmd, 10)
-        arrived = [f["cmd"] for f in gateway.commands()]
-        assert arrived[:OPEN_COMMANDS] == taken and arrived[-1] == cmd
-        # What is over makes room.
-        for done in [*taken, cmd]:
-            await gateway.send({"t": "result", "cmd": done, "status": "succeeded"})
-        for done in taken:
-            await client.ends(done, ["sent", "succeeded"])
-        again = await client.command(address)
-        await gateway.commanded(again)
-        await gateway.result(again, "succeeded")
-        await client.ends(again, ["sent", "succeeded"])
+        for gateway, address in zip(gateways, addresses):
+            cmd = await other.command(address, args="other")
+            await gateway.commanded(cmd, 10)
+            assert len(gateway.commands()) == OPEN_COMMANDS // 8 + 1
+            # What is over makes room.
+            for command in gateway.commands():
+                await gateway.result(command["cmd"], "succeeded")
+            await other.ends(cmd, ["sent", "succeeded"])
+        for cmd in taken:
+            await client.ends(cmd, ["sent", "succeeded"])
+        again = await client.command(addresses[0])
+        await gateways[0].commanded(again)
