@@ -9,18 +9,25 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use riser_core::command::{CommandId, Record, Step};
 use riser_core::limits::Limits;
+use riser_core::live::{Stream, StreamId};
 use riser_core::{
-    BuildingId, Change, EdgeId, Epoch, GatewayId, GatewayKey, Presence, Reason, Snapshot, TenantId, Version,
+    Address, BuildingId, Change, EdgeId, Epoch, GatewayId, GatewayKey, Presence, Reason, Snapshot, TenantId, Version,
 };
 use tokio::time::Instant;
 
-use crate::{Acquired, Applied, Ended, Held, Lease, Registry, RegistryError, Renewed, Restored, StateStore};
+use crate::{
+    Acquired, Applied, CommandStore, Created, Ended, Held, Lease, NewCommand, Opened, Registry, RegistryError, Renewed,
+    Restored, StateStore, Stepped, StreamStore,
+};
 
 mod faults;
 mod leases;
 mod record;
+mod shelf;
 mod store;
+mod streams;
 
 pub use faults::{FaultCounts, Faults};
 pub use store::Checkpoint;
@@ -118,7 +125,7 @@ impl MemoryRegistry {
         self.0.links.cut_all(None);
     }
 
-    /// Loses everything, leases included. The clock runs on.
+    /// Loses everything, leases included, but for the records of held commands. The clock runs on.
     pub fn empty(&self) {
         self.0.store.rewind(&Checkpoint::default());
     }
@@ -179,7 +186,7 @@ impl Registry for MemoryClient {
     }
 
     async fn audit(&self, tenant: &TenantId, building: &BuildingId) -> Result<Vec<Held>, RegistryError> {
-        self.call(|store, _| store.audit(tenant, building)).await
+        self.call(|store, now_ms| store.audit(tenant, building, now_ms)).await
     }
 
     async fn ended_leases(&self) -> Result<Vec<(Lease, Reason)>, RegistryError> {
@@ -241,6 +248,44 @@ impl StateStore for MemoryClient {
 
     async fn buildings(&self, tenant: &TenantId) -> Result<Vec<BuildingId>, RegistryError> {
         self.call(|store, _| store.buildings(tenant)).await
+    }
+}
+
+#[async_trait]
+impl CommandStore for MemoryClient {
+    async fn create(&self, key: &GatewayKey, command: &NewCommand) -> Result<Created, RegistryError> {
+        self.call(|store, now_ms| store.create(key, command, now_ms)).await
+    }
+
+    async fn step(&self, key: &GatewayKey, cmd: &CommandId, step: &Step) -> Result<Option<Stepped>, RegistryError> {
+        self.call(|store, now_ms| store.step(key, cmd, step, now_ms)).await
+    }
+
+    async fn open(&self, key: &GatewayKey, after: u64, limit: usize) -> Result<Vec<Record>, RegistryError> {
+        self.call(|store, _| store.open(key, after, limit)).await
+    }
+
+    async fn latest(&self, key: &GatewayKey, before: Option<u64>, limit: usize) -> Result<Vec<Record>, RegistryError> {
+        self.call(|store, _| store.latest(key, before, limit)).await
+    }
+
+    async fn overdue(&self, by: &EdgeId) -> Result<Vec<(TenantId, CommandId)>, RegistryError> {
+        self.call(|store, now_ms| store.overdue(by, now_ms)).await
+    }
+}
+
+#[async_trait]
+impl StreamStore for MemoryClient {
+    async fn open_stream(&self, tenant: &TenantId, stream: &Stream, ttl: Duration) -> Result<Opened, RegistryError> {
+        self.call(|store, now_ms| store.open_stream(tenant, stream, millis(ttl), now_ms)).await
+    }
+
+    async fn close_stream(&self, tenant: &TenantId, of: &Address, id: StreamId) -> Result<(), RegistryError> {
+        self.call(|store, _| store.close_stream(tenant, of, id)).await
+    }
+
+    async fn streams(&self, tenant: &TenantId, building: Option<&BuildingId>) -> Result<Vec<Stream>, RegistryError> {
+        self.call(|store, now_ms| store.streams(tenant, building, now_ms)).await
     }
 }
 

@@ -102,7 +102,9 @@ impl Cluster {
         let ports = Ports {
             bus: Arc::new(self.net.client(place.id.clone())),
             registry: client.clone(),
-            store: client,
+            store: client.clone(),
+            commands: client.clone(),
+            streams: client,
             log: Arc::new(self.log.client(&place.id)),
             tenants: self.tenants.subscribe(),
         };

@@ -1,162 +1,12 @@
 //! An edge over the memory twins, its peers over in-memory pipes: what frames do, from one end to the other.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fastwebsockets::{Frame, OpCode, Payload, Role, WebSocket};
-use riser_bus::log::memory::MemoryLog;
-use riser_bus::memory::MemoryNet;
-use riser_core::grant::gateway_grants;
-use riser_core::limits::Limits;
-use riser_core::tenant::{Algorithm, SigningKey};
-use riser_core::{Grant, Identity, Peer, Tenant, TenantTable};
-use riser_edge::{Edge, EdgeConfig, Metrics, Ports};
-use riser_registry::memory::MemoryRegistry;
+use fastwebsockets::{Frame, Payload};
 use serde_json::{Value, json};
-use tokio::io::DuplexStream;
-use tokio::sync::watch;
-use tokio::time::timeout;
 
-/// How long a test waits for a frame before it fails: far longer than anything may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Cluster {
-    net: MemoryNet,
-    store: MemoryRegistry,
-    log: MemoryLog,
-    tenants: watch::Sender<Arc<TenantTable>>,
-}
-
-impl Cluster {
-    fn new() -> Self {
-        let mut table = TenantTable::default();
-        for name in ["acme", "other"] {
-            table.tenants.insert(name.parse().expect("a tenant"), tenant());
-        }
-        let tenants = watch::Sender::new(Arc::new(table));
-        Self { net: MemoryNet::new(), store: MemoryRegistry::new(1_000_000), log: MemoryLog::new(1_000_000), tenants }
-    }
-
-    async fn edge(&self, name: &str) -> (Edge, prometheus::Registry) {
-        let id: riser_core::EdgeId = name.parse().expect("an edge");
-        let client = Arc::new(self.store.client(&id));
-        let ports = Ports {
-            bus: Arc::new(self.net.client(id.clone())),
-            registry: client.clone(),
-            store: client,
-            log: Arc::new(self.log.client(&id)),
-            tenants: self.tenants.subscribe(),
-        };
-        let registry = prometheus::Registry::new();
-        let config = EdgeConfig { seed: 7, ..EdgeConfig::new(id) };
-        let edge = Edge::without_listener(config, ports, Metrics::new(&registry));
-        while edge.readiness().is_err() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        (edge, registry)
-    }
-}
-
-fn tenant() -> Tenant {
-    let key = SigningKey { kid: "k".into(), algorithm: Algorithm::Hs256, secret: vec![7; 32] };
-    Tenant {
-        suspended: false,
-        origins: None,
-        renewal: true,
-        signing_kid: "k".into(),
-        signing_keys: [(("k".into(), Algorithm::Hs256), key)].into(),
-        api_keys: Vec::new(),
-        limits: Limits { paths: 4, subscriptions: 3, ..Limits::default() },
-    }
-}
-
-fn gateway(address: &str) -> Identity {
-    let address: riser_core::Address = address.parse().expect("an address");
-    Identity {
-        tenant: "acme".parse().expect("a tenant"),
-        grants: gateway_grants(&address),
-        peer: Peer::Gateway { address },
-        expires_at_ms: Some(9_000_000_000),
-        lifetime_ms: Some(1_000_000),
-    }
-}
-
-fn client_of(tenant: &str) -> Identity {
-    Identity {
-        tenant: tenant.parse().expect("a tenant"),
-        peer: Peer::Client { subject: "alice".into() },
-        grants: vec![Grant::everything()],
-        expires_at_ms: None,
-        lifetime_ms: None,
-    }
-}
-
-struct Peerling {
-    ws: WebSocket<DuplexStream>,
-    seen: VecDeque<Value>,
-}
-
-impl Peerling {
-    async fn open(edge: &Edge, identity: Identity) -> (Self, Value) {
-        let mut peer = Self::raw(edge, identity);
-        peer.send(&json!({"t":"hello"})).await;
-        let welcome = peer.next("welcome").await;
-        (peer, welcome)
-    }
-
-    fn raw(edge: &Edge, identity: Identity) -> Self {
-        let (here, there) = tokio::io::duplex(4_096);
-        let (read, write) = tokio::io::split(there);
-        edge.attach(read, write, Some(identity));
-        let mut ws = WebSocket::after_handshake(here, Role::Client);
-        ws.set_auto_pong(true);
-        Self { ws, seen: VecDeque::new() }
-    }
-
-    async fn send(&mut self, frame: &Value) {
-        let text = frame.to_string().into_bytes();
-        self.ws.write_frame(Frame::text(Payload::Owned(text))).await.expect("written");
-    }
-
-    /// The next frame of this type; what comes before it is kept in `seen`.
-    async fn next(&mut self, t: &str) -> Value {
-        loop {
-            let frame = self.read().await;
-            if frame["t"] == t {
-                return frame;
-            }
-            self.seen.push_back(frame);
-        }
-    }
-
-    async fn read(&mut self) -> Value {
-        loop {
-            let frame = timeout(PATIENCE, self.ws.read_frame()).await.expect("in time").expect("a frame");
-            match frame.opcode {
-                OpCode::Text => return serde_json::from_slice(&frame.payload).expect("JSON"),
-                OpCode::Close => {
-                    let code = u16::from_be_bytes([frame.payload[0], frame.payload[1]]);
-                    return json!({"t":"closed","code":code,"reason":String::from_utf8_lossy(&frame.payload[2..])});
-                }
-                _ => {}
-            }
-        }
-    }
-
-    async fn set(&mut self, n: u64, set: Value) {
-        self.send(&json!({"t":"state","n":n,"set":set})).await;
-        assert_eq!(self.next("ok").await["n"], n);
-    }
-
-    async fn subscribe(&mut self, to: &str, lanes: &[&str]) -> Vec<Value> {
-        self.send(&json!({"t":"subscribe","n":1,"to":to,"lanes":lanes})).await;
-        self.next("ok").await;
-        self.seen.clear();
-        self.next("synced").await;
-        self.seen.drain(..).collect()
-    }
-}
+use super::harness::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_dashboard_on_another_edge_sees_what_a_gateway_reports() {
@@ -221,8 +71,7 @@ async fn a_takeover_ends_the_older_session_and_never_shows_offline() {
     watcher.send(&json!({"t":"ping"})).await;
     watcher.next("pong").await;
     assert!(watcher.seen.iter().all(|f| f["t"] != "presence"), "{:?}", watcher.seen);
-    let takeovers = registry.gather().into_iter().find(|m| m.name() == "riser_takeovers_total").expect("counted");
-    assert!((takeovers.get_metric()[0].get_counter().get_value() - 1.0).abs() < f64::EPSILON);
+    assert_eq!(counted(&registry, "riser_takeovers_total", None), 1);
 }
 
 #[tokio::test(start_paused = true)]

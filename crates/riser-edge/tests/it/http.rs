@@ -50,6 +50,8 @@ async fn server(origins: Option<&[&str]>, configure: impl FnOnce(&mut EdgeConfig
     let ports = Ports {
         bus: Arc::new(MemoryNet::new().client(id.clone())),
         registry: Arc::new(store.clone()),
+        commands: Arc::new(store.clone()),
+        streams: Arc::new(store.clone()),
         store: Arc::new(Panicky(store)),
         log: Arc::new(MemoryLog::new(1_700_000_000_000).client(&id)),
         tenants: tenants.subscribe(),

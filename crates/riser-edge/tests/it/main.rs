@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "tests own their tasks by their runtime")]
 
 mod auth;
+mod commands;
 mod edge;
+mod harness;
 mod http;
 mod ws;

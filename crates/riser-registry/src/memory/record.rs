@@ -7,7 +7,8 @@ use riser_core::limits::Limits;
 use riser_core::state::State;
 use riser_core::{Change, Epoch, Presence, Reason, Snapshot, Version};
 
-use crate::{Acquired, Applied, Ended, Lease, Restored};
+use super::millis;
+use crate::{Acquired, Applied, Ended, Lease, Restored, TAKEOVER_WINDOW};
 
 /// Stands for the state of a gateway that has none.
 static NO_STATE: State = State { values: BTreeMap::new(), devices: None };
@@ -26,6 +27,10 @@ pub(super) struct Record {
     holder: Option<Arc<Lease>>,
     /// Whether values that had been stored are gone and did not come again.
     incomplete: bool,
+    /// How often it was taken over since `takeovers_since_ms`.
+    takeovers: u16,
+    /// When the takeovers began that are counted.
+    takeovers_since_ms: u64,
     /// In a box of its own, and only when there is anything in it.
     state: Option<Box<State>>,
 }
@@ -41,9 +46,21 @@ impl Record {
             reason: None,
             holder: Some(holder),
             incomplete: false,
+            takeovers: 0,
+            takeovers_since_ms: 0,
             state: None,
         };
-        let acquired = Acquired { epoch, before: None, has_state: false, taken_from: None, since_ms: now_ms, now_ms };
+        let acquired = Acquired {
+            epoch,
+            before: None,
+            has_state: false,
+            taken_from: None,
+            since_ms: now_ms,
+            takeovers: 0,
+            open_commands: 0,
+            has_streams: false,
+            now_ms,
+        };
         (record, acquired)
     }
 
@@ -57,19 +74,36 @@ impl Record {
             self.since_ms = now_ms;
         }
         self.reason = taken_from.as_ref().map(|_| Reason::Takeover);
+        if now_ms >= self.takeovers_since_ms.saturating_add(millis(TAKEOVER_WINDOW)) {
+            (self.takeovers, self.takeovers_since_ms) = (0, now_ms);
+        }
+        self.takeovers = self.takeovers.saturating_add(u16::from(taken_from.is_some()));
         Acquired {
             epoch,
             before: Some(before),
             has_state: !self.incomplete && self.state.is_some(),
             taken_from: taken_from.map(Arc::unwrap_or_clone),
             since_ms: self.since_ms,
+            takeovers: u32::from(self.takeovers),
+            open_commands: 0,
+            has_streams: false,
             now_ms,
         }
     }
 
     /// A session that the store knows nothing of.
     pub(super) fn restored(holder: Arc<Lease>, version: Version, since_ms: u64, now_ms: u64) -> Self {
-        Self { version, at_ms: now_ms, since_ms, reason: None, holder: Some(holder), incomplete: true, state: None }
+        Self {
+            version,
+            at_ms: now_ms,
+            since_ms,
+            reason: None,
+            holder: Some(holder),
+            incomplete: true,
+            takeovers: 0,
+            takeovers_since_ms: 0,
+            state: None,
+        }
     }
 
     /// Registers a session again.

@@ -8,12 +8,21 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+use riser_core::command::{CommandId, Record as CommandRecord, Step};
 use riser_core::limits::Limits;
-use riser_core::{BuildingId, Change, Epoch, GatewayId, GatewayKey, Presence, Reason, Snapshot, TenantId, Version};
+use riser_core::live::{Stream, StreamId};
+use riser_core::{
+    Address, BuildingId, Change, EdgeId, Epoch, GatewayId, GatewayKey, Presence, Reason, Snapshot, TenantId, Version,
+};
 
 use super::leases::Leases;
 use super::record::Record;
-use crate::{Acquired, Applied, Ended, Held, Lease, PRESENCE_PAGE, Restored};
+use super::shelf::Shelf;
+use super::streams::{NotOpened, Streams};
+use crate::commands::{OVERDUE_PAGE, SWEEPER_MS};
+use crate::{
+    Acquired, Applied, Created, Ended, Held, Holder, Lease, NewCommand, Opened, PRESENCE_PAGE, Restored, Stepped,
+};
 
 /// The gateways of one building, in the order of their names.
 type Gateways = BTreeMap<GatewayId, Record>;
@@ -21,19 +30,38 @@ type Gateways = BTreeMap<GatewayId, Record>;
 /// The buildings of one tenant. A building is there when something is known of one of its gateways.
 type Buildings = BTreeMap<BuildingId, Gateways>;
 
+/// What is kept of one tenant.
+#[derive(Clone, Default)]
+struct Tenant {
+    buildings: Buildings,
+    /// Also of gateways that never connected: commands may be held for them.
+    shelves: BTreeMap<Address, Shelf>,
+    streams: Streams,
+}
+
 /// The data behind all clients.
 #[derive(Default)]
 pub(super) struct Store {
     /// Who holds the outer lock for writing has everything to himself, leases included.
-    tenants: RwLock<BTreeMap<TenantId, Mutex<Buildings>>>,
+    tenants: RwLock<BTreeMap<TenantId, Mutex<Tenant>>>,
     leases: Mutex<Leases>,
+    /// Which edge sweeps overdue commands, and until when no other does.
+    sweeper: Mutex<Option<(EdgeId, u64)>>,
 }
 
 /// A copy of everything that a store held at one moment.
 #[derive(Clone, Default)]
 pub struct Checkpoint {
-    tenants: BTreeMap<TenantId, Buildings>,
+    tenants: BTreeMap<TenantId, Tenant>,
     leases: Leases,
+}
+
+impl Tenant {
+    /// The session that holds a gateway.
+    fn holder(&self, of: &Address) -> Option<Holder> {
+        let record = self.buildings.get(of.building())?.get(of.gateway())?;
+        record.holder().map(|lease| Holder { edge: lease.edge.clone(), epoch: record.version().epoch })
+    }
 }
 
 impl Store {
@@ -62,15 +90,19 @@ impl Store {
     }
 
     pub(super) fn acquire(&self, lease: &Lease, key: &GatewayKey, floor: Option<Epoch>, now_ms: u64) -> Acquired {
-        self.make(&key.tenant, |buildings| {
+        self.make(&key.tenant, |tenant| {
             let holder = self.leases.lock().add(lease, &key.tenant, key.address.building(), now_ms);
-            let gateways = buildings.entry(key.address.building().clone()).or_default();
-            if let Some(record) = gateways.get_mut(key.address.gateway()) {
-                return record.acquire(holder, floor, now_ms);
-            }
-            let (record, acquired) = Record::first(holder, floor, now_ms);
-            gateways.insert(key.address.gateway().clone(), record);
-            acquired
+            let gateways = tenant.buildings.entry(key.address.building().clone()).or_default();
+            let acquired = if let Some(record) = gateways.get_mut(key.address.gateway()) {
+                record.acquire(holder, floor, now_ms)
+            } else {
+                let (record, acquired) = Record::first(holder, floor, now_ms);
+                gateways.insert(key.address.gateway().clone(), record);
+                acquired
+            };
+            let open_commands = tenant.shelves.get(&key.address).map_or(0, |shelf| shelf.counts(now_ms).0);
+            let has_streams = tenant.streams.any_at(&key.address, now_ms);
+            Acquired { open_commands, has_streams, ..acquired }
         })
     }
 
@@ -82,7 +114,7 @@ impl Store {
         since_ms: u64,
         now_ms: u64,
     ) -> Restored {
-        self.make(&key.tenant, |buildings| {
+        self.make(&key.tenant, |Tenant { buildings, .. }| {
             let building = key.address.building();
             let holder = || self.leases.lock().add(lease, &key.tenant, building, now_ms);
             let gateways = buildings.entry(building.clone()).or_default();
@@ -107,7 +139,7 @@ impl Store {
         building: &BuildingId,
         now_ms: u64,
     ) -> Vec<(GatewayId, Ended)> {
-        self.make(tenant, |buildings| {
+        self.make(tenant, |Tenant { buildings, .. }| {
             let end = |(name, record): (&GatewayId, &mut Record)| {
                 record.sweep(lease, reason, now_ms).map(|ended| (name.clone(), ended))
             };
@@ -132,13 +164,86 @@ impl Store {
         self.gateway(key, |record| record.snapshot())
     }
 
-    pub(super) fn audit(&self, tenant: &TenantId, building: &BuildingId) -> Vec<Held> {
-        let held = |(name, record): (&GatewayId, &Record)| Held {
-            gateway: name.clone(),
-            version: record.version(),
-            lease: record.holder().cloned(),
+    pub(super) fn audit(&self, tenant: &TenantId, building: &BuildingId, now_ms: u64) -> Vec<Held> {
+        let all = |tenant: &mut Tenant| {
+            let Some(gateways) = tenant.buildings.get(building) else { return Vec::new() };
+            let unsent = |name: &GatewayId| {
+                let of = Address::new(building.clone(), name.clone()).ok()?;
+                Some(tenant.shelves.get(&of)?.counts(now_ms).1)
+            };
+            let held = |(name, record): (&GatewayId, &Record)| Held {
+                gateway: name.clone(),
+                version: record.version(),
+                lease: record.holder().cloned(),
+                unsent: unsent(name).unwrap_or(0),
+            };
+            gateways.iter().map(held).collect()
         };
-        self.building(tenant, building, |gateways| gateways.iter().map(held).collect()).unwrap_or_default()
+        self.find(tenant, all).unwrap_or_default()
+    }
+
+    pub(super) fn create(&self, key: &GatewayKey, new: &NewCommand, now_ms: u64) -> Created {
+        self.make(&key.tenant, |tenant| {
+            let holder = tenant.holder(&key.address);
+            tenant.shelves.entry(key.address.clone()).or_default().create(&key.address, new, holder, now_ms)
+        })
+    }
+
+    pub(super) fn step(&self, key: &GatewayKey, cmd: &CommandId, step: &Step, now_ms: u64) -> Option<Stepped> {
+        self.find(&key.tenant, |tenant| {
+            let holder = tenant.holder(&key.address);
+            tenant.shelves.get_mut(&key.address)?.step(cmd, step, holder, now_ms)
+        })
+        .flatten()
+    }
+
+    pub(super) fn open(&self, key: &GatewayKey, after: u64, limit: usize) -> Vec<CommandRecord> {
+        self.shelf(key, |shelf| shelf.open(after, limit))
+    }
+
+    pub(super) fn latest(&self, key: &GatewayKey, before: Option<u64>, limit: usize) -> Vec<CommandRecord> {
+        self.shelf(key, |shelf| shelf.latest(before, limit))
+    }
+
+    pub(super) fn overdue(&self, by: &EdgeId, now_ms: u64) -> Vec<(TenantId, CommandId)> {
+        let tenants = self.tenants.read();
+        {
+            let mut sweeper = self.sweeper.lock();
+            if sweeper.as_ref().is_some_and(|(edge, until_ms)| edge != by && *until_ms > now_ms) {
+                return Vec::new();
+            }
+            *sweeper = Some((by.clone(), now_ms.saturating_add(SWEEPER_MS)));
+        }
+        let mut overdue = Vec::new();
+        for (name, tenant) in tenants.iter() {
+            let mut tenant = tenant.lock();
+            tenant.shelves.values_mut().for_each(|shelf| shelf.forget(now_ms));
+            tenant.shelves.retain(|_, shelf| !shelf.is_empty());
+            let of = tenant.shelves.values().flat_map(|shelf| shelf.overdue(now_ms));
+            overdue.extend(of.map(|(deadline, cmd)| (deadline, name.clone(), cmd)));
+        }
+        overdue.sort();
+        overdue.into_iter().take(OVERDUE_PAGE).map(|(_, name, cmd)| (name, cmd)).collect()
+    }
+
+    pub(super) fn open_stream(&self, tenant: &TenantId, stream: &Stream, ttl_ms: u64, now_ms: u64) -> Opened {
+        self.make(tenant, |tenant| match tenant.streams.open(stream, ttl_ms, now_ms) {
+            Ok(()) => Opened::Open(tenant.holder(&stream.of)),
+            Err(NotOpened::Taken) => Opened::Taken,
+            Err(NotOpened::TooMany) => Opened::TooMany,
+        })
+    }
+
+    pub(super) fn close_stream(&self, tenant: &TenantId, of: &Address, id: StreamId) {
+        self.find(tenant, |tenant| tenant.streams.close(of, id));
+    }
+
+    pub(super) fn streams(&self, tenant: &TenantId, building: Option<&BuildingId>, now_ms: u64) -> Vec<Stream> {
+        self.find(tenant, |tenant| tenant.streams.open_ones(building, now_ms)).unwrap_or_default()
+    }
+
+    fn shelf<T: Default>(&self, key: &GatewayKey, operation: impl FnOnce(&Shelf) -> T) -> T {
+        self.find(&key.tenant, |tenant| tenant.shelves.get(&key.address).map(operation)).flatten().unwrap_or_default()
     }
 
     pub(super) fn presence(
@@ -162,18 +267,31 @@ impl Store {
     }
 
     pub(super) fn buildings(&self, tenant: &TenantId) -> Vec<BuildingId> {
-        self.find(tenant, |buildings| buildings.keys().cloned().collect()).unwrap_or_default()
+        let known = |tenant: &mut Tenant| tenant.buildings.keys().cloned().collect();
+        self.find(tenant, known).unwrap_or_default()
     }
 
     pub(super) fn checkpoint(&self) -> Checkpoint {
         let tenants = self.tenants.write();
-        let copy = |(name, buildings): (&TenantId, &Mutex<Buildings>)| (name.clone(), buildings.lock().clone());
+        let copy = |(name, tenant): (&TenantId, &Mutex<Tenant>)| (name.clone(), tenant.lock().clone());
         Checkpoint { tenants: tenants.iter().map(copy).collect(), leases: self.leases.lock().clone() }
     }
 
     pub(super) fn rewind(&self, to: &Checkpoint) {
         let mut tenants = self.tenants.write();
-        *tenants = to.tenants.clone().into_iter().map(|(name, buildings)| (name, Mutex::new(buildings))).collect();
+        let now = std::mem::take(&mut *tenants);
+        *tenants = to.tenants.clone().into_iter().map(|(name, tenant)| (name, Mutex::new(tenant))).collect();
+        for tenant in tenants.values_mut() {
+            tenant.get_mut().shelves.retain(|_, shelf| shelf.without_held());
+        }
+        // What is held is kept elsewhere, and that has lost nothing.
+        for (name, tenant) in now {
+            for (of, shelf) in tenant.into_inner().shelves {
+                if let Some(held) = shelf.survivors() {
+                    tenants.entry(name.clone()).or_default().get_mut().shelves.entry(of).or_default().take_back(held);
+                }
+            }
+        }
         *self.leases.lock() = to.leases.clone();
     }
 
@@ -182,16 +300,16 @@ impl Store {
         operation(&mut self.leases.lock())
     }
 
-    /// Does something to a tenant's buildings, if any are known.
-    fn find<T>(&self, tenant: &TenantId, operation: impl FnOnce(&mut Buildings) -> T) -> Option<T> {
-        self.tenants.read().get(tenant).map(|buildings| operation(&mut buildings.lock()))
+    /// Does something to what is kept of a tenant, if it is known.
+    fn find<T>(&self, tenant: &TenantId, operation: impl FnOnce(&mut Tenant) -> T) -> Option<T> {
+        self.tenants.read().get(tenant).map(|tenant| operation(&mut tenant.lock()))
     }
 
-    /// Does something to a tenant's buildings, and makes the tenant known.
-    fn make<T>(&self, tenant: &TenantId, operation: impl FnOnce(&mut Buildings) -> T) -> T {
+    /// Does something to what is kept of a tenant, and makes it known.
+    fn make<T>(&self, tenant: &TenantId, operation: impl FnOnce(&mut Tenant) -> T) -> T {
         let tenants = self.tenants.read();
-        if let Some(buildings) = tenants.get(tenant) {
-            return operation(&mut buildings.lock());
+        if let Some(tenant) = tenants.get(tenant) {
+            return operation(&mut tenant.lock());
         }
         drop(tenants);
         let mut tenants = self.tenants.write();
@@ -207,7 +325,7 @@ impl Store {
         building: &BuildingId,
         operation: impl FnOnce(&mut Gateways) -> T,
     ) -> Option<T> {
-        self.find(tenant, |buildings| buildings.get_mut(building).map(operation)).flatten()
+        self.find(tenant, |tenant| tenant.buildings.get_mut(building).map(operation)).flatten()
     }
 
     fn gateway<T>(&self, key: &GatewayKey, operation: impl FnOnce(&mut Record) -> T) -> Option<T> {

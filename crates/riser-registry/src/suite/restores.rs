@@ -148,7 +148,7 @@ pub async fn a_restored_session_belongs_to_its_lease<S: Registry + StateStore>(b
     let epoch = bench.acquire(&old, &key).await.epoch;
     bench.restore(&new, &key, Version::start(epoch), 0).await;
     let gateway = key.address.gateway().clone();
-    let held = Held { gateway, version: Version::start(epoch), lease: Some(new.clone()) };
+    let held = Held { gateway, version: Version::start(epoch), lease: Some(new.clone()), unsent: 0 };
     assert_eq!(bench.two.audit(tenant, b).await, Ok(vec![held]));
     assert_eq!(bench.two.lease_index(&new).await, Ok(vec![(tenant.clone(), b.clone())]));
     assert_eq!(bench.two.sweep(&old, Reason::EdgeLost, tenant, b).await, Ok(vec![]));

@@ -205,6 +205,7 @@ pub async fn an_audit_tells_of_every_gateway_of_its_building<S: Registry + State
         gateway: name.parse().expect("a gateway name"),
         version,
         lease: lease.cloned(),
+        unsent: 0,
     };
     for (name, lease) in [("g1", &two), ("_", &one), ("G", &one)] {
         let key = bench.key(&format!("b/{name}"));

@@ -165,6 +165,8 @@ impl Cluster {
         let ports = Ports {
             bus: Arc::new(self.net.client(slot.id.clone())),
             registry: store.clone(),
+            commands: store.clone(),
+            streams: store.clone(),
             store,
             log: Arc::new(self.log.client(&slot.id)),
             tenants: self.tenants.subscribe(),

@@ -1,0 +1,160 @@
+//! The commands of one gateway, and the order in which overdue ones are found. Nothing here waits or looks at a clock.
+
+use std::collections::BTreeMap;
+
+use riser_core::command::{CommandId, Digest, HELD, KEPT_MS, Record, Step, Took};
+
+use crate::commands::{DECIDED, OPEN, RECORDS_PAGE};
+use crate::{Created, Holder, NewCommand, Stepped};
+
+/// All that is kept of one gateway's commands.
+#[derive(Clone, Default)]
+pub(super) struct Shelf {
+    records: BTreeMap<u64, Record>,
+    places: BTreeMap<Digest, u64>,
+    last: u64,
+}
+
+impl Shelf {
+    pub(super) fn create(
+        &mut self,
+        of: &riser_core::Address,
+        new: &NewCommand,
+        holder: Option<Holder>,
+        now_ms: u64,
+    ) -> Created {
+        self.forget(now_ms);
+        if let Some(record) = self.places.get(&new.digest).and_then(|seq| self.records.get_mut(seq)) {
+            if !record.body.is_same(&new.body) {
+                return Created::Conflict;
+            }
+            let before = record.outcomes.len();
+            record.tell(&new.edge);
+            record.step(&Step::Look, None, now_ms);
+            return recorded(record, Took::Nothing, before, holder, now_ms);
+        }
+        let open = self.records.values().filter(|record| record.decided().is_none());
+        let (mut opened, mut held) = (0, 0);
+        for record in open {
+            opened += 1;
+            held += usize::from(record.body.hold && record.is_unsent());
+        }
+        if new.body.hold && holder.is_none() && held >= HELD {
+            return Created::QueueFull;
+        }
+        if opened >= OPEN {
+            return Created::TooMany;
+        }
+        // Greater than every place before, also than those of a store that lost its data.
+        let seq = (self.last + 1).max(now_ms);
+        let mut record = Record {
+            cmd: CommandId { of: of.clone(), digest: new.digest, at_ms: now_ms },
+            seq,
+            prev: std::mem::replace(&mut self.last, seq),
+            body: new.body.clone(),
+            by: new.by.clone(),
+            deadline_at_ms: now_ms.saturating_add(new.deadline_ms),
+            sends: 0,
+            sent_at_ms: 0,
+            sent_to: None,
+            outcomes: Vec::new(),
+            edges: vec![new.edge.clone()],
+        };
+        if holder.is_none() {
+            record.step(&Step::Offline, None, now_ms);
+        }
+        let created = recorded(&record, Took::Yes, 0, holder, now_ms);
+        self.places.insert(new.digest, seq);
+        self.records.insert(seq, record);
+        created
+    }
+
+    pub(super) fn step(
+        &mut self,
+        cmd: &CommandId,
+        step: &Step,
+        holder: Option<Holder>,
+        now_ms: u64,
+    ) -> Option<Stepped> {
+        self.forget(now_ms);
+        let record = self.places.get(&cmd.digest).and_then(|seq| self.records.get_mut(seq))?;
+        if record.cmd.at_ms != cmd.at_ms {
+            return None;
+        }
+        let before = record.outcomes.len();
+        let took = record.step(step, holder.as_ref().map(|holder| holder.epoch), now_ms);
+        Some(Stepped { record: record.clone(), took, before, holder, now_ms })
+    }
+
+    pub(super) fn open(&self, after: u64, limit: usize) -> Vec<Record> {
+        let open = self.records.range(after.saturating_add(1)..).filter(|(_, record)| record.decided().is_none());
+        open.take(limit.min(RECORDS_PAGE)).map(|(_, record)| record.clone()).collect()
+    }
+
+    pub(super) fn latest(&self, before: Option<u64>, limit: usize) -> Vec<Record> {
+        let records = self.records.range(..before.unwrap_or(u64::MAX)).rev();
+        records.take(limit.min(RECORDS_PAGE)).map(|(_, record)| record.clone()).collect()
+    }
+
+    /// The commands whose deadline has passed and that are not decided, with their deadlines.
+    pub(super) fn overdue(&self, now_ms: u64) -> impl Iterator<Item = (u64, CommandId)> {
+        let overdue = self.records.values().filter(move |r| r.deadline_at_ms <= now_ms && r.decided().is_none());
+        overdue.map(|record| (record.deadline_at_ms, record.cmd.clone()))
+    }
+
+    /// How many are not decided, and how many of those wait to be sent for the first time.
+    pub(super) fn counts(&self, now_ms: u64) -> (usize, usize) {
+        let open = self.records.values().filter(|r| r.deadline_at_ms > now_ms && r.decided().is_none());
+        open.fold((0, 0), |(open, unsent), record| (open + 1, unsent + usize::from(record.is_unsent())))
+    }
+
+    /// What survives a loss of everything else: what is held.
+    pub(super) fn survivors(&self) -> Option<Self> {
+        let mut left = Self { last: self.last, ..Self::default() };
+        for (seq, record) in self.records.iter().filter(|(_, record)| record.body.hold) {
+            left.places.insert(record.cmd.digest, *seq);
+            left.records.insert(*seq, record.clone());
+        }
+        (!left.records.is_empty()).then_some(left)
+    }
+
+    /// Forgets what is held, to be given what is held now. False when nothing is left.
+    pub(super) fn without_held(&mut self) -> bool {
+        self.records.retain(|_, record| !record.body.hold);
+        let records = &self.records;
+        self.places.retain(|_, seq| records.contains_key(seq));
+        !self.records.is_empty()
+    }
+
+    /// Takes what survived.
+    pub(super) fn take_back(&mut self, held: Self) {
+        self.last = self.last.max(held.last);
+        self.places.extend(held.places);
+        self.records.extend(held.records);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Forgets decided commands whose time is over, and the oldest when there are too many.
+    pub(super) fn forget(&mut self, now_ms: u64) {
+        let mut decided = 0;
+        let mut old = Vec::new();
+        for (seq, record) in self.records.iter().rev().filter(|(_, record)| record.decided().is_some()) {
+            decided += 1;
+            if decided > DECIDED || record.deadline_at_ms.saturating_add(KEPT_MS) <= now_ms {
+                old.push(*seq);
+            }
+        }
+        for seq in old {
+            if let Some(record) = self.records.remove(&seq) {
+                self.places.remove(&record.cmd.digest);
+            }
+        }
+    }
+}
+
+fn recorded(record: &Record, took: Took, before: usize, holder: Option<Holder>, now_ms: u64) -> Created {
+    Created::Recorded(Box::new(Stepped { record: record.clone(), took, before, holder, now_ms }))
+}
