@@ -197,7 +197,7 @@ impl Shared {
 
     /// A key for a command that came without one, which nobody else uses.
     pub(crate) fn next_key(&self) -> String {
-        format!("edge-{:032x}", self.rng.lock().u128(..))
+        format!("{}-{:032x}", self.config.id, self.rng.lock().u128(..))
     }
 
     pub(crate) fn is_draining(&self) -> bool {

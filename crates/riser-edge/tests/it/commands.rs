@@ -29,18 +29,23 @@ impl Peerling {
         }
     }
 
-    /// The next outcome of a command.
-    async fn outcome(&mut self, cmd: &str) -> Value {
-        if let Some(at) = self.seen.iter().position(|f| f["t"] == "outcome" && f["cmd"] == cmd) {
+    /// The next frame of this type about a command, also one that came before something else.
+    async fn about(&mut self, t: &str, cmd: &str) -> Value {
+        if let Some(at) = self.seen.iter().position(|f| f["t"] == t && f["cmd"] == cmd) {
             return self.seen.remove(at).expect("it is there");
         }
         loop {
             let frame = self.read().await;
-            if frame["t"] == "outcome" && frame["cmd"] == cmd {
+            if frame["t"] == t && frame["cmd"] == cmd {
                 return frame;
             }
             self.seen.push_back(frame);
         }
+    }
+
+    /// The next outcome of a command.
+    async fn outcome(&mut self, cmd: &str) -> Value {
+        self.about("outcome", cmd).await
     }
 
     /// The statuses of a command up to the final one.
@@ -139,6 +144,8 @@ async fn what_was_held_comes_first_and_in_order_when_the_gateway_connects_elsewh
     let newer = client.command(33, &json!({})).await;
     for cmd in held.iter().chain([&newer]) {
         assert_eq!(gw.next("command").await["cmd"], **cmd);
+    }
+    for cmd in held.iter().chain([&newer]) {
         assert_eq!(gw.result(1, cmd, "succeeded").await["t"], "ok");
     }
     assert_eq!(client.statuses(&held[0]).await, ["held", "sent", "succeeded"]);
@@ -387,4 +394,24 @@ async fn no_command_reaches_an_older_session() {
     assert_eq!(new.next("command").await["cmd"], cmd);
     assert_eq!(old.next("closed").await["code"], 4006);
     assert!(old.seen.iter().all(|frame| frame["t"] != "command"), "{:?}", old.seen);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_devices_with_one_credential_are_suspected_once() {
+    let cluster = Cluster::new();
+    let ((one, ones), (two, twos)) = (cluster.edge("edge-0").await, cluster.edge("edge-1").await);
+    let suspected = || {
+        let of = |metrics| counted(metrics, "riser_clones_suspected_total", None);
+        of(&ones) + of(&twos)
+    };
+    let mut sessions = Vec::new();
+    for i in 0..7 {
+        let edge = if i % 2 == 0 { &one } else { &two };
+        sessions.push(Peerling::open(edge, gateway("b/g")).await.0);
+        assert_eq!(suspected(), u64::from(i >= 4), "after session {i}");
+    }
+    let log = cluster.log.client(&"witness".parse().expect("an edge"));
+    let told = riser_bus::log::Log::read(&log, &"acme".parse().expect("a tenant"), 1).await.expect("an answer");
+    let kinds: Vec<_> = told.events.iter().map(|stored| stored.event.kind.as_str()).collect();
+    assert_eq!(kinds, ["clone_suspected"]);
 }
