@@ -8,6 +8,7 @@ import pytest
 
 from harness.peers import Crew
 from harness.raw import CLOSE, TEXT, Raw
+from harness.waiting import eventually
 
 REMEMBERS_MS = 600_000
 # How often one command is sent, the first time included.
@@ -47,8 +48,13 @@ async def test_a_command_is_not_sent_again_to_a_gateway_that_does_not_remember(s
         client, token = await crew.client(edge=1), await server.gateway_token(address)
         gateway = await crew.session(token, edge=0, **hello)
         cmd = await client.command(address, deadline_ms=1_500)
-        await gateway.commanded(cmd)
+        sent_ms = (await gateway.commanded(cmd))["deadline_at_ms"] - 1_500
         await gateway.abort()
+
+        async def forgotten():
+            return (await client.ping())["now_ms"] > sent_ms + 50
+
+        await eventually(forgotten, "a moment that a millisecond's memory does not reach back to")
         again = [await crew.session(token, edge=edge, **hello) for edge in (0, 1)]
         await client.ends(cmd, ["sent", "unknown"])
         await again[-1].ping()
