@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use riser_core::command::Word;
-use riser_core::frame::{Broken, Credential, Inbound, N, outbound};
+use riser_core::event::{Cursor, EventId};
+use riser_core::frame::{Broken, Credential, Inbound, N, NewEvent, outbound};
 use riser_core::{
-    Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, TenantId, Verb,
+    Address, Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, Verb,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -24,7 +25,7 @@ use crate::hub::{Hub, Member, Sub};
 use crate::open::{Arrival, Progress, Slot};
 use crate::shared::Shared;
 use crate::ws::{Conn, End, Handler, frame};
-use crate::{auth, open};
+use crate::{api, auth, events, open};
 
 /// Subscriptions and their ends that may wait behind one another. A client at its limit may replace each of its
 /// subscriptions once without waiting for an answer.
@@ -72,12 +73,16 @@ struct Open {
     listener: Option<Arc<Listener>>,
     /// Made with a client's first command.
     issuer: Option<Arc<Issuer>>,
+    /// Made with the first event.
+    sender: Option<Arc<events::Sender>>,
 }
 
 /// A session that subscribes.
 struct Listener {
     hub: Arc<Hub>,
     member: Arc<Member>,
+    /// The session's rights as they are now, which is not always what they were when a subscription was asked for.
+    identity: Mutex<Arc<Identity>>,
     waiting: Mutex<(VecDeque<Op>, bool)>,
 }
 
@@ -160,7 +165,7 @@ impl Session {
             conn.push(frame::text(&open::welcome(shared, self.id, &identity, None, None, &limits)));
             answer_ok(conn, n);
         }
-        self.phase = Phase::Open(Box::new(Open { identity, gateway, listener: None, issuer: None }));
+        self.phase = Phase::Open(Box::new(Open { identity, gateway, listener: None, issuer: None, sender: None }));
     }
 }
 
@@ -299,7 +304,7 @@ impl Open {
                 let now_ms = shared.clock.now_ms();
                 let pong = match self.gateway() {
                     Some(gateway) => outbound::pong_gateway(now_ms, gateway.epoch, gateway.desk.held()),
-                    None => outbound::pong(now_ms, None),
+                    None => outbound::pong(now_ms, self.position(shared)),
                 };
                 conn.push(frame::text(&pong));
                 answer_ok(conn, n);
@@ -307,8 +312,7 @@ impl Open {
             Inbound::Pong { n } => answer_ok(conn, n),
             Inbound::Auth { n, token } => self.auth(shared, id, conn, n, &token),
             Inbound::Subscribe { n, to, lanes, path, cursor } => {
-                let gap = lanes.event && cursor.is_some();
-                self.subscribe(shared, conn, n, Sub { to, lanes, filter: Arc::new(path), gap });
+                self.subscribe(shared, conn, n, Sub { to, lanes, filter: Arc::new(path), cursor });
             }
             Inbound::Unsubscribe { n, to } => self.queue(shared, conn, n, Op::Unsubscribe(n, to)),
             Inbound::State { n, .. }
@@ -329,7 +333,9 @@ impl Open {
             Inbound::Describe { n, devices } => {
                 self.with_gateway(|g| g.change(shared, n, Change::describe(devices), None));
             }
-            Inbound::Command { n, .. } | Inbound::Cancel { n, .. } if self.gateway.is_some() => {
+            Inbound::Command { n, .. } | Inbound::Cancel { n, .. } | Inbound::Seen { n, .. }
+                if self.gateway.is_some() =>
+            {
                 let text = format!("only a client sends `{}`", inbound.kind());
                 answer_error(shared, conn, Some(n), ErrorCode::Forbidden, &text);
             }
@@ -338,11 +344,53 @@ impl Open {
             Inbound::Result { n, cmd, status, code, data } => {
                 self.with_gateway(|g| desk::said(shared, g, n, cmd, Word { status, code, data }));
             }
-            Inbound::Event { n, .. } => Self::not_yet(shared, conn, n),
-            Inbound::Open { n, .. } | Inbound::Close { n, .. } | Inbound::Seen { n, .. } => {
+            Inbound::Event { n, to, event } => self.event(shared, conn, n, to, event),
+            Inbound::Seen { n, of, id } => self.seen(shared, conn, n, of, &id),
+            Inbound::Open { n, .. } | Inbound::Close { n, .. } => {
                 Self::not_yet(shared, conn, Some(n));
             }
         }
+    }
+
+    /// Where a client stands in the tenant's events.
+    fn position(&self, shared: &Shared) -> Option<Cursor> {
+        match &self.listener {
+            Some(listener) => listener.hub.feed.position(Some(listener.member.id)),
+            None => shared.feed(&self.identity.tenant).position(None),
+        }
+    }
+
+    fn event(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: Option<N>, to: Option<Address>, event: NewEvent) {
+        let refused = |code, text| answer_error(shared, conn, n, code, text);
+        let of = match (self.identity.address(), to) {
+            (Some(own), Some(to)) if to != *own => {
+                return refused(ErrorCode::Forbidden, "`to`: a gateway sends events of its own address");
+            }
+            (Some(own), _) => own.clone(),
+            (None, Some(to)) => to,
+            (None, None) => return refused(ErrorCode::BadFrame, "`to` is missing"),
+        };
+        let allowed = self.gateway.is_some() || api::events::may_send(&self.identity, &of, &event);
+        if !allowed {
+            return refused(ErrorCode::Forbidden, "no grant of this credential covers the address and the path");
+        }
+        let event = events::event_of(shared, &self.identity, of, event);
+        self.sender(conn).send(shared, n, event);
+    }
+
+    fn seen(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, of: Address, id: &EventId) {
+        if self.identity.paths(Verb::Read, &Pattern::One(of.clone())).is_none() {
+            let text = "no grant of this credential shows the address";
+            return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
+        }
+        let event = events::seen(&self.identity, of, id);
+        self.sender(conn).send(shared, Some(n), event);
+    }
+
+    /// What stores the events of this session.
+    fn sender(&mut self, conn: &Arc<Conn>) -> Arc<events::Sender> {
+        let tenant = &self.identity.tenant;
+        self.sender.get_or_insert_with(|| events::Sender::new(conn, tenant)).clone()
     }
 
     /// What records the commands of this session.
@@ -388,8 +436,10 @@ impl Open {
         self.identity = Arc::new(identity);
         conn.push(frame::text(&outbound::ok(n)));
         let Some(listener) = &self.listener else { return };
+        // The rights first, the subscriptions after: what is still being made is either among them or sees the rights.
+        *listener.identity.lock() = self.identity.clone();
         for sub in listener.hub.subscriptions(&listener.member) {
-            if granted(&self.identity, &sub).is_none_or(|shown| !shown.contains(&sub.filter)) {
+            if !is_granted(&self.identity, &sub) {
                 listener.hub.unsubscribe(&listener.member, &sub.to);
                 conn.push(frame::text(&outbound::unsubscribed(&sub.to, ErrorCode::Forbidden)));
             }
@@ -418,8 +468,8 @@ impl Open {
 
     /// Has subscriptions and their ends done one after the other, in the order in which they came.
     fn queue(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, op: Op) {
-        let tenant = &self.identity.tenant;
-        let listener = self.listener.get_or_insert_with(|| Listener::new(shared, tenant, conn)).clone();
+        let identity = &self.identity;
+        let listener = self.listener.get_or_insert_with(|| Listener::new(shared, identity, conn)).clone();
         let mut waiting = listener.waiting.lock();
         if waiting.0.len() >= WAITING {
             let text = "too many subscriptions wait for their answer";
@@ -429,7 +479,7 @@ impl Open {
         let idle = !std::mem::replace(&mut waiting.1, true);
         drop(waiting);
         if idle {
-            let limit = shared.with_tenant(tenant, |t| t.limits.subscriptions).unwrap_or(0);
+            let limit = shared.with_tenant(&identity.tenant, |t| t.limits.subscriptions).unwrap_or(0);
             let shared = shared.clone();
             shared.clone().tasks.spawn(async move { listener.work(&shared, limit).await });
         }
@@ -454,14 +504,19 @@ fn granted(identity: &Identity, sub: &Sub) -> Option<PathFilter> {
     Some(filter)
 }
 
+/// Whether a credential covers a subscription whose paths were chosen already.
+fn is_granted(identity: &Identity, sub: &Sub) -> bool {
+    granted(identity, sub).is_some_and(|shown| shown.contains(&sub.filter))
+}
+
 impl Listener {
-    fn new(shared: &Arc<Shared>, tenant: &TenantId, conn: &Arc<Conn>) -> Arc<Self> {
-        let hub = shared.hub(tenant);
+    fn new(shared: &Arc<Shared>, identity: &Arc<Identity>, conn: &Arc<Conn>) -> Arc<Self> {
+        let hub = shared.hub(&identity.tenant);
         let member = Member::new(hub.next_member(), conn.clone());
-        Arc::new(Self { hub, member, waiting: Mutex::default() })
+        Arc::new(Self { hub, member, identity: Mutex::new(identity.clone()), waiting: Mutex::default() })
     }
 
-    async fn work(&self, shared: &Shared, limit: usize) {
+    async fn work(&self, shared: &Arc<Shared>, limit: usize) {
         loop {
             let op = {
                 let mut waiting = self.waiting.lock();
@@ -476,7 +531,9 @@ impl Listener {
             let conn = &self.member.conn;
             match op {
                 Op::Subscribe(n, sub) => {
-                    let subscribed = self.hub.subscribe(shared, &self.member, sub, limit, outbound::ok(n)).await;
+                    let allowed = |sub: &Sub| is_granted(&self.identity.lock(), sub);
+                    let ok = outbound::ok(n);
+                    let subscribed = self.hub.subscribe(shared, &self.member, sub, limit, ok, allowed).await;
                     if let Err(error) = subscribed {
                         answer_error(shared, conn, Some(n), error.code(), error.message());
                     }
