@@ -163,7 +163,7 @@ impl Model {
         self.last = seq;
     }
 
-    fn stepped(&mut self, cmd: &CommandId, step: &Step, stepped: Option<Stepped>, now_ms: u64) {
+    fn stepped(&mut self, cmd: &CommandId, step: &Step, stepped: Option<&Stepped>, now_ms: u64) {
         self.forget(now_ms);
         let holds = self.holds();
         let expected = self.known.records.iter_mut().find(|record| record.cmd == *cmd).map(|record| {
@@ -171,7 +171,7 @@ impl Model {
             let took = record.step(step, holds, now_ms);
             Stepped { record: record.clone(), took, before, holder: self.known.holder.clone(), now_ms }
         });
-        assert_eq!(stepped, expected);
+        assert_eq!(stepped, expected.as_ref());
     }
 
     fn lost(&mut self, loss: &Loss) {
@@ -241,7 +241,7 @@ async fn happens(model: &mut Model, store: &MemoryRegistry, client: &MemoryClien
                 What::Offline => Step::Offline,
             };
             let stepped = client.step(&key(), &cmd, &step).await.expect("an answer");
-            model.stepped(&cmd, &step, stepped, now_ms);
+            model.stepped(&cmd, &step, stepped.as_ref(), now_ms);
         }
         Happens::Acquire(by) => {
             let lease = Lease { edge: edge(by), start: 1 };
