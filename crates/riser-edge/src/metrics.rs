@@ -6,6 +6,8 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registr
 use riser_core::command::Outcome;
 use riser_core::{CloseCode, ErrorCode};
 
+use crate::live::line::Why;
+
 /// An edge's counters and gauges. They outlive the edge, so that a restart in the same process goes on counting.
 #[derive(Debug)]
 pub struct Metrics {
@@ -46,6 +48,27 @@ pub struct Metrics {
     pub(crate) commands_swept: IntCounter,
     pub(crate) commands_lost: IntCounter,
     pub(crate) clones: IntCounter,
+    pub(crate) live_streams: IntGauge,
+    pub(crate) live_opened: IntCounter,
+    live_closed: IntCounterVec,
+    pub(crate) live_received: IntCounter,
+    pub(crate) live_sent: IntCounter,
+    live_dropped: IntCounterVec,
+}
+
+/// Why a live frame was dropped.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LiveDrop {
+    /// Its speaker sent too much.
+    Rate,
+    /// The bus did not take it in time, or not at all.
+    SlowBus,
+    /// It came to this edge faster than it was handed on.
+    SlowEdge,
+    /// Its receiver does not read fast enough.
+    SlowReceiver,
+    /// Nobody here was told of its stream.
+    Unknown,
 }
 
 /// Why a message of the bus was ignored.
@@ -165,6 +188,20 @@ impl Metrics {
                 "riser_clones_suspected_total",
                 "Gateways that take over from each other again and again: two devices share a credential.",
             ),
+            live_streams: m.gauge("riser_live_streams", "Live streams whose openers are on this edge."),
+            live_opened: m.counter("riser_live_opened_total", "Live streams that were opened here."),
+            live_closed: m.counters(
+                "riser_live_closed_total",
+                "Live streams of this edge that ended, by reason: closed by the opener, idle, withdrawn with the right, lost.",
+                "reason",
+            ),
+            live_received: m.counter("riser_live_frames_received_total", "Live frames taken from speakers."),
+            live_sent: m.counter("riser_live_frames_sent_total", "Live frames handed to hearers' connections."),
+            live_dropped: m.counters(
+                "riser_live_frames_dropped_total",
+                "Live frames dropped, by reason: rate, slow_bus, slow_edge, slow_receiver, unknown (stream).",
+                "reason",
+            ),
         })
     }
 
@@ -195,6 +232,24 @@ impl Metrics {
 
     pub(crate) fn command_sent(&self, again: bool) {
         self.commands_sent.with_label_values(&[if again { "again" } else { "first" }]).inc();
+    }
+
+    pub(crate) fn live_closed(&self, why: Why) {
+        self.live_closed.with_label_values(&[why.as_str()]).inc();
+    }
+
+    pub(crate) fn live_dropped(&self, why: LiveDrop, frames: u64) {
+        if frames == 0 {
+            return;
+        }
+        let reason = match why {
+            LiveDrop::Rate => "rate",
+            LiveDrop::SlowBus => "slow_bus",
+            LiveDrop::SlowEdge => "slow_edge",
+            LiveDrop::SlowReceiver => "slow_receiver",
+            LiveDrop::Unknown => "unknown",
+        };
+        self.live_dropped.with_label_values(&[reason]).inc_by(frames);
     }
 
     pub(crate) fn ended(&self, reason: riser_core::Reason) {

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::commands::desk;
 use crate::gateway::Gateway;
+use crate::live;
 use crate::session::{answer_ok, key_of, later};
 use crate::shared::Shared;
 use crate::ws::{Conn, frame};
@@ -158,6 +159,9 @@ impl Arrival {
         answer_ok(&self.conn, self.n);
         self.conn.flush();
         desk::opened(shared, &gateway, acquired.open_commands);
+        if acquired.has_streams {
+            live::gateway_came(shared, &gateway);
+        }
         self.conn.resume();
     }
 }

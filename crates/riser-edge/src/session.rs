@@ -11,16 +11,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use riser_core::command::Word;
 use riser_core::frame::{Broken, Credential, Inbound, N, outbound};
-use riser_core::{
-    Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, TenantId, Verb,
-};
+use riser_core::{Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, Verb};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::commands::desk;
 use crate::commands::issuer::Issuer;
 use crate::gateway::Gateway;
-use crate::hub::{Hub, Member, Sub};
+use crate::hub::{Hub, Member, Sub, SubscribeError};
+use crate::live::ear::Ear;
+use crate::live::speaker::{self, Speaker, Wish};
 use crate::open::{Arrival, Progress, Slot};
 use crate::shared::Shared;
 use crate::ws::{Conn, End, Handler, frame};
@@ -72,12 +72,15 @@ struct Open {
     listener: Option<Arc<Listener>>,
     /// Made with a client's first command.
     issuer: Option<Arc<Issuer>>,
+    /// Made with the first stream that it asks for.
+    speaker: Option<Arc<Speaker>>,
 }
 
 /// A session that subscribes.
 struct Listener {
     hub: Arc<Hub>,
     member: Arc<Member>,
+    ear: Ear,
     waiting: Mutex<(VecDeque<Op>, bool)>,
 }
 
@@ -160,7 +163,7 @@ impl Session {
             conn.push(frame::text(&open::welcome(shared, self.id, &identity, None, None, &limits)));
             answer_ok(conn, n);
         }
-        self.phase = Phase::Open(Box::new(Open { identity, gateway, listener: None, issuer: None }));
+        self.phase = Phase::Open(Box::new(Open { identity, gateway, listener: None, issuer: None, speaker: None }));
     }
 }
 
@@ -195,14 +198,11 @@ impl Handler for Session {
         }
     }
 
-    fn binary(&mut self, conn: &Arc<Conn>, _: &[u8]) {
+    fn binary(&mut self, conn: &Arc<Conn>, data: &[u8]) {
         self.shared.metrics.frames.inc();
-        match self.phase {
+        match &self.phase {
             Phase::Hello(_) => Self::protocol_error(conn, "the first frame is not a good hello"),
-            Phase::Open(_) => {
-                let text = "a binary frame belongs to a live stream, and this session has none open";
-                answer_error(&self.shared, conn, None, ErrorCode::BadFrame, text);
-            }
+            Phase::Open(open) => speaker::message(&self.shared, conn, open.speaker.as_ref(), data),
             Phase::Over => {}
         }
     }
@@ -243,6 +243,10 @@ impl Session {
         }
         if let Some(listener) = &open.listener {
             listener.hub.leave(&listener.member);
+            listener.ear.leave(&listener.member);
+        }
+        if let Some(speaker) = &open.speaker {
+            speaker.leave();
         }
         if let Some(issuer) = &open.issuer {
             issuer.leave(&self.shared);
@@ -310,6 +314,11 @@ impl Open {
                 let gap = lanes.event && cursor.is_some();
                 self.subscribe(shared, conn, n, Sub { to, lanes, filter: Arc::new(path), gap });
             }
+            Inbound::Open { n, to, path, kind, params } => {
+                let speaker = self.speaker.get_or_insert_with(|| Speaker::new(conn, &self.identity));
+                speaker.open(shared, n, Wish { to, path, kind, params });
+            }
+            Inbound::Close { n, stream } => speaker::close(shared, conn, self.speaker.as_ref(), n, stream),
             Inbound::Unsubscribe { n, to } => self.queue(shared, conn, n, Op::Unsubscribe(n, to)),
             Inbound::State { n, .. }
             | Inbound::Device { n, .. }
@@ -339,9 +348,7 @@ impl Open {
                 self.with_gateway(|g| desk::said(shared, g, n, cmd, Word { status, code, data }));
             }
             Inbound::Event { n, .. } => Self::not_yet(shared, conn, n),
-            Inbound::Open { n, .. } | Inbound::Close { n, .. } | Inbound::Seen { n, .. } => {
-                Self::not_yet(shared, conn, Some(n))
-            }
+            Inbound::Seen { n, .. } => Self::not_yet(shared, conn, Some(n)),
         }
     }
 
@@ -387,10 +394,13 @@ impl Open {
         }
         self.identity = Arc::new(identity);
         conn.push(frame::text(&outbound::ok(n)));
+        if let Some(speaker) = &self.speaker {
+            speaker.renewed(&self.identity);
+        }
         let Some(listener) = &self.listener else { return };
         for sub in listener.hub.subscriptions(&listener.member) {
             if granted(&self.identity, &sub).is_none_or(|shown| !shown.contains(&sub.filter)) {
-                listener.hub.unsubscribe(&listener.member, &sub.to);
+                listener.unsubscribe(&sub.to);
                 conn.push(frame::text(&outbound::unsubscribed(&sub.to, ErrorCode::Forbidden)));
             }
         }
@@ -419,7 +429,7 @@ impl Open {
     /// Has subscriptions and their ends done one after the other, in the order in which they came.
     fn queue(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, op: Op) {
         let tenant = &self.identity.tenant;
-        let listener = self.listener.get_or_insert_with(|| Listener::new(shared, tenant, conn)).clone();
+        let listener = self.listener.get_or_insert_with(|| Listener::new(shared, &self.identity, conn)).clone();
         let mut waiting = listener.waiting.lock();
         if waiting.0.len() >= WAITING {
             let text = "too many subscriptions wait for their answer";
@@ -455,13 +465,30 @@ fn granted(identity: &Identity, sub: &Sub) -> Option<PathFilter> {
 }
 
 impl Listener {
-    fn new(shared: &Arc<Shared>, tenant: &TenantId, conn: &Arc<Conn>) -> Arc<Self> {
-        let hub = shared.hub(tenant);
+    fn new(shared: &Arc<Shared>, identity: &Identity, conn: &Arc<Conn>) -> Arc<Self> {
+        let hub = shared.hub(&identity.tenant);
         let member = Member::new(hub.next_member(), conn.clone());
-        Arc::new(Self { hub, member, waiting: Mutex::default() })
+        Arc::new(Self { hub, member, ear: Ear::new(identity), waiting: Mutex::default() })
     }
 
-    async fn work(&self, shared: &Shared, limit: usize) {
+    async fn subscribe(&self, shared: &Arc<Shared>, n: N, sub: Sub, limit: usize) -> Result<(), SubscribeError> {
+        let _heard = self.ear.prepare(shared, &sub).await?;
+        let live = sub.clone();
+        let begin = || {
+            self.member.conn.push(frame::text(&outbound::ok(n)));
+            self.ear.join(shared, &self.member, &live);
+        };
+        self.hub.subscribe(shared, &self.member, sub, limit, begin).await
+    }
+
+    /// Ends a subscription; false when there is none.
+    fn unsubscribe(&self, to: &Pattern) -> bool {
+        let there = self.hub.unsubscribe(&self.member, to);
+        self.ear.part(&self.member, to);
+        there
+    }
+
+    async fn work(&self, shared: &Arc<Shared>, limit: usize) {
         loop {
             let op = {
                 let mut waiting = self.waiting.lock();
@@ -476,12 +503,11 @@ impl Listener {
             let conn = &self.member.conn;
             match op {
                 Op::Subscribe(n, sub) => {
-                    let subscribed = self.hub.subscribe(shared, &self.member, sub, limit, outbound::ok(n)).await;
-                    if let Err(error) = subscribed {
+                    if let Err(error) = self.subscribe(shared, n, sub, limit).await {
                         answer_error(shared, conn, Some(n), error.code(), error.message());
                     }
                 }
-                Op::Unsubscribe(n, to) if self.hub.unsubscribe(&self.member, &to) => {
+                Op::Unsubscribe(n, to) if self.unsubscribe(&to) => {
                     conn.push(frame::text(&outbound::ok(n)));
                 }
                 Op::Unsubscribe(n, _) => {

@@ -148,14 +148,15 @@ impl Hub {
         GatewayKey::new(self.tenant.clone(), address.clone())
     }
 
-    /// Makes or replaces a subscription. `answer` is sent before anything of it.
+    /// Makes or replaces a subscription. `begin` is called when nothing can hinder it any more, and before anything of it
+    /// is sent: it sends the answer.
     pub(crate) async fn subscribe(
         &self,
         shared: &Shared,
         member: &Arc<Member>,
         sub: Sub,
         limit: usize,
-        answer: String,
+        begin: impl FnOnce(),
     ) -> Result<(), SubscribeError> {
         {
             let inner = self.inner.lock();
@@ -179,7 +180,7 @@ impl Hub {
             inner.unwatch(&sub.to);
             return if full { Err(SubscribeError::TooManyFilters) } else { Ok(()) };
         }
-        member.conn.push(crate::ws::frame::text(&answer));
+        begin();
         if sub.gap {
             member.conn.push(crate::ws::frame::text(&outbound::gap(&sub.to)));
         }

@@ -1,0 +1,523 @@
+//! A room: who of one tenant hears what on this edge.
+//!
+//! Each open stream is known with the connections that were told of it, so that a frame costs one look-up, one encoding
+//! and a push per connection. Listeners and gateways are two sides of the room, because a frame that both hear comes
+//! twice, on two subjects.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use indexmap::{IndexMap, IndexSet};
+use parking_lot::Mutex;
+use riser_bus::{Delivery, Filter, Subject, Subscription};
+use riser_core::frame::outbound;
+use riser_core::live::{Header, Stream, StreamEnd, StreamId};
+use riser_core::routed::{self, Live, RoutedError};
+use riser_core::{Address, BuildingId, GatewayKey, PathFilter, Pattern, TenantId};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+
+use super::{INBOX, REFRESH, keeper};
+use crate::gateway::Gateway;
+use crate::hub::{Member, Sub, SubscribeError};
+use crate::metrics::{Ignored, LiveDrop};
+use crate::shared::Shared;
+use crate::ws::{Conn, frame};
+
+/// How long it is remembered that a stream was closed, so that an answer of the store from before does not open it
+/// again: longer than the store keeps a stream of which nobody told it that it is over.
+const REMEMBERED: Duration = Duration::from_secs(10);
+/// Closed streams that are remembered: as many as a tenant may have open.
+const CLOSED: usize = 4_096;
+
+/// Who hears, and on which subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// Sessions that subscribe.
+    Listeners,
+    /// The gateways of this edge, at their own addresses.
+    Gateways,
+}
+
+pub(crate) struct Room {
+    pub(super) tenant: TenantId,
+    pub(super) inner: Mutex<Inner>,
+    /// Held while a pattern is loaded, so that a thousand listeners of one building cost one load.
+    loading: tokio::sync::Mutex<()>,
+    pub(super) wake: Notify,
+    /// Whether the store is to be asked before its time.
+    pub(super) look: AtomicBool,
+}
+
+#[derive(Default)]
+pub(super) struct Inner {
+    members: IndexMap<u64, Listening>,
+    pub(super) watches: BTreeMap<Pattern, Watch>,
+    /// The gateways of this edge at whose addresses somebody speaks.
+    pub(super) gateways: BTreeMap<Address, Arc<Gateway>>,
+    listened: BTreeMap<StreamId, Known>,
+    heard: BTreeMap<StreamId, Known>,
+    closed: VecDeque<(StreamId, Instant)>,
+}
+
+struct Listening {
+    member: Arc<Member>,
+    /// A gateway's own address, of which it hears as a gateway.
+    own: Option<Address>,
+    subs: Vec<(Pattern, Arc<PathFilter>)>,
+}
+
+impl Listening {
+    fn wants(&self, stream: &Stream) -> bool {
+        let covers = |(to, filter): &(Pattern, Arc<PathFilter>)| to.matches(&stream.of) && filter.matches(&stream.path);
+        self.own.as_ref() != Some(&stream.of) && self.subs.iter().any(covers)
+    }
+}
+
+/// A pattern that somebody listens to. Dropping it ends the bus subscription.
+pub(super) struct Watch {
+    members: IndexSet<u64>,
+    /// Subscriptions to it that are being made, whose listeners are no members yet.
+    pins: usize,
+    _subscription: Subscription,
+}
+
+/// An open stream.
+struct Known {
+    stream: Arc<Stream>,
+    /// Who was told, by member or by session.
+    told: IndexMap<u64, Told>,
+    /// When something was last heard of it.
+    heard_at: Instant,
+}
+
+struct Told {
+    conn: Arc<Conn>,
+    /// Whether it is the opener, who does not hear itself.
+    mute: bool,
+}
+
+/// Keeps a watch while a subscription to it is being made.
+pub(crate) struct Pinned {
+    room: Arc<Room>,
+    to: Pattern,
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let mut inner = self.room.inner.lock();
+        if let Some(watch) = inner.watches.get_mut(&self.to) {
+            watch.pins -= 1;
+        }
+        inner.unwatch(&self.to);
+    }
+}
+
+/// Connections that were pushed to, to be flushed once each when the lock is gone.
+#[derive(Default)]
+pub(super) struct Pushed(IndexMap<usize, Arc<Conn>>);
+
+impl Pushed {
+    fn to(&mut self, conn: &Arc<Conn>) {
+        self.0.entry(Arc::as_ptr(conn) as usize).or_insert_with(|| conn.clone());
+    }
+
+    pub(super) fn flush(self) {
+        for conn in self.0.into_values() {
+            conn.flush();
+        }
+    }
+}
+
+impl Room {
+    pub(super) fn start(shared: &Arc<Shared>, tenant: TenantId) -> Arc<Self> {
+        let room = Arc::new(Self {
+            tenant,
+            inner: Mutex::default(),
+            loading: tokio::sync::Mutex::default(),
+            wake: Notify::new(),
+            look: AtomicBool::new(false),
+        });
+        shared.tasks.spawn(keeper::run(shared.clone(), room.clone()));
+        room
+    }
+
+    /// Has the store asked soon.
+    pub(super) fn look_again(&self) {
+        if !self.look.swap(true, Ordering::Relaxed) {
+            self.wake.notify_one();
+        }
+    }
+
+    pub(super) fn gateway_came(&self, gateway: &Arc<Gateway>) {
+        self.inner.lock().gateways.insert(gateway.key.address.clone(), gateway.clone());
+        self.look_again();
+    }
+
+    pub(super) fn hears(&self, stream: StreamId, conn: &Arc<Conn>) -> bool {
+        let inner = self.inner.lock();
+        let known = inner.listened.get(&stream).into_iter().chain(inner.heard.get(&stream));
+        known.flat_map(|known| known.told.values()).any(|told| Arc::ptr_eq(&told.conn, conn))
+    }
+
+    /// Sees to it that this edge hears the pattern: subscribes first, reads which streams are open after.
+    pub(super) async fn watch(self: &Arc<Self>, shared: &Arc<Shared>, to: &Pattern) -> Result<Pinned, SubscribeError> {
+        let _one_at_a_time = self.loading.lock().await;
+        let pinned = || Pinned { room: self.clone(), to: to.clone() };
+        if let Some(watch) = self.inner.lock().watches.get_mut(to) {
+            watch.pins += 1;
+            return Ok(pinned());
+        }
+        let (inbox, receiver, lost) = riser_bus::lossy_inbox(INBOX);
+        let filter = Filter::Live(self.tenant.clone(), to.clone());
+        let subscription = timeout(shared.config.call, shared.ports.bus.subscribe(&filter, &inbox)).await;
+        let Ok(Ok(subscription)) = subscription else { return Err(SubscribeError::Unavailable) };
+        let watch = Watch { members: IndexSet::new(), pins: 1, _subscription: subscription };
+        self.inner.lock().watches.insert(to.clone(), watch);
+        let pinned = pinned();
+        let (room, to, pump_shared) = (self.clone(), to.clone(), shared.clone());
+        shared.tasks.spawn(async move { room.pump(&pump_shared, &to, receiver, &lost).await });
+        let building = building_of(&pinned.to);
+        let asked_at = Instant::now();
+        let read = shared.ports.streams.streams(&self.tenant, building);
+        let open = shared.call(read).await.map_err(|_| SubscribeError::Unavailable)?;
+        self.compared(shared, building, &open, asked_at, false);
+        // The keeper may have had nobody to compare for until now.
+        self.wake.notify_one();
+        Ok(pinned)
+    }
+
+    /// Takes what comes for one watched pattern until it is watched no more.
+    async fn pump(
+        &self,
+        shared: &Arc<Shared>,
+        to: &Pattern,
+        mut receiver: tokio::sync::mpsc::Receiver<Delivery>,
+        lost: &std::sync::atomic::AtomicU64,
+    ) {
+        let mut batch = Vec::new();
+        while super::take(shared, &mut receiver, &mut batch, lost).await {
+            // Where watched patterns overlap, a message comes once for each of them: the widest is listened to.
+            let widest = |delivery: &Delivery| match &delivery.subject {
+                Subject::Live(key) => self.inner.lock().widest(&key.address).as_ref() == Some(to),
+                _ => false,
+            };
+            let mine = batch.drain(..).filter(widest).collect();
+            self.take(shared, Side::Listeners, mine);
+            // A burst to many listeners must not keep the runtime's thread from the other tenants.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Takes messages of the bus, and writes to each connection once.
+    pub(super) fn take(&self, shared: &Shared, side: Side, deliveries: Vec<Delivery>) {
+        let mut pushed = Pushed::default();
+        let mut look = false;
+        for Delivery { subject, payload } in deliveries {
+            let (Subject::Live(key) | Subject::EdgeLive(_, key)) = subject else { continue };
+            if key.tenant != self.tenant {
+                shared.metrics.bus_ignored(Ignored::Malformed);
+                continue;
+            }
+            // A gateway that is here no more hears elsewhere.
+            let gateway = match side {
+                Side::Listeners => None,
+                Side::Gateways => match shared.gateways.lock().held.get(&key).cloned() {
+                    Some(gateway) => Some(gateway),
+                    None => continue,
+                },
+            };
+            let mut inner = self.inner.lock();
+            if let Some(gateway) = gateway
+                && inner.gateways.insert(key.address.clone(), gateway).is_none()
+            {
+                // What somebody hears is compared.
+                self.wake.notify_one();
+            }
+            look |= inner.take(shared, side, &key, &payload, &mut pushed);
+        }
+        pushed.flush();
+        if look {
+            self.look_again();
+        }
+    }
+
+    /// Makes or replaces a subscription, and tells of all open streams that it is about.
+    pub(super) fn join(&self, shared: &Shared, member: &Arc<Member>, own: Option<&Address>, sub: &Sub) {
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        if let Some(watch) = inner.watches.get_mut(&sub.to) {
+            watch.members.insert(member.id);
+        }
+        let listening = inner.members.entry(member.id).or_insert_with(|| Listening {
+            member: member.clone(),
+            own: own.cloned(),
+            subs: Vec::new(),
+        });
+        listening.subs.retain(|(to, _)| *to != sub.to);
+        listening.subs.push((sub.to.clone(), sub.filter.clone()));
+        for known in inner.listened.values_mut() {
+            let stream = &known.stream;
+            if !listening.wants(stream) {
+                known.forget(member.id);
+            } else if sub.to.matches(&stream.of) && sub.filter.matches(&stream.path) {
+                let mute = shared.live.opened_by(&self.tenant, stream.id, &member.conn);
+                member.conn.push(frame::text(&outbound::opened(stream)));
+                known.told.insert(member.id, Told { conn: member.conn.clone(), mute });
+            }
+        }
+    }
+
+    /// Ends a subscription, when there is one: nothing more of it comes, not even what waits.
+    pub(super) fn part(&self, member: u64, to: &Pattern) {
+        self.inner.lock().part(member, to);
+    }
+
+    pub(super) fn leave(&self, member: u64) {
+        let mut inner = self.inner.lock();
+        let subs = inner.members.get(&member).map(|listening| listening.subs.clone()).unwrap_or_default();
+        for (to, _) in subs {
+            inner.part(member, &to);
+        }
+    }
+
+    /// Takes which streams of a building, or of the whole tenant, were open when the store was asked. `judge` says
+    /// whether those that are missing are over.
+    pub(super) fn compared(
+        &self,
+        shared: &Shared,
+        building: Option<&BuildingId>,
+        open: &[Stream],
+        asked_at: Instant,
+        judge: bool,
+    ) {
+        let mut pushed = Pushed::default();
+        {
+            let mut inner = self.inner.lock();
+            for stream in open {
+                if inner.widest(&stream.of).is_some() {
+                    inner.opened(shared, &self.tenant, Side::Listeners, stream, &mut pushed);
+                }
+                if inner.gateways.contains_key(&stream.of) {
+                    inner.opened(shared, &self.tenant, Side::Gateways, stream, &mut pushed);
+                }
+            }
+            if judge {
+                inner.end_missing(shared, building, open, asked_at, &mut pushed);
+            }
+        }
+        pushed.flush();
+    }
+}
+
+/// Which building's streams a pattern is about; none when all are.
+pub(super) fn building_of(to: &Pattern) -> Option<&BuildingId> {
+    match to {
+        Pattern::One(address) => Some(address.building()),
+        Pattern::Building(building) => Some(building),
+        Pattern::All => None,
+    }
+}
+
+impl Known {
+    /// Forgets somebody who hears the stream no more, with what waits for it.
+    fn forget(&mut self, who: u64) {
+        if let Some(told) = self.told.swap_remove(&who) {
+            told.conn.forget_live(self.stream.id.0);
+        }
+    }
+}
+
+impl Inner {
+    /// Whether nobody hears anything.
+    pub(super) fn is_idle(&self) -> bool {
+        self.watches.is_empty() && self.gateways.is_empty()
+    }
+
+    /// The widest watched pattern that names an address.
+    fn widest(&self, address: &Address) -> Option<Pattern> {
+        let patterns = [Pattern::All, Pattern::Building(address.building().clone()), Pattern::One(address.clone())];
+        patterns.into_iter().find(|pattern| self.watches.contains_key(pattern))
+    }
+
+    fn table(&mut self, side: Side) -> &mut BTreeMap<StreamId, Known> {
+        match side {
+            Side::Listeners => &mut self.listened,
+            Side::Gateways => &mut self.heard,
+        }
+    }
+
+    /// Takes a message. True when the store should be asked, because something was missed.
+    fn take(&mut self, shared: &Shared, side: Side, key: &GatewayKey, payload: &Bytes, pushed: &mut Pushed) -> bool {
+        if payload.first() != Some(&b'{') {
+            return self.frame(shared, side, &key.address, payload, pushed);
+        }
+        match routed::decode::<Live>(payload) {
+            Ok(Live::Opened { stream }) if stream.of == key.address => {
+                self.opened(shared, &key.tenant, side, &stream, pushed);
+            }
+            Ok(Live::Closed { id, reason }) => {
+                if self.closed.len() == CLOSED {
+                    self.closed.pop_front();
+                }
+                self.closed.push_back((id, Instant::now()));
+                self.closed(shared, side, id, reason, pushed);
+            }
+            Ok(Live::Opened { .. }) | Err(RoutedError::Malformed) => shared.metrics.bus_ignored(Ignored::Malformed),
+            Err(RoutedError::Version) => shared.metrics.bus_ignored(Ignored::Version),
+        }
+        false
+    }
+
+    /// Who is to be told of a stream.
+    fn ears(&self, side: Side, stream: &Stream) -> Vec<(u64, Arc<Conn>)> {
+        match side {
+            Side::Listeners => {
+                let wanting = self.members.values().filter(|listening| listening.wants(stream));
+                wanting.map(|listening| (listening.member.id, listening.member.conn.clone())).collect()
+            }
+            Side::Gateways => self.gateways.get(&stream.of).map(|g| (g.session, g.conn.clone())).into_iter().collect(),
+        }
+    }
+
+    /// Tells of an open stream whoever was not told yet.
+    fn opened(&mut self, shared: &Shared, tenant: &TenantId, side: Side, stream: &Stream, pushed: &mut Pushed) {
+        if self.closed.iter().any(|(id, _)| *id == stream.id) {
+            return;
+        }
+        if self.table(side).get(&stream.id).is_some_and(|known| *known.stream != *stream) {
+            // The store lost the older one, and its number was given away.
+            self.closed(shared, side, stream.id, StreamEnd::Lost, pushed);
+        }
+        let ears = self.ears(side, stream);
+        let known = self.table(side).entry(stream.id).or_insert_with(|| Known {
+            stream: Arc::new(stream.clone()),
+            told: IndexMap::new(),
+            heard_at: Instant::now(),
+        });
+        known.heard_at = Instant::now();
+        if side == Side::Gateways {
+            known.told.retain(|session, _| ears.iter().any(|(id, _)| id == session));
+        }
+        let mut encoded = None;
+        for (id, conn) in ears {
+            if known.told.contains_key(&id) {
+                continue;
+            }
+            let text = encoded.get_or_insert_with(|| frame::text(&outbound::opened(stream)));
+            conn.push(text.clone());
+            pushed.to(&conn);
+            let mute = shared.live.opened_by(tenant, stream.id, &conn);
+            known.told.insert(id, Told { conn, mute });
+        }
+    }
+
+    /// Tells those who were told of a stream that it is over.
+    fn closed(&mut self, shared: &Shared, side: Side, id: StreamId, reason: StreamEnd, pushed: &mut Pushed) {
+        let Some(known) = self.table(side).remove(&id) else { return };
+        let text = frame::text(&outbound::closed(&known.stream.of, id, reason));
+        for told in known.told.into_values() {
+            // `closed` goes before live frames that wait. Who reads has them by now; who is slow loses them, since
+            // nothing of a stream may come after its end.
+            told.conn.flush();
+            let dropped = told.conn.forget_live(id.0);
+            shared.metrics.live_dropped(LiveDrop::SlowReceiver, dropped as u64);
+            told.conn.push(text.clone());
+            pushed.to(&told.conn);
+        }
+    }
+
+    /// Hands a frame to all who were told of its stream. True when the store should be asked what it is.
+    fn frame(&mut self, shared: &Shared, side: Side, at: &Address, payload: &Bytes, pushed: &mut Pushed) -> bool {
+        let Ok(header) = Header::parse(payload) else {
+            shared.metrics.bus_ignored(Ignored::Malformed);
+            return false;
+        };
+        let gateway = self.gateways.get(at).map(|gateway| gateway.session);
+        let known = self.table(side).get_mut(&header.stream).filter(|known| known.stream.of == *at);
+        // A gateway's newer session has not been told what the older one was.
+        let told = |known: &Known| side == Side::Listeners || gateway.is_some_and(|g| known.told.contains_key(&g));
+        let Some(known) = known.filter(|known| told(known)) else {
+            shared.metrics.live_dropped(LiveDrop::Unknown, 1);
+            return !self.closed.iter().any(|(id, _)| *id == header.stream);
+        };
+        known.heard_at = Instant::now();
+        let mut encoded = None;
+        for told in known.told.values().filter(|told| !told.mute) {
+            // Copied out of what it came in, which a slow receiver must not keep alive.
+            let bytes = encoded.get_or_insert_with(|| frame::binary(payload));
+            let dropped = told.conn.push_live(header.stream.0, bytes.clone());
+            shared.metrics.live_sent.inc();
+            shared.metrics.live_dropped(LiveDrop::SlowReceiver, dropped as u64);
+            pushed.to(&told.conn);
+        }
+        false
+    }
+
+    fn part(&mut self, member: u64, to: &Pattern) {
+        let Some(listening) = self.members.get_mut(&member) else { return };
+        listening.subs.retain(|(other, _)| other != to);
+        for known in self.listened.values_mut().filter(|known| !listening.wants(&known.stream)) {
+            known.forget(member);
+        }
+        if listening.subs.is_empty() {
+            self.members.swap_remove(&member);
+        }
+        if let Some(watch) = self.watches.get_mut(to) {
+            watch.members.swap_remove(&member);
+        }
+        self.unwatch(to);
+    }
+
+    /// Ends a watch that nobody needs, and forgets the streams that no other watch covers.
+    fn unwatch(&mut self, to: &Pattern) {
+        if self.watches.get(to).is_none_or(|watch| watch.pins > 0 || !watch.members.is_empty()) {
+            return;
+        }
+        self.watches.remove(to);
+        let listened = std::mem::take(&mut self.listened);
+        self.listened = listened.into_iter().filter(|(_, known)| self.widest(&known.stream.of).is_some()).collect();
+    }
+
+    /// Ends what the store does not know any more, and of which nobody has heard for a while: an edge that lives has
+    /// told the store again by then.
+    fn end_missing(
+        &mut self,
+        shared: &Shared,
+        building: Option<&BuildingId>,
+        open: &[Stream],
+        asked_at: Instant,
+        pushed: &mut Pushed,
+    ) {
+        for side in [Side::Listeners, Side::Gateways] {
+            let missing = |known: &&Known| {
+                building.is_none_or(|b| b == known.stream.of.building())
+                    && known.heard_at + REFRESH <= asked_at
+                    && !open.iter().any(|stream| stream.id == known.stream.id)
+            };
+            let lost: Vec<StreamId> = self.table(side).values().filter(missing).map(|known| known.stream.id).collect();
+            for id in lost {
+                self.closed(shared, side, id, StreamEnd::Lost, pushed);
+            }
+        }
+    }
+
+    /// Forgets those of `asked` that hear nothing, or are here no more, and what was closed long ago. `asked` are
+    /// gateways for which the store was asked and answered.
+    pub(super) fn tidy(&mut self, asked: &[Arc<Gateway>], is_here: impl Fn(&Gateway) -> bool) {
+        let Self { gateways, heard, closed, .. } = self;
+        for gateway in asked {
+            let address = &gateway.key.address;
+            let hears = heard.values().any(|known| known.stream.of == *address);
+            let same = gateways.get(address).is_some_and(|now| now.session == gateway.session);
+            if same && !(hears && is_here(gateway)) {
+                gateways.remove(address);
+            }
+        }
+        heard.retain(|_, known| gateways.contains_key(&known.stream.of));
+        closed.retain(|(_, at)| at.elapsed() < REMEMBERED);
+    }
+}
