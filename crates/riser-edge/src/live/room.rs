@@ -322,6 +322,11 @@ pub(super) fn building_of(to: &Pattern) -> Option<&BuildingId> {
     }
 }
 
+/// The patterns that name an address, the widest first.
+fn patterns_of(address: &Address) -> [Pattern; 3] {
+    [Pattern::All, Pattern::Building(address.building().clone()), Pattern::One(address.clone())]
+}
+
 impl Known {
     /// Forgets somebody who hears the stream no more, with what waits for it.
     fn forget(&mut self, who: u64) {
@@ -339,8 +344,7 @@ impl Inner {
 
     /// The widest watched pattern that names an address.
     fn widest(&self, address: &Address) -> Option<Pattern> {
-        let patterns = [Pattern::All, Pattern::Building(address.building().clone()), Pattern::One(address.clone())];
-        patterns.into_iter().find(|pattern| self.watches.contains_key(pattern))
+        patterns_of(address).into_iter().find(|pattern| self.watches.contains_key(pattern))
     }
 
     fn table(&mut self, side: Side) -> &mut BTreeMap<StreamId, Known> {
@@ -376,7 +380,9 @@ impl Inner {
     fn ears(&self, side: Side, stream: &Stream) -> Vec<(u64, Arc<Conn>)> {
         match side {
             Side::Listeners => {
-                let wanting = self.members.values().filter(|listening| listening.wants(stream));
+                let watches = patterns_of(&stream.of).into_iter().filter_map(|pattern| self.watches.get(&pattern));
+                let ids: IndexSet<u64> = watches.flat_map(|watch| watch.members.iter().copied()).collect();
+                let wanting = ids.iter().filter_map(|id| self.members.get(id)).filter(|l| l.wants(stream));
                 wanting.map(|listening| (listening.member.id, listening.member.conn.clone())).collect()
             }
             Side::Gateways => self.gateways.get(&stream.of).map(|g| (g.session, g.conn.clone())).into_iter().collect(),

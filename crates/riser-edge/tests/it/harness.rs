@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastwebsockets::{Frame, OpCode, Payload, Role, WebSocket};
+use riser_bus::Bus;
 use riser_bus::log::memory::MemoryLog;
 use riser_bus::memory::MemoryNet;
 use riser_core::grant::gateway_grants;
@@ -39,10 +40,16 @@ impl Cluster {
     }
 
     pub(super) async fn edge(&self, name: &str) -> (Edge, prometheus::Registry) {
+        let bus = Arc::new(self.net.client(name.parse().expect("an edge")));
+        self.edge_on(name, bus).await
+    }
+
+    /// An edge on a bus that the test made.
+    pub(super) async fn edge_on(&self, name: &str, bus: Arc<dyn Bus>) -> (Edge, prometheus::Registry) {
         let id: riser_core::EdgeId = name.parse().expect("an edge");
         let client = Arc::new(self.store.client(&id));
         let ports = Ports {
-            bus: Arc::new(self.net.client(id.clone())),
+            bus,
             registry: client.clone(),
             store: client.clone(),
             commands: client.clone(),

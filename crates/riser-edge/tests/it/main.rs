@@ -7,4 +7,5 @@ mod commands;
 mod edge;
 mod harness;
 mod http;
+mod live;
 mod ws;
