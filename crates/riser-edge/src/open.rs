@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use riser_bus::Subject;
+use riser_core::event::Event;
 use riser_core::frame::N;
 use riser_core::frame::outbound::{self, Welcome};
 use riser_core::limits::Limits;
 use riser_core::routed::{self, ToEdge, Up};
-use riser_core::{CloseCode, Epoch, GatewayKey, Identity, Reason, Rev, Version};
-use riser_registry::{Acquired, Ended, RegistryError};
+use riser_core::{CloseCode, Epoch, GatewayKey, Identity, Json, Reason, Rev, Version};
+use riser_registry::{Acquired, Ended, RegistryError, TAKEOVER_WINDOW};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::commands::desk;
@@ -21,6 +22,10 @@ use crate::ws::{Conn, frame};
 
 /// RFC 6455 §7.4.1 with its registry: try again later.
 const TRY_LATER: u16 = 1013;
+
+/// After how many takeovers within [`TAKEOVER_WINDOW`] two devices are suspected to share a credential. A gateway whose
+/// link breaks now and then takes over from itself, but seldom so often.
+const CLONES: u32 = 4;
 
 /// How far a gateway's session has come. Whoever of its beginning and its end comes second sees the other.
 pub(crate) enum Progress {
@@ -149,6 +154,9 @@ impl Arrival {
             return close(shared, gateway, reason);
         }
         tell_online(shared, key, &acquired).await;
+        if acquired.takeovers == CLONES && acquired.taken_from.is_some() {
+            suspect_clones(shared, key, &acquired);
+        }
         // The end of a session takes a revision, but what was kept is the gateway's own last change.
         let end = u64::from(acquired.taken_from.is_none());
         let last = |v: Version| Version { rev: Rev(v.rev.0.saturating_sub(end)), ..v };
@@ -192,6 +200,29 @@ async fn tell_online(shared: &Shared, key: &GatewayKey, acquired: &Acquired) {
         let notice = routed::encode(&ToEdge::TakenOver { epoch });
         shared.publish(&Subject::Edge(lease.edge.clone(), key.clone()), notice).await;
     }
+}
+
+/// Tells the tenant, once in a window, that sessions of a gateway take over from each other again and again.
+fn suspect_clones(shared: &Arc<Shared>, key: &GatewayKey, acquired: &Acquired) {
+    shared.metrics.clones.inc();
+    tracing::warn!(tenant = %key.tenant, gateway = %key.address, "two devices seem to share the credential of a gateway");
+    let (Ok(id), Ok(kind)) = (format!("clone-{}", acquired.epoch).parse(), "clone_suspected".parse()) else { return };
+    let data = serde_json::json!({ "takeovers": acquired.takeovers, "within_ms": TAKEOVER_WINDOW.as_millis() });
+    let event = Event {
+        of: key.address.clone(),
+        id,
+        path: None,
+        kind,
+        data: Some(Json::of(&data)),
+        from: "broker".into(),
+        at_ms: acquired.now_ms,
+        ts_ms: None,
+    };
+    let (shared, tenant) = (shared.clone(), key.tenant.clone());
+    shared.clone().tasks.spawn(async move {
+        // The counter and the log say it in any case.
+        let _ = timeout(shared.config.call, shared.ports.log.append(&tenant, event, TAKEOVER_WINDOW)).await;
+    });
 }
 
 /// `welcome`.

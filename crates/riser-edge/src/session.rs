@@ -10,8 +10,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use riser_core::command::Word;
-use riser_core::frame::{Broken, Credential, Inbound, N, outbound};
-use riser_core::{Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, Verb};
+use riser_core::event::{Cursor, EventId};
+use riser_core::frame::{Broken, Credential, Inbound, N, NewEvent, outbound};
+use riser_core::{
+    Address, Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, Verb,
+};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -24,7 +27,7 @@ use crate::live::speaker::{self, Speaker, Wish};
 use crate::open::{Arrival, Progress, Slot};
 use crate::shared::Shared;
 use crate::ws::{Conn, End, Handler, frame};
-use crate::{auth, open};
+use crate::{api, auth, events, open};
 
 /// Subscriptions and their ends that may wait behind one another. A client at its limit may replace each of its
 /// subscriptions once without waiting for an answer.
@@ -74,6 +77,8 @@ struct Open {
     issuer: Option<Arc<Issuer>>,
     /// Made with the first stream that it asks for.
     speaker: Option<Arc<Speaker>>,
+    /// Made with the first event.
+    sender: Option<Arc<events::Sender>>,
 }
 
 /// A session that subscribes.
@@ -163,7 +168,14 @@ impl Session {
             conn.push(frame::text(&open::welcome(shared, self.id, &identity, None, None, &limits)));
             answer_ok(conn, n);
         }
-        self.phase = Phase::Open(Box::new(Open { identity, gateway, listener: None, issuer: None, speaker: None }));
+        self.phase = Phase::Open(Box::new(Open {
+            identity,
+            gateway,
+            listener: None,
+            issuer: None,
+            sender: None,
+            speaker: None,
+        }));
     }
 }
 
@@ -303,7 +315,7 @@ impl Open {
                 let now_ms = shared.clock.now_ms();
                 let pong = match self.gateway() {
                     Some(gateway) => outbound::pong_gateway(now_ms, gateway.epoch, gateway.desk.held()),
-                    None => outbound::pong(now_ms, None),
+                    None => outbound::pong(now_ms, self.position(shared)),
                 };
                 conn.push(frame::text(&pong));
                 answer_ok(conn, n);
@@ -311,8 +323,7 @@ impl Open {
             Inbound::Pong { n } => answer_ok(conn, n),
             Inbound::Auth { n, token } => self.auth(shared, id, conn, n, &token),
             Inbound::Subscribe { n, to, lanes, path, cursor } => {
-                let gap = lanes.event && cursor.is_some();
-                self.subscribe(shared, conn, n, Sub { to, lanes, filter: Arc::new(path), gap });
+                self.subscribe(shared, conn, n, Sub { to, lanes, filter: Arc::new(path), cursor });
             }
             Inbound::Open { n, to, path, kind, params } => {
                 let speaker = self.speaker.get_or_insert_with(|| Speaker::new(conn, &self.identity));
@@ -338,7 +349,9 @@ impl Open {
             Inbound::Describe { n, devices } => {
                 self.with_gateway(|g| g.change(shared, n, Change::describe(devices), None));
             }
-            Inbound::Command { n, .. } | Inbound::Cancel { n, .. } if self.gateway.is_some() => {
+            Inbound::Command { n, .. } | Inbound::Cancel { n, .. } | Inbound::Seen { n, .. }
+                if self.gateway.is_some() =>
+            {
                 let text = format!("only a client sends `{}`", inbound.kind());
                 answer_error(shared, conn, Some(n), ErrorCode::Forbidden, &text);
             }
@@ -347,18 +360,55 @@ impl Open {
             Inbound::Result { n, cmd, status, code, data } => {
                 self.with_gateway(|g| desk::said(shared, g, n, cmd, Word { status, code, data }));
             }
-            Inbound::Event { n, .. } => Self::not_yet(shared, conn, n),
-            Inbound::Seen { n, .. } => Self::not_yet(shared, conn, Some(n)),
+            Inbound::Event { n, to, event } => self.event(shared, conn, n, to, event),
+            Inbound::Seen { n, of, id } => self.seen(shared, conn, n, of, &id),
         }
+    }
+
+    /// Where a client stands in the tenant's events.
+    fn position(&self, shared: &Shared) -> Option<Cursor> {
+        match &self.listener {
+            Some(listener) => listener.hub.feed.position(Some(listener.member.id)),
+            None => shared.feed(&self.identity.tenant).position(None),
+        }
+    }
+
+    fn event(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: Option<N>, to: Option<Address>, event: NewEvent) {
+        let refused = |code, text| answer_error(shared, conn, n, code, text);
+        let of = match (self.identity.address(), to) {
+            (Some(own), Some(to)) if to != *own => {
+                return refused(ErrorCode::Forbidden, "`to`: a gateway sends events of its own address");
+            }
+            (Some(own), _) => own.clone(),
+            (None, Some(to)) => to,
+            (None, None) => return refused(ErrorCode::BadFrame, "`to` is missing"),
+        };
+        let allowed = self.gateway.is_some() || api::events::may_send(&self.identity, &of, &event);
+        if !allowed {
+            return refused(ErrorCode::Forbidden, "no grant of this credential covers the address and the path");
+        }
+        let event = events::event_of(shared, &self.identity, of, event);
+        self.sender(conn).send(shared, n, event);
+    }
+
+    fn seen(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, of: Address, id: &EventId) {
+        if self.identity.paths(Verb::Read, &Pattern::One(of.clone())).is_none() {
+            let text = "no grant of this credential shows the address";
+            return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
+        }
+        let event = events::seen(&self.identity, of, id);
+        self.sender(conn).send(shared, Some(n), event);
+    }
+
+    /// What stores the events of this session.
+    fn sender(&mut self, conn: &Arc<Conn>) -> Arc<events::Sender> {
+        let tenant = &self.identity.tenant;
+        self.sender.get_or_insert_with(|| events::Sender::new(conn, tenant)).clone()
     }
 
     /// What records the commands of this session.
     fn issuer(&mut self, conn: &Arc<Conn>) -> Arc<Issuer> {
         self.issuer.get_or_insert_with(|| Issuer::new(conn)).clone()
-    }
-
-    fn not_yet(shared: &Shared, conn: &Conn, n: Option<N>) {
-        answer_error(shared, conn, n, ErrorCode::Unsupported, "this release does not serve the frame yet");
     }
 
     /// The open gateway. The connection is paused until it is, so that none of its frames comes before.

@@ -8,6 +8,7 @@
 pub(crate) mod desk;
 pub(crate) mod issuer;
 pub(crate) mod keeper;
+pub(crate) mod metrics;
 pub(crate) mod waiters;
 
 use std::sync::Arc;
@@ -59,7 +60,7 @@ pub(crate) async fn step(
 /// Counts what a step added, where it was won.
 pub(crate) fn count(shared: &Shared, stepped: &Stepped) {
     for outcome in stepped.record.outcomes.iter().skip(stepped.before) {
-        shared.metrics.command_outcome(outcome);
+        shared.metrics.commands.outcome(outcome);
     }
 }
 

@@ -20,9 +20,9 @@ use riser_registry::{Holder, Opened};
 use tokio::sync::Notify;
 use tokio::time::{Instant, interval_at, sleep, timeout};
 
+use super::metrics::Dropped;
 use super::rate::Rate;
 use super::speaker::Speaker;
-use crate::metrics::LiveDrop;
 use crate::shared::Shared;
 use crate::ws::{Conn, frame};
 
@@ -116,8 +116,8 @@ impl Line {
         own: bool,
         holder: Option<Holder>,
     ) -> Arc<Self> {
-        shared.metrics.live_opened.inc();
-        let open = shared.metrics.live_streams.clone();
+        shared.metrics.live.opened.inc();
+        let open = shared.metrics.live.streams.clone();
         open.inc();
         let now = Instant::now();
         let rate = Rate::full(now);
@@ -135,7 +135,7 @@ impl Line {
         }
         side.spoke = now;
         if !side.rate.take(now, message.len()) {
-            shared.metrics.live_dropped(LiveDrop::Rate, 1);
+            shared.metrics.live.dropped(Dropped::Rate, 1);
             let tell = side.told.is_none_or(|at| now.saturating_duration_since(at) >= WORD);
             if tell {
                 side.told = Some(now);
@@ -152,8 +152,8 @@ impl Line {
         side.bytes += message.len();
         side.frames.push_back(Bytes::copy_from_slice(message));
         drop(side);
-        shared.metrics.live_dropped(LiveDrop::SlowBus, dropped);
-        shared.metrics.live_received.inc();
+        shared.metrics.live.dropped(Dropped::SlowBus, dropped);
+        shared.metrics.live.received.inc();
         self.wake.notify_one();
         Taken::Yes
     }
@@ -190,7 +190,7 @@ impl Line {
         let _ = shared.call(closed).await;
         self.say(shared, &Live::Closed { id: self.stream.id, reason: why.told() }).await;
         shared.live.remove(self);
-        shared.metrics.live_closed(why);
+        shared.metrics.live.closed(why);
         shared.someone_left.notify_waiters();
     }
 
@@ -230,7 +230,7 @@ impl Line {
             for subject in std::iter::once(&all).chain(&gateway) {
                 let published = timeout(shared.config.call, shared.ports.bus.publish(subject, frame.clone())).await;
                 if !matches!(published, Ok(Ok(()))) {
-                    shared.metrics.live_dropped(LiveDrop::SlowBus, 1);
+                    shared.metrics.live.dropped(Dropped::SlowBus, 1);
                 }
             }
         }

@@ -8,6 +8,7 @@
 pub(crate) mod ear;
 mod keeper;
 pub(crate) mod line;
+pub(crate) mod metrics;
 mod rate;
 pub(crate) mod room;
 pub(crate) mod speaker;
@@ -26,10 +27,10 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::gateway::Gateway;
-use crate::metrics::LiveDrop;
 use crate::shared::Shared;
 use crate::ws::Conn;
 use line::Line;
+use metrics::Dropped;
 use room::{Room, Side};
 
 /// How often an opener's edge tells the store that a stream is open, and a listener's edge asks which are.
@@ -127,6 +128,6 @@ async fn take(
     lost: &AtomicU64,
 ) -> bool {
     let count = receiver.recv_many(batch, BATCH).await;
-    shared.metrics.live_dropped(LiveDrop::SlowEdge, lost.swap(0, Ordering::Relaxed));
+    shared.metrics.live.dropped(Dropped::SlowEdge, lost.swap(0, Ordering::Relaxed));
     count > 0
 }

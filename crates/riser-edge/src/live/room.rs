@@ -20,10 +20,11 @@ use riser_core::{Address, BuildingId, GatewayKey, PathFilter, Pattern, TenantId}
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use super::metrics::Dropped;
 use super::{INBOX, REFRESH, keeper};
 use crate::gateway::Gateway;
 use crate::hub::{Member, Sub, SubscribeError};
-use crate::metrics::{Ignored, LiveDrop};
+use crate::metrics::Ignored;
 use crate::shared::Shared;
 use crate::ws::{Conn, frame};
 
@@ -430,7 +431,7 @@ impl Inner {
             // nothing of a stream may come after its end.
             told.conn.flush();
             let dropped = told.conn.forget_live(id.0);
-            shared.metrics.live_dropped(LiveDrop::SlowReceiver, dropped as u64);
+            shared.metrics.live.dropped(Dropped::SlowReceiver, dropped as u64);
             told.conn.push(text.clone());
             pushed.to(&told.conn);
         }
@@ -447,7 +448,7 @@ impl Inner {
         // A gateway's newer session has not been told what the older one was.
         let told = |known: &Known| side == Side::Listeners || gateway.is_some_and(|g| known.told.contains_key(&g));
         let Some(known) = known.filter(|known| told(known)) else {
-            shared.metrics.live_dropped(LiveDrop::Unknown, 1);
+            shared.metrics.live.dropped(Dropped::Unknown, 1);
             return !self.closed.iter().any(|(id, _)| *id == header.stream);
         };
         known.heard_at = Instant::now();
@@ -456,8 +457,8 @@ impl Inner {
             // Copied out of what it came in, which a slow receiver must not keep alive.
             let bytes = encoded.get_or_insert_with(|| frame::binary(payload));
             let dropped = told.conn.push_live(header.stream.0, bytes.clone());
-            shared.metrics.live_sent.inc();
-            shared.metrics.live_dropped(LiveDrop::SlowReceiver, dropped as u64);
+            shared.metrics.live.delivered.inc();
+            shared.metrics.live.dropped(Dropped::SlowReceiver, dropped as u64);
             pushed.to(&told.conn);
         }
         false

@@ -31,6 +31,7 @@ struct Live {
     bytes: usize,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "four facts that do not follow from each other")]
 pub(super) struct Out {
     /// Gone once the connection has ended.
     write: Option<Box<dyn WriteHalf>>,

@@ -395,3 +395,23 @@ async fn no_command_reaches_an_older_session() {
     assert_eq!(old.next("closed").await["code"], 4006);
     assert!(old.seen.iter().all(|frame| frame["t"] != "command"), "{:?}", old.seen);
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_devices_with_one_credential_are_suspected_once() {
+    let cluster = Cluster::new();
+    let ((one, ones), (two, twos)) = (cluster.edge("edge-0").await, cluster.edge("edge-1").await);
+    let suspected = || {
+        let of = |metrics| counted(metrics, "riser_clones_suspected_total", None);
+        of(&ones) + of(&twos)
+    };
+    let mut sessions = Vec::new();
+    for i in 0..7 {
+        let edge = if i % 2 == 0 { &one } else { &two };
+        sessions.push(Peerling::open(edge, gateway("b/g")).await.0);
+        assert_eq!(suspected(), u64::from(i >= 4), "after session {i}");
+    }
+    let log = cluster.log.client(&"witness".parse().expect("an edge"));
+    let told = riser_bus::log::Log::read(&log, &"acme".parse().expect("a tenant"), 1).await.expect("an answer");
+    let kinds: Vec<_> = told.events.iter().map(|stored| stored.event.kind.as_str()).collect();
+    assert_eq!(kinds, ["clone_suspected"]);
+}

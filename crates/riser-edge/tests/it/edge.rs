@@ -1,6 +1,5 @@
 //! An edge over the memory twins, its peers over in-memory pipes: what frames do, from one end to the other.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use fastwebsockets::{Frame, Payload};

@@ -9,8 +9,8 @@ use riser_bus::memory::{Faults as BusFaults, MemoryBus};
 use riser_bus::{Bus, BusError, Filter, Health, Inbox, Subject, Subscription};
 use riser_core::live::{Header, StreamId, StreamKind};
 use riser_core::{Grant, Identity};
-use riser_edge::Edge;
 use riser_edge::auth::{TokenOrder, mint};
+use riser_edge::{Edge, Ports};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -159,7 +159,7 @@ async fn a_stream_is_opened_heard_as_it_is_and_closed_over_two_edges() {
     speaker.send(&json!({"t":"close","n":11,"stream":id.0})).await;
     assert_eq!(answer(&mut speaker, 11).await["code"], "not_found");
     assert_eq!(counted(&metrics, "riser_live_frames_received_total", None), 2);
-    assert_eq!(counted(&metrics, "riser_live_frames_sent_total", None), 2);
+    assert_eq!(counted(&metrics, "riser_frames_delivered_total", Some("live")), 2);
     assert_eq!(counted(&metrics, "riser_live_closed_total", Some("closed")), 1);
 }
 
@@ -492,7 +492,7 @@ async fn eight_streams_of_a_session_are_open_at_most() {
                 assert_eq!((&frame["code"], &frame["n"]), (&json!("too_many"), &json!(8)));
                 refused += 1;
             }
-            other => panic!("{other:?}"),
+            frame @ Got::Frame(..) => panic!("{frame:?}"),
         }
     }
     assert_eq!((numbers.len(), refused), (8, 1));
@@ -679,8 +679,8 @@ impl Bus for SlowBus {
 async fn a_slow_bus_costs_the_oldest_frames_and_never_keeps_the_session_waiting() {
     let cluster = Cluster::new();
     let edge = |name: &str| name.parse::<riser_core::EdgeId>().expect("an edge");
-    let slow = |bus| Arc::new(SlowBus(bus)) as Arc<dyn Bus>;
-    let (one, metrics) = cluster.edge_on("edge-0", slow(cluster.net.client(edge("edge-0")))).await;
+    let slow = |ports: &mut Ports| ports.bus = Arc::new(SlowBus(cluster.net.client(edge("edge-0"))));
+    let (one, metrics) = cluster.edge_with("edge-0", slow).await;
     let (two, _) = cluster.edge("edge-1").await;
     let mut far = listener(&two, "b12/f1").await;
     let (mut speaker, _) = Peerling::open(&one, client_of("acme")).await;
