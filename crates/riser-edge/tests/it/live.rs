@@ -602,6 +602,25 @@ async fn without_the_store_nothing_opens_and_what_is_open_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_silent_stream_outlives_an_outage_of_the_store_whoever_asks_it_first_after() {
+    for later in 0..5 {
+        let cluster = Cluster::new();
+        let (one, _) = cluster.edge("edge-0").await;
+        let (two, _) = cluster.edge("edge-1").await;
+        let mut far = listener(&two, "b12/f1").await;
+        sleep(Duration::from_millis(later * 1_000 + 100)).await;
+        let (mut speaker, _) = Peerling::open(&one, client_of("acme")).await;
+        stream(&mut speaker, "b12/f1").await;
+        text(&mut far, "opened").await;
+        cluster.store.cut_all(Duration::from_millis(10));
+        sleep(Duration::from_millis(19_800 - later * 1_000)).await;
+        cluster.store.heal_all();
+        sleep(Duration::from_secs(11)).await;
+        assert_eq!(so_far(&mut far).await, [], "{later} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_emptied_store_is_told_again_while_frames_go_on() {
     let cluster = Cluster::new();
     let (one, _) = cluster.edge("edge-0").await;
