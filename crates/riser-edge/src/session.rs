@@ -86,6 +86,8 @@ struct Listener {
     hub: Arc<Hub>,
     member: Arc<Member>,
     ear: Ear,
+    /// The session's rights as they are now, which is not always what they were when a subscription was asked for.
+    identity: Mutex<Arc<Identity>>,
     waiting: Mutex<(VecDeque<Op>, bool)>,
 }
 
@@ -448,8 +450,10 @@ impl Open {
             speaker.renewed(&self.identity);
         }
         let Some(listener) = &self.listener else { return };
+        // The rights first, the subscriptions after: what is still being made is either among them or sees the rights.
+        *listener.identity.lock() = self.identity.clone();
         for sub in listener.hub.subscriptions(&listener.member) {
-            if granted(&self.identity, &sub).is_none_or(|shown| !shown.contains(&sub.filter)) {
+            if !is_granted(&self.identity, &sub) {
                 listener.unsubscribe(&sub.to);
                 conn.push(frame::text(&outbound::unsubscribed(&sub.to, ErrorCode::Forbidden)));
             }
@@ -478,8 +482,8 @@ impl Open {
 
     /// Has subscriptions and their ends done one after the other, in the order in which they came.
     fn queue(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, op: Op) {
-        let tenant = &self.identity.tenant;
-        let listener = self.listener.get_or_insert_with(|| Listener::new(shared, &self.identity, conn)).clone();
+        let identity = &self.identity;
+        let listener = self.listener.get_or_insert_with(|| Listener::new(shared, identity, conn)).clone();
         let mut waiting = listener.waiting.lock();
         if waiting.0.len() >= WAITING {
             let text = "too many subscriptions wait for their answer";
@@ -489,7 +493,7 @@ impl Open {
         let idle = !std::mem::replace(&mut waiting.1, true);
         drop(waiting);
         if idle {
-            let limit = shared.with_tenant(tenant, |t| t.limits.subscriptions).unwrap_or(0);
+            let limit = shared.with_tenant(&identity.tenant, |t| t.limits.subscriptions).unwrap_or(0);
             let shared = shared.clone();
             shared.clone().tasks.spawn(async move { listener.work(&shared, limit).await });
         }
@@ -514,21 +518,28 @@ fn granted(identity: &Identity, sub: &Sub) -> Option<PathFilter> {
     Some(filter)
 }
 
+/// Whether a credential covers a subscription whose paths were chosen already.
+fn is_granted(identity: &Identity, sub: &Sub) -> bool {
+    granted(identity, sub).is_some_and(|shown| shown.contains(&sub.filter))
+}
+
 impl Listener {
-    fn new(shared: &Arc<Shared>, identity: &Identity, conn: &Arc<Conn>) -> Arc<Self> {
+    fn new(shared: &Arc<Shared>, identity: &Arc<Identity>, conn: &Arc<Conn>) -> Arc<Self> {
         let hub = shared.hub(&identity.tenant);
         let member = Member::new(hub.next_member(), conn.clone());
-        Arc::new(Self { hub, member, ear: Ear::new(identity), waiting: Mutex::default() })
+        let (ear, identity) = (Ear::new(identity), Mutex::new(identity.clone()));
+        Arc::new(Self { hub, member, ear, identity, waiting: Mutex::default() })
     }
 
     async fn subscribe(&self, shared: &Arc<Shared>, n: N, sub: Sub, limit: usize) -> Result<(), SubscribeError> {
         let _heard = self.ear.prepare(shared, &sub).await?;
         let live = sub.clone();
+        let allowed = |sub: &Sub| is_granted(&self.identity.lock(), sub);
         let begin = || {
             self.member.conn.push(frame::text(&outbound::ok(n)));
             self.ear.join(shared, &self.member, &live);
         };
-        self.hub.subscribe(shared, &self.member, sub, limit, begin).await
+        self.hub.subscribe(shared, &self.member, sub, limit, allowed, begin).await
     }
 
     /// Ends a subscription; false when there is none.

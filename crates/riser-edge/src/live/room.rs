@@ -17,7 +17,7 @@ use riser_core::frame::outbound;
 use riser_core::live::{Header, Stream, StreamEnd, StreamId};
 use riser_core::routed::{self, Live, RoutedError};
 use riser_core::{Address, BuildingId, GatewayKey, PathFilter, Pattern, TenantId};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
 use super::metrics::Dropped;
@@ -34,6 +34,9 @@ const REMEMBERED: Duration = Duration::from_secs(10);
 /// Closed streams that are remembered: as many as a tenant may have open.
 const CLOSED: usize = 4_096;
 
+/// Patterns that one room loads at once: each asks the store once.
+const LOADS: usize = 64;
+
 /// Who hears, and on which subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
@@ -46,8 +49,8 @@ pub(super) enum Side {
 pub(crate) struct Room {
     pub(super) tenant: TenantId,
     pub(super) inner: Mutex<Inner>,
-    /// Held while a pattern is loaded, so that a thousand listeners of one building cost one load.
-    loading: tokio::sync::Mutex<()>,
+    /// A place for each pattern that is being loaded.
+    loading: Semaphore,
     pub(super) wake: Notify,
     /// Whether the store is to be asked before its time.
     pub(super) look: AtomicBool,
@@ -57,6 +60,8 @@ pub(crate) struct Room {
 pub(super) struct Inner {
     members: IndexMap<u64, Listening>,
     pub(super) watches: BTreeMap<Pattern, Watch>,
+    /// Patterns that are being loaded, and what will have come of it: a thousand listeners of one building cost one load.
+    loads: BTreeMap<Pattern, watch::Receiver<Option<Result<(), SubscribeError>>>>,
     /// The gateways of this edge at whose addresses somebody speaks.
     pub(super) gateways: BTreeMap<Address, Arc<Gateway>>,
     listened: BTreeMap<StreamId, Known>,
@@ -138,7 +143,7 @@ impl Room {
         let room = Arc::new(Self {
             tenant,
             inner: Mutex::default(),
-            loading: tokio::sync::Mutex::default(),
+            loading: Semaphore::new(LOADS),
             wake: Notify::new(),
             look: AtomicBool::new(false),
         });
@@ -164,24 +169,56 @@ impl Room {
         known.flat_map(|known| known.told.values()).any(|told| Arc::ptr_eq(&told.conn, conn))
     }
 
-    /// Sees to it that this edge hears the pattern: subscribes first, reads which streams are open after.
+    /// Sees to it that this edge hears the pattern. Who comes while it is being loaded waits for that load and shares its
+    /// failure, so that nobody waits for many calls in a row.
     pub(super) async fn watch(self: &Arc<Self>, shared: &Arc<Shared>, to: &Pattern) -> Result<Pinned, SubscribeError> {
-        let _one_at_a_time = self.loading.lock().await;
-        let pinned = || Pinned { room: self.clone(), to: to.clone() };
-        if let Some(watch) = self.inner.lock().watches.get_mut(to) {
-            watch.pins += 1;
-            return Ok(pinned());
+        loop {
+            let (outcome, mut under_way) = {
+                let mut inner = self.inner.lock();
+                // A load that panicked leaves a channel without a sender.
+                let load = inner.loads.get(to).filter(|load| load.has_changed().is_ok()).cloned();
+                match (load, inner.watches.get_mut(to)) {
+                    (Some(load), _) => (None, load),
+                    (None, Some(watch)) => {
+                        watch.pins += 1;
+                        return Ok(Pinned { room: self.clone(), to: to.clone() });
+                    }
+                    (None, None) => {
+                        let (outcome, load) = watch::channel(None);
+                        inner.loads.insert(to.clone(), load.clone());
+                        (Some(outcome), load)
+                    }
+                }
+            };
+            let Some(outcome) = outcome else {
+                if let Ok(loaded) = under_way.wait_for(Option::is_some).await
+                    && let Some(Err(error)) = *loaded
+                {
+                    return Err(error);
+                }
+                continue;
+            };
+            let loaded = self.load(shared, to).await;
+            self.inner.lock().loads.remove(to);
+            let _ = outcome.send(Some(loaded.as_ref().map(|_| ()).map_err(|error| *error)));
+            return loaded;
         }
+    }
+
+    /// Begins a watch: subscribes first, reads which streams are open after.
+    async fn load(self: &Arc<Self>, shared: &Arc<Shared>, to: &Pattern) -> Result<Pinned, SubscribeError> {
+        let unavailable = |_| SubscribeError::Unavailable;
+        let _place = timeout(shared.config.answer, self.loading.acquire()).await.map_err(unavailable)?;
         let (inbox, receiver, lost) = riser_bus::lossy_inbox(INBOX);
         let filter = Filter::Live(self.tenant.clone(), to.clone());
         let subscription = timeout(shared.config.call, shared.ports.bus.subscribe(&filter, &inbox)).await;
         let Ok(Ok(subscription)) = subscription else { return Err(SubscribeError::Unavailable) };
         let watch = Watch { members: IndexSet::new(), pins: 1, _subscription: subscription };
         self.inner.lock().watches.insert(to.clone(), watch);
-        let pinned = pinned();
-        let (room, to, pump_shared) = (self.clone(), to.clone(), shared.clone());
-        shared.tasks.spawn(async move { room.pump(&pump_shared, &to, receiver, &lost).await });
-        let building = building_of(&pinned.to);
+        let pinned = Pinned { room: self.clone(), to: to.clone() };
+        let (room, pattern, with) = (self.clone(), to.clone(), shared.clone());
+        shared.tasks.spawn(async move { room.pump(&with, &pattern, receiver, &lost).await });
+        let building = building_of(to);
         let asked_at = Instant::now();
         let read = shared.ports.streams.streams(&self.tenant, building);
         let open = shared.call(read).await.map_err(|_| SubscribeError::Unavailable)?;

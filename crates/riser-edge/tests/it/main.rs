@@ -9,4 +9,5 @@ mod events;
 mod harness;
 mod http;
 mod live;
+mod strain;
 mod ws;
