@@ -13,7 +13,7 @@ use riser_core::command::Word;
 use riser_core::event::{Cursor, EventId};
 use riser_core::frame::{Broken, Credential, Inbound, N, NewEvent, outbound};
 use riser_core::{
-    Address, Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, TenantId, Verb,
+    Address, Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, Verb,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -25,11 +25,14 @@ use crate::hub::{Hub, Member, Sub};
 use crate::open::{Arrival, Progress, Slot};
 use crate::shared::Shared;
 use crate::ws::{Conn, End, Handler, frame};
-use crate::{api, auth, events, open};
+use crate::{auth, events, open};
 
 /// Subscriptions and their ends that may wait behind one another. A client at its limit may replace each of its
 /// subscriptions once without waiting for an answer.
 const WAITING: usize = 512;
+
+/// What a refused subscription is told.
+pub(crate) const NOT_GRANTED: &str = "no grant of this credential covers the pattern, its lanes and its paths";
 
 /// What the edge keeps of each connection beside its task.
 pub(crate) struct SessionHandle {
@@ -331,7 +334,9 @@ impl Open {
             Inbound::Describe { n, devices } => {
                 self.with_gateway(|g| g.change(shared, n, Change::describe(devices), None));
             }
-            Inbound::Command { n, .. } | Inbound::Cancel { n, .. } if self.gateway.is_some() => {
+            Inbound::Command { n, .. } | Inbound::Cancel { n, .. } | Inbound::Seen { n, .. }
+                if self.gateway.is_some() =>
+            {
                 let text = format!("only a client sends `{}`", inbound.kind());
                 answer_error(shared, conn, Some(n), ErrorCode::Forbidden, &text);
             }
@@ -357,18 +362,13 @@ impl Open {
     }
 
     fn event(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: Option<N>, to: Option<Address>, event: NewEvent) {
-        let refused = |code, text| answer_error(shared, conn, n, code, text);
-        let of = match (self.identity.address(), to) {
-            (Some(own), Some(to)) if to != *own => {
-                return refused(ErrorCode::Forbidden, "`to`: a gateway sends events of its own address");
-            }
-            (Some(own), _) => own.clone(),
-            (None, Some(to)) => to,
-            (None, None) => return refused(ErrorCode::BadFrame, "`to` is missing"),
+        let Some(of) = to.or_else(|| self.identity.address().cloned()) else {
+            return answer_error(shared, conn, n, ErrorCode::BadFrame, "`to` is missing");
         };
-        let allowed = self.gateway.is_some() || api::events::may_send(&self.identity, &of, &event);
-        if !allowed {
-            return refused(ErrorCode::Forbidden, "no grant of this credential covers the address and the path");
+        if !events::may_send(&self.identity, &of, &event) {
+            shared.metrics.events.stored("forbidden");
+            let text = "`to`: not a gateway's own address, and no grant of this credential covers it and the path";
+            return answer_error(shared, conn, n, ErrorCode::Forbidden, text);
         }
         let event = events::event_of(shared, &self.identity, of, event);
         self.sender(conn).send(shared, n, event);
@@ -376,6 +376,7 @@ impl Open {
 
     fn seen(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, of: Address, id: &EventId) {
         if self.identity.paths(Verb::Read, &Pattern::One(of.clone())).is_none() {
+            shared.metrics.events.stored("forbidden");
             let text = "no grant of this credential shows the address";
             return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
         }
@@ -432,8 +433,10 @@ impl Open {
         self.identity = Arc::new(identity);
         conn.push(frame::text(&outbound::ok(n)));
         let Some(listener) = &self.listener else { return };
+        // Before the subscriptions are looked at, so that one that is being made is refused or is among them.
+        *listener.member.identity.lock() = self.identity.clone();
         for sub in listener.hub.subscriptions(&listener.member) {
-            if granted(&self.identity, &sub).is_none_or(|shown| !shown.contains(&sub.filter)) {
+            if !covers(&self.identity, &sub) {
                 listener.hub.unsubscribe(&listener.member, &sub.to);
                 conn.push(frame::text(&outbound::unsubscribed(&sub.to, ErrorCode::Forbidden)));
             }
@@ -454,16 +457,15 @@ impl Open {
 
     fn subscribe(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, sub: Sub) {
         let Some(filter) = granted(&self.identity, &sub) else {
-            let text = "no grant of this credential covers the pattern, its lanes and its paths";
-            return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
+            return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, NOT_GRANTED);
         };
         self.queue(shared, conn, n, Op::Subscribe(n, Sub { filter: Arc::new(filter), ..sub }));
     }
 
     /// Has subscriptions and their ends done one after the other, in the order in which they came.
     fn queue(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, op: Op) {
-        let tenant = &self.identity.tenant;
-        let listener = self.listener.get_or_insert_with(|| Listener::new(shared, tenant, conn)).clone();
+        let (tenant, identity) = (&self.identity.tenant, &self.identity);
+        let listener = self.listener.get_or_insert_with(|| Listener::new(shared, identity, conn)).clone();
         let mut waiting = listener.waiting.lock();
         if waiting.0.len() >= WAITING {
             let text = "too many subscriptions wait for their answer";
@@ -498,10 +500,15 @@ fn granted(identity: &Identity, sub: &Sub) -> Option<PathFilter> {
     Some(filter)
 }
 
+/// Whether a credential still covers a subscription that it was once enough for.
+pub(crate) fn covers(identity: &Identity, sub: &Sub) -> bool {
+    granted(identity, sub).is_some_and(|shown| shown.contains(&sub.filter))
+}
+
 impl Listener {
-    fn new(shared: &Arc<Shared>, tenant: &TenantId, conn: &Arc<Conn>) -> Arc<Self> {
-        let hub = shared.hub(tenant);
-        let member = Member::new(hub.next_member(), conn.clone());
+    fn new(shared: &Arc<Shared>, identity: &Arc<Identity>, conn: &Arc<Conn>) -> Arc<Self> {
+        let hub = shared.hub(&identity.tenant);
+        let member = Member::new(hub.next_member(), conn.clone(), identity.clone());
         Arc::new(Self { hub, member, waiting: Mutex::default() })
     }
 

@@ -17,14 +17,15 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use indexmap::{IndexMap, IndexSet};
 use parking_lot::Mutex;
 use riser_bus::{Delivery, Filter, Inbox, Subject, Subscription};
-use riser_core::frame::{Lanes, outbound};
+use riser_core::frame::Lanes;
 use riser_core::routed::{self, RoutedError, Up};
-use riser_core::{Address, ErrorCode, GatewayKey, PathFilter, Pattern, TenantId};
+use riser_core::{Address, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, TenantId};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
 use crate::events::feed::Feed;
 use crate::metrics::Ignored;
+use crate::session::{NOT_GRANTED, covers};
 use crate::shared::Shared;
 use crate::ws::Conn;
 use mirror::{Mirror, Step};
@@ -45,13 +46,16 @@ pub(crate) struct Member {
     pub(crate) id: u64,
     pub(crate) conn: Arc<Conn>,
     pub(crate) owed: Mutex<Owed>,
+    /// Whose rights count, looked at under the hub's lock when a subscription begins.
+    pub(crate) identity: Mutex<Arc<Identity>>,
     /// Set under the hub's lock when its session has ended: a subscription that was still being made then is not.
     left: AtomicBool,
 }
 
 impl Member {
-    pub(crate) fn new(id: u64, conn: Arc<Conn>) -> Arc<Self> {
-        Arc::new(Self { id, conn, owed: Mutex::default(), left: AtomicBool::new(false) })
+    pub(crate) fn new(id: u64, conn: Arc<Conn>, identity: Arc<Identity>) -> Arc<Self> {
+        let left = AtomicBool::new(false);
+        Arc::new(Self { id, conn, owed: Mutex::default(), identity: Mutex::new(identity), left })
     }
 
     /// Whether its session has ended.
@@ -94,6 +98,7 @@ pub(crate) enum SubscribeError {
     TooManyFilters,
     Unavailable,
     EventsUnavailable,
+    Forbidden,
 }
 
 impl SubscribeError {
@@ -101,6 +106,7 @@ impl SubscribeError {
         match self {
             Self::TooManySubscriptions | Self::TooManyFilters => ErrorCode::TooMany,
             Self::Unavailable | Self::EventsUnavailable => ErrorCode::Unavailable,
+            Self::Forbidden => ErrorCode::Forbidden,
         }
     }
 
@@ -110,6 +116,7 @@ impl SubscribeError {
             Self::TooManyFilters => "the tenant's sessions on this edge use as many distinct path filters as they may",
             Self::Unavailable => "the state store or the bus did not answer; nothing was subscribed",
             Self::EventsUnavailable => "the event store did not answer; nothing was subscribed",
+            Self::Forbidden => NOT_GRANTED,
         }
     }
 }
@@ -174,14 +181,15 @@ impl Hub {
                 return Err(SubscribeError::TooManyFilters);
             }
         }
-        let _one_at_a_time = self.loading.lock().await;
         let mut place = None;
         if sub.lanes.event {
-            let placed = self.feed.place(shared, member.id, &sub.to, sub.cursor.as_deref()).await;
+            let placed = self.feed.place(shared, sub.cursor.as_deref()).await;
             place = Some(placed.map_err(|_| SubscribeError::EventsUnavailable)?);
         } else {
             self.feed.look(shared).await;
         }
+        // Only now: others need not wait for an event store that does not answer.
+        let _one_at_a_time = self.loading.lock().await;
         let watches_state = sub.lanes.wants_snapshots();
         if watches_state {
             self.watch(shared, &sub.to).await?;
@@ -189,14 +197,17 @@ impl Hub {
         let mut inner = self.inner.lock();
         inner.unpin(&sub.to);
         let full = inner.filters.len() >= FILTERS && !inner.filters.contains_key(&*sub.filter);
-        if member.has_left() || full {
+        let refused = if full {
+            Some(SubscribeError::TooManyFilters)
+        } else {
+            // The right may have been withdrawn while this was being made.
+            (!covers(&member.identity.lock(), &sub)).then_some(SubscribeError::Forbidden)
+        };
+        if member.has_left() || refused.is_some() {
             inner.unwatch(&sub.to);
-            return if full { Err(SubscribeError::TooManyFilters) } else { Ok(()) };
+            return refused.map_or(Ok(()), Err);
         }
         member.conn.push(crate::ws::frame::text(&answer));
-        if place.is_some_and(|place| place.gap) {
-            member.conn.push(crate::ws::frame::text(&outbound::gap(&sub.to)));
-        }
         inner.join(member, sub.clone());
         match place {
             Some(place) => self.feed.join(shared, member.id, &member.conn, &sub.to, &sub.filter, place),
@@ -217,8 +228,9 @@ impl Hub {
 
     /// Ends a subscription; `false` when there is none.
     pub(crate) fn unsubscribe(&self, member: &Member, to: &Pattern) -> bool {
+        let mut inner = self.inner.lock();
         self.feed.part(member.id, to);
-        self.inner.lock().part(member.id, to)
+        inner.part(member.id, to)
     }
 
     /// Ends everything of a listener.
@@ -426,7 +438,7 @@ impl Inner {
 }
 
 /// The patterns that name an address.
-fn patterns_of(address: &Address) -> [Pattern; 3] {
+pub(crate) fn patterns_of(address: &Address) -> [Pattern; 3] {
     [Pattern::One(address.clone()), Pattern::Building(address.building().clone()), Pattern::All]
 }
 
