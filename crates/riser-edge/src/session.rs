@@ -31,9 +31,6 @@ use crate::{auth, events, open};
 /// subscriptions once without waiting for an answer.
 const WAITING: usize = 512;
 
-/// What a refused subscription is told.
-pub(crate) const NOT_GRANTED: &str = "no grant of this credential covers the pattern, its lanes and its paths";
-
 /// What the edge keeps of each connection beside its task.
 pub(crate) struct SessionHandle {
     pub(crate) conn: Arc<Conn>,
@@ -84,6 +81,8 @@ struct Open {
 struct Listener {
     hub: Arc<Hub>,
     member: Arc<Member>,
+    /// The session's rights as they are now, which is not always what they were when a subscription was asked for.
+    identity: Mutex<Arc<Identity>>,
     waiting: Mutex<(VecDeque<Op>, bool)>,
 }
 
@@ -433,10 +432,10 @@ impl Open {
         self.identity = Arc::new(identity);
         conn.push(frame::text(&outbound::ok(n)));
         let Some(listener) = &self.listener else { return };
-        // Before the subscriptions are looked at, so that one that is being made is refused or is among them.
-        *listener.member.identity.lock() = self.identity.clone();
+        // The rights first, the subscriptions after: what is still being made is either among them or sees the rights.
+        *listener.identity.lock() = self.identity.clone();
         for sub in listener.hub.subscriptions(&listener.member) {
-            if !covers(&self.identity, &sub) {
+            if !is_granted(&self.identity, &sub) {
                 listener.hub.unsubscribe(&listener.member, &sub.to);
                 conn.push(frame::text(&outbound::unsubscribed(&sub.to, ErrorCode::Forbidden)));
             }
@@ -457,14 +456,15 @@ impl Open {
 
     fn subscribe(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, sub: Sub) {
         let Some(filter) = granted(&self.identity, &sub) else {
-            return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, NOT_GRANTED);
+            let text = "no grant of this credential covers the pattern, its lanes and its paths";
+            return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
         };
         self.queue(shared, conn, n, Op::Subscribe(n, Sub { filter: Arc::new(filter), ..sub }));
     }
 
     /// Has subscriptions and their ends done one after the other, in the order in which they came.
     fn queue(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, op: Op) {
-        let (tenant, identity) = (&self.identity.tenant, &self.identity);
+        let identity = &self.identity;
         let listener = self.listener.get_or_insert_with(|| Listener::new(shared, identity, conn)).clone();
         let mut waiting = listener.waiting.lock();
         if waiting.0.len() >= WAITING {
@@ -475,7 +475,7 @@ impl Open {
         let idle = !std::mem::replace(&mut waiting.1, true);
         drop(waiting);
         if idle {
-            let limit = shared.with_tenant(tenant, |t| t.limits.subscriptions).unwrap_or(0);
+            let limit = shared.with_tenant(&identity.tenant, |t| t.limits.subscriptions).unwrap_or(0);
             let shared = shared.clone();
             shared.clone().tasks.spawn(async move { listener.work(&shared, limit).await });
         }
@@ -500,16 +500,16 @@ fn granted(identity: &Identity, sub: &Sub) -> Option<PathFilter> {
     Some(filter)
 }
 
-/// Whether a credential still covers a subscription that it was once enough for.
-pub(crate) fn covers(identity: &Identity, sub: &Sub) -> bool {
+/// Whether a credential covers a subscription whose paths were chosen already.
+fn is_granted(identity: &Identity, sub: &Sub) -> bool {
     granted(identity, sub).is_some_and(|shown| shown.contains(&sub.filter))
 }
 
 impl Listener {
     fn new(shared: &Arc<Shared>, identity: &Arc<Identity>, conn: &Arc<Conn>) -> Arc<Self> {
         let hub = shared.hub(&identity.tenant);
-        let member = Member::new(hub.next_member(), conn.clone(), identity.clone());
-        Arc::new(Self { hub, member, waiting: Mutex::default() })
+        let member = Member::new(hub.next_member(), conn.clone());
+        Arc::new(Self { hub, member, identity: Mutex::new(identity.clone()), waiting: Mutex::default() })
     }
 
     async fn work(&self, shared: &Arc<Shared>, limit: usize) {
@@ -527,7 +527,9 @@ impl Listener {
             let conn = &self.member.conn;
             match op {
                 Op::Subscribe(n, sub) => {
-                    let subscribed = self.hub.subscribe(shared, &self.member, sub, limit, outbound::ok(n)).await;
+                    let allowed = |sub: &Sub| is_granted(&self.identity.lock(), sub);
+                    let ok = outbound::ok(n);
+                    let subscribed = self.hub.subscribe(shared, &self.member, sub, limit, ok, allowed).await;
                     if let Err(error) = subscribed {
                         answer_error(shared, conn, Some(n), error.code(), error.message());
                     }

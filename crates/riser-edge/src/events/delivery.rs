@@ -23,9 +23,9 @@ use crate::ws::{Conn, frame};
 
 /// Events that one listener goes past at once, so that a filter that lets nothing through does not keep the others out.
 const PAST: usize = 4_096;
-/// For how long the connection of a listener must have taken nothing before it counts as too slow: longer than a phone
-/// needs between two cells.
-const STALLED: Duration = Duration::from_secs(5);
+/// For how long the connection of a listener must have taken nothing before it counts as too slow: a burst alone makes
+/// nobody slow.
+const STALLED: Duration = Duration::from_secs(2);
 
 pub(super) struct Inner {
     /// Whether a task follows the events, or tries to.
@@ -47,8 +47,8 @@ struct Follower {
     position: Position,
     /// Whether it has everything and is owed nothing.
     current: bool,
-    /// Whether its next event was in the ring when its connection took no more: then it must go on before it leaves it.
-    in_ring: bool,
+    /// Whether it had everything once: from then on it must keep up.
+    live: bool,
     /// Whether it waits for a page.
     waits: bool,
 }
@@ -96,7 +96,7 @@ impl Inner {
     /// Nobody listens any more. The position is kept, so that who comes at this moment is told when the stream is another.
     pub(super) fn rest(&mut self) {
         self.running = false;
-        self.ring.clear();
+        self.ring = Ring::default();
         self.pages.clear();
     }
 
@@ -120,11 +120,12 @@ impl Inner {
             conn: conn.clone(),
             position: Position::default(),
             current: false,
-            in_ring: false,
+            live: false,
             waits: false,
         };
         let follower = self.followers.entry(member).or_insert_with(new);
         follower.settle(last);
+        follower.live = false;
         follower.position.put(to, filter, place, last);
         if place.gap {
             follower.gap(shared, to);
@@ -196,6 +197,7 @@ impl Inner {
             }
             // A stream of the same life that ends before what was known of it has lost events all the same.
             if before.life != now.life || before.last > now.last {
+                self.ring = Ring::default();
                 self.pages.clear();
                 if before.life != 0 {
                     self.begin_anew(shared, bounds);
@@ -211,6 +213,7 @@ impl Inner {
     /// Everybody goes on from the oldest event of another stream, and is told so.
     fn begin_anew(&mut self, shared: &Shared, bounds: Bounds) {
         for follower in self.followers.values_mut() {
+            follower.live = false;
             for to in follower.position.begin_anew(bounds.first, bounds.last) {
                 follower.gap(shared, &to);
             }
@@ -297,9 +300,10 @@ impl Inner {
     /// Ends who takes nothing while events pass it by, and forgets pages that nobody takes from.
     pub(super) fn look(&mut self, shared: &Shared) {
         self.pages.expire();
-        for follower in self.followers.values().filter(|f| f.in_ring && !f.current) {
+        let Some(stream) = self.stream else { return };
+        for follower in self.followers.values().filter(|f| f.live && !f.current) {
             let stalled = follower.conn.blocked_since().is_some_and(|since| since.elapsed() >= STALLED);
-            let passed = follower.position.at().is_some_and(|at| self.ring.get(at + 1).is_none());
+            let passed = follower.position.at().is_some_and(|at| self.ring.has_passed(at + 1, stream.last));
             if stalled && passed && !follower.conn.is_ending() {
                 shared.metrics.events.behind.inc();
                 let reason = "{\"message\":\"too slow for the events: resume with the cursor\"}";
@@ -321,7 +325,6 @@ impl Inner {
             return false;
         }
         let (mut sent, mut past) = (false, 0);
-        follower.in_ring = false;
         follower.waits = false;
         while !follower.conn.is_ending() {
             for (to, at) in follower.position.synced() {
@@ -329,11 +332,10 @@ impl Inner {
                 sent |= follower.conn.push(frame::text(&outbound::synced(&to, Some(cursor))));
             }
             let Some(at) = follower.position.at().filter(|at| *at < stream.last) else {
-                follower.current = true;
+                (follower.current, follower.live) = (true, true);
                 break;
             };
             if !follower.has_room(shared) || past >= PAST {
-                follower.in_ring = self.ring.get(at + 1).is_some();
                 follower.conn.request_refill();
                 break;
             }

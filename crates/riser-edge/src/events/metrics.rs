@@ -10,7 +10,8 @@ use crate::metrics::Maker;
 #[derive(Debug)]
 pub(crate) struct EventMetrics {
     stored: IntCounterVec,
-    delivered: IntCounterVec,
+    delivered: IntCounter,
+    replayed: IntCounter,
     pub(super) encoded: IntCounter,
     pub(super) pages: IntCounter,
     pub(super) page_hits: IntCounter,
@@ -22,13 +23,14 @@ pub(crate) struct EventMetrics {
 }
 
 impl EventMetrics {
-    pub(crate) fn new(m: &Maker<'_>) -> Self {
+    /// `delivered` counts events handed to listeners' connections.
+    pub(crate) fn new(m: &Maker<'_>, delivered: IntCounter) -> Self {
         Self {
             stored: m.counters("riser_events_total", "Events that were sent here, by what came of it.", "result"),
-            delivered: m.counters(
-                "riser_events_delivered_total",
-                "Events handed to listeners' connections: live as they were stored, or replayed later.",
-                "kind",
+            delivered,
+            replayed: m.counter(
+                "riser_events_replayed_total",
+                "Events handed to listeners later than they were stored: to who was away, or slow.",
             ),
             encoded: m.counter("riser_events_encoded_total", "Events encoded, each once for all who get it."),
             pages: m.counter("riser_event_pages_read_total", "Ranges of stored events read for who was away."),
@@ -51,7 +53,10 @@ impl EventMetrics {
     }
 
     pub(super) fn delivered(&self, live: bool) {
-        self.delivered.with_label_values(&[if live { "live" } else { "replayed" }]).inc();
+        self.delivered.inc();
+        if !live {
+            self.replayed.inc();
+        }
     }
 
     /// What came of a call of the event store that had so long to be answered.

@@ -4,15 +4,17 @@ use std::collections::VecDeque;
 
 use super::pages::Entry;
 
-/// Events that are kept.
-const RING: usize = 8_192;
-/// Bytes that they take at most.
-const RING_BYTES: usize = 8 * 1024 * 1024;
+/// Events that are kept. A listener whose next one leaves the ring while its connection takes nothing is too slow.
+const RING: usize = 4_096;
+/// Bytes that they take at most: twice what may wait for one connection.
+const RING_BYTES: usize = 4 * 1024 * 1024;
 
 #[derive(Default)]
 pub(super) struct Ring {
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// The last one that there was no room for any more.
+    evicted: u64,
 }
 
 impl Ring {
@@ -24,7 +26,13 @@ impl Ring {
         while self.entries.len() > RING || self.bytes > RING_BYTES {
             let Some(oldest) = self.entries.pop_front() else { break };
             self.bytes -= oldest.bytes();
+            self.evicted = oldest.seq;
         }
+    }
+
+    /// Whether the stream, which ends with `last`, went so far past an event that a ring has no room for both.
+    pub(super) fn has_passed(&self, seq: u64, last: u64) -> bool {
+        seq <= self.evicted || last.saturating_sub(seq) >= RING as u64
     }
 
     pub(super) fn get(&self, seq: u64) -> Option<&Entry> {
@@ -32,8 +40,9 @@ impl Ring {
         self.entries.get(usize::try_from(seq.checked_sub(from)?).ok()?)
     }
 
+    /// Forgets them, because what comes next does not follow them.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self { evicted: self.evicted, ..Self::default() };
     }
 }
 
@@ -59,5 +68,9 @@ mod tests {
         ring.push(entry(next, RING_BYTES - 1_000));
         assert!(ring.get(next).is_some() && ring.get(next - 10).is_none());
         assert!(ring.bytes <= RING_BYTES);
+        assert!(ring.has_passed(next - 10, next) && !ring.has_passed(next, next));
+        ring.clear();
+        assert!(ring.has_passed(next - 10, next) && ring.has_passed(next, next + RING as u64));
+        assert!(!ring.has_passed(next, next + RING as u64 - 1), "an empty ring alone makes nobody slow");
     }
 }
