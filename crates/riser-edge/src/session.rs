@@ -13,7 +13,7 @@ use riser_core::command::Word;
 use riser_core::event::{Cursor, EventId};
 use riser_core::frame::{Broken, Credential, Inbound, N, NewEvent, outbound};
 use riser_core::{
-    Address, Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, TenantId, Verb,
+    Address, Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, Verb,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -81,6 +81,8 @@ struct Open {
 struct Listener {
     hub: Arc<Hub>,
     member: Arc<Member>,
+    /// The session's rights as they are now, which is not always what they were when a subscription was asked for.
+    identity: Mutex<Arc<Identity>>,
     waiting: Mutex<(VecDeque<Op>, bool)>,
 }
 
@@ -331,7 +333,9 @@ impl Open {
             Inbound::Describe { n, devices } => {
                 self.with_gateway(|g| g.change(shared, n, Change::describe(devices), None));
             }
-            Inbound::Command { n, .. } | Inbound::Cancel { n, .. } if self.gateway.is_some() => {
+            Inbound::Command { n, .. } | Inbound::Cancel { n, .. } | Inbound::Seen { n, .. }
+                if self.gateway.is_some() =>
+            {
                 let text = format!("only a client sends `{}`", inbound.kind());
                 answer_error(shared, conn, Some(n), ErrorCode::Forbidden, &text);
             }
@@ -432,8 +436,10 @@ impl Open {
         self.identity = Arc::new(identity);
         conn.push(frame::text(&outbound::ok(n)));
         let Some(listener) = &self.listener else { return };
+        // The rights first, the subscriptions after: what is still being made is either among them or sees the rights.
+        *listener.identity.lock() = self.identity.clone();
         for sub in listener.hub.subscriptions(&listener.member) {
-            if granted(&self.identity, &sub).is_none_or(|shown| !shown.contains(&sub.filter)) {
+            if !is_granted(&self.identity, &sub) {
                 listener.hub.unsubscribe(&listener.member, &sub.to);
                 conn.push(frame::text(&outbound::unsubscribed(&sub.to, ErrorCode::Forbidden)));
             }
@@ -462,8 +468,8 @@ impl Open {
 
     /// Has subscriptions and their ends done one after the other, in the order in which they came.
     fn queue(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, op: Op) {
-        let tenant = &self.identity.tenant;
-        let listener = self.listener.get_or_insert_with(|| Listener::new(shared, tenant, conn)).clone();
+        let identity = &self.identity;
+        let listener = self.listener.get_or_insert_with(|| Listener::new(shared, identity, conn)).clone();
         let mut waiting = listener.waiting.lock();
         if waiting.0.len() >= WAITING {
             let text = "too many subscriptions wait for their answer";
@@ -473,7 +479,7 @@ impl Open {
         let idle = !std::mem::replace(&mut waiting.1, true);
         drop(waiting);
         if idle {
-            let limit = shared.with_tenant(tenant, |t| t.limits.subscriptions).unwrap_or(0);
+            let limit = shared.with_tenant(&identity.tenant, |t| t.limits.subscriptions).unwrap_or(0);
             let shared = shared.clone();
             shared.clone().tasks.spawn(async move { listener.work(&shared, limit).await });
         }
@@ -498,11 +504,16 @@ fn granted(identity: &Identity, sub: &Sub) -> Option<PathFilter> {
     Some(filter)
 }
 
+/// Whether a credential covers a subscription whose paths were chosen already.
+fn is_granted(identity: &Identity, sub: &Sub) -> bool {
+    granted(identity, sub).is_some_and(|shown| shown.contains(&sub.filter))
+}
+
 impl Listener {
-    fn new(shared: &Arc<Shared>, tenant: &TenantId, conn: &Arc<Conn>) -> Arc<Self> {
-        let hub = shared.hub(tenant);
+    fn new(shared: &Arc<Shared>, identity: &Arc<Identity>, conn: &Arc<Conn>) -> Arc<Self> {
+        let hub = shared.hub(&identity.tenant);
         let member = Member::new(hub.next_member(), conn.clone());
-        Arc::new(Self { hub, member, waiting: Mutex::default() })
+        Arc::new(Self { hub, member, identity: Mutex::new(identity.clone()), waiting: Mutex::default() })
     }
 
     async fn work(&self, shared: &Arc<Shared>, limit: usize) {
@@ -520,7 +531,9 @@ impl Listener {
             let conn = &self.member.conn;
             match op {
                 Op::Subscribe(n, sub) => {
-                    let subscribed = self.hub.subscribe(shared, &self.member, sub, limit, outbound::ok(n)).await;
+                    let allowed = |sub: &Sub| is_granted(&self.identity.lock(), sub);
+                    let ok = outbound::ok(n);
+                    let subscribed = self.hub.subscribe(shared, &self.member, sub, limit, ok, allowed).await;
                     if let Err(error) = subscribed {
                         answer_error(shared, conn, Some(n), error.code(), error.message());
                     }

@@ -21,10 +21,15 @@ use super::pages::{Entry, Found, Pages, first_of};
 use crate::shared::Shared;
 use crate::ws::{Conn, frame};
 
-/// The newest events of a tenant that are kept: what a mass resume after a restart of edges needs.
-const RING: usize = 8_192;
-/// Bytes that they take at most.
-const RING_BYTES: usize = 8 * 1024 * 1024;
+/// The newest events of a tenant that are kept. A listener that had everything and falls further behind than this while its
+/// socket takes nothing is too slow.
+const RING: usize = 4_096;
+/// Bytes that they take at most: twice what may wait for one connection.
+const RING_BYTES: usize = 4 * 1024 * 1024;
+/// For how long the socket of who is too far behind must have taken nothing: a burst alone makes nobody slow.
+const GRACE: Duration = Duration::from_secs(1);
+/// How soon who is too far behind is looked at again.
+const LAGGARDS: Duration = Duration::from_millis(250);
 /// Events taken from the tail at once, so that a burst is written to each connection once.
 const BATCH: usize = 256;
 /// How soon the store is asked again when it does not answer.
@@ -64,6 +69,10 @@ struct Inner {
     stream: Option<Stream>,
     ring: VecDeque<Entry>,
     ring_bytes: usize,
+    /// Whether somebody is too far behind, and not yet for long enough to be sent away.
+    laggard: bool,
+    /// The last event that the ring had no room for any more.
+    evicted: u64,
     pages: Pages,
     followers: IndexMap<u64, Follower>,
     /// A position that was read for who does not listen to events.
@@ -268,7 +277,10 @@ impl Feed {
                 self.begin(shared, tail.bounds);
                 let mut batch = Vec::with_capacity(BATCH);
                 loop {
-                    let nobody = self.inner.lock().followers.is_empty();
+                    let (nobody, laggard) = {
+                        let mut inner = self.inner.lock();
+                        (inner.followers.is_empty(), std::mem::take(&mut inner.laggard))
+                    };
                     if !nobody {
                         idle = Instant::now() + IDLE;
                     }
@@ -278,6 +290,7 @@ impl Feed {
                             break;
                         },
                         () = self.changed.notified() => {}
+                        () = sleep(LAGGARDS), if laggard => self.pump(shared),
                         () = sleep_until(idle), if nobody => break,
                     }
                     // A burst to many listeners must not keep the runtime's thread from other tenants.
@@ -312,6 +325,7 @@ impl Feed {
             inner.ring_bytes = 0;
             if before.is_some_and(|before| before.life != bounds.life) {
                 inner.pages = Pages::default();
+                inner.evicted = 0;
                 let ids: Vec<u64> = inner.followers.keys().copied().collect();
                 // A stream that comes into being has lost nothing.
                 if before.is_some_and(|before| before.life != 0) {
@@ -348,11 +362,19 @@ impl Feed {
             while inner.ring.len() > RING || inner.ring_bytes > RING_BYTES {
                 let Some(oldest) = inner.ring.pop_front() else { break };
                 inner.ring_bytes -= oldest.bytes();
+                inner.evicted = oldest.seq;
             }
             inner.pump_all(shared, &mut after);
         }
         self.finish(shared, after);
         whole
+    }
+
+    /// Gives everybody what their connections have room for.
+    fn pump(self: &Arc<Self>, shared: &Arc<Shared>) {
+        let mut after = After::default();
+        self.inner.lock().pump_all(shared, &mut after);
+        self.finish(shared, after);
     }
 
     fn finish(self: &Arc<Self>, shared: &Arc<Shared>, after: After) {
@@ -405,6 +427,21 @@ impl Inner {
                 follower.live = true;
                 break;
             };
+            let seq = at + 1;
+            let front = self.ring.front().map(|entry| entry.seq);
+            let gone = at < self.evicted || stream.last - at > RING as u64;
+            if let Some(since) = follower.conn.blocked_since().filter(|_| follower.live && gone) {
+                if since.elapsed() < GRACE {
+                    self.laggard = true;
+                    break;
+                }
+                shared.metrics.events.behind.inc();
+                follower.conn.close(
+                    CloseCode::TooSlow.number(),
+                    "{\"message\":\"too slow for the events: resume with the cursor\"}",
+                );
+                break;
+            }
             if follower.conn.queued_bytes() > shared.config.conflate_above {
                 if follower.conn.blocked_since().is_none() {
                     // A burst alone makes nobody slow: what the socket takes is written first.
@@ -415,21 +452,11 @@ impl Inner {
                     break;
                 }
             }
-            let seq = at + 1;
-            let front = self.ring.front().map(|entry| entry.seq);
             if let Some(front) = front.filter(|front| *front <= seq)
                 && let Some(entry) = usize::try_from(seq - front).ok().and_then(|at| self.ring.get(at))
             {
                 sent |= give(shared, follower, entry);
                 continue;
-            }
-            if follower.live && follower.conn.blocked_since().is_some() {
-                shared.metrics.events.behind.inc();
-                follower.conn.close(
-                    CloseCode::TooSlow.number(),
-                    "{\"message\":\"too slow for the events: resume with the cursor\"}",
-                );
-                break;
             }
             match self.pages.find(seq) {
                 Found::Here(entries, from) => {

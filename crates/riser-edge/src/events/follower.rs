@@ -151,7 +151,7 @@ mod tests {
             starts in prop::collection::vec((0u64..30, 0u64..30, 0usize..4), 1..6),
         ) {
             const TO: [&str; 4] = ["b/g", "b/*", "*/*", "c/*"];
-            let address = |seq: u64| of(if seq % 3 == 0 { "c/g" } else { "b/g" });
+            let address = |seq: u64| of(if seq.is_multiple_of(3) { "c/g" } else { "b/g" });
             let mut position = Position::default();
             let mut delivered = Vec::new();
             let mut expected = std::collections::BTreeSet::new();

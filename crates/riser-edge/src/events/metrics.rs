@@ -19,10 +19,11 @@ pub(crate) struct EventMetrics {
 }
 
 impl EventMetrics {
-    pub(crate) fn new(m: &Maker<'_>) -> Self {
+    /// `delivered` counts events handed to listeners' connections.
+    pub(crate) fn new(m: &Maker<'_>, delivered: IntCounter) -> Self {
         Self {
             stored: m.counters("riser_events_total", "Events that were sent here, by what came of it.", "result"),
-            delivered: m.counter("riser_events_delivered_total", "Events handed to listeners' connections."),
+            delivered,
             encoded: m.counter("riser_events_encoded_total", "Events encoded, each once for all who get it."),
             pages: m.counter("riser_event_pages_read_total", "Ranges of stored events read for who was away."),
             page_hits: m.counter(

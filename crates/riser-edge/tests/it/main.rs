@@ -5,6 +5,8 @@
 mod auth;
 mod commands;
 mod edge;
+mod events;
 mod harness;
 mod http;
+mod strain;
 mod ws;
