@@ -138,7 +138,7 @@ fn talk() -> Open {
 async fn a_stream_numbers_its_frames_and_is_over_with_its_session() {
     let server = Server::new().await;
     let (mut client, mut peer) = connected(&server).await;
-    let mut session = async |client: &mut Client| {
+    let session = async |client: &mut Client| {
         while !matches!(timeout(WAIT, client.next()).await.expect("in time"), Some(Event::Connected(_))) {}
     };
     session(&mut client).await;
@@ -159,7 +159,7 @@ async fn a_stream_numbers_its_frames_and_is_over_with_its_session() {
         assert_eq!((header.seq, header.last, said.as_slice()), (seq, last, &payload[..]));
     }
     // Too large for the session, which lives on.
-    assert!(stream.send(&[0; 20_000], false) && stream.send(b"three", false));
+    assert!(stream.send(&vec![0; 20_000], false) && stream.send(b"three", false));
     assert_eq!(heard(&mut peer).await.0.seq, 3);
     let (second, ()) = tokio::join!(client.open(&to, talk()), async {
         let open = peer.recv().await;

@@ -156,7 +156,7 @@ impl Life {
                 answered
             }
             Act::Answer => {
-                if self.ringing.send_if_modified(|ringing| std::mem::take(ringing)) {
+                if self.ringing.send_if_modified(std::mem::take) {
                     request.succeed(None).await
                 } else {
                     request.fail("not_ringing", None).await
