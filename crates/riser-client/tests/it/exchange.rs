@@ -1,6 +1,9 @@
 //! Events, live streams and credentials of clients, across reconnects.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use riser_client::{Client, Event, Gateway, Live, Notice, Open, Refused, Subscription, Update};
 use riser_core::frame::Credential;
 use riser_core::live::{Header, StreamId, StreamKind};
@@ -280,4 +283,59 @@ async fn a_fresh_credential_is_given_to_the_open_session_and_kept_when_it_is_tak
     peer.close(4000, "").await;
     let (_peer, head) = server.upgrade(&super::GOOD).await;
     assert!(head.to_lowercase().contains("authorization: bearer good\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn half_of_a_credentials_time_is_told() {
+    let server = Server::new().await;
+    let expiring = json!({"token_expires_at_ms": 1_060_000});
+    let (client, _peer) = tokio::join!(Client::connect(server.config()), server.session(expiring));
+    let mut client = client.expect("a session");
+    assert!(matches!(timeout(WAIT, client.next()).await.expect("in time"), Some(Event::Connected(_))));
+    tokio::time::pause();
+    for (advance_s, due) in [(29, false), (2, true)] {
+        tokio::time::advance(Duration::from_secs(advance_s)).await;
+        // A task that has something to do does it before this yields for the last time.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        let expected = due.then_some(Some(Event::CredentialDue { expires_at_ms: 1_060_000 }));
+        assert_eq!(client.next().now_or_never(), expected, "after {advance_s} s more");
+    }
+}
+
+#[tokio::test]
+async fn a_quiet_subscription_does_not_grow_old() {
+    let server = Server::new().await;
+    // Long heartbeats, for time is skipped here.
+    let patient = json!({"heartbeat_ms": 600_000});
+    let (client, mut peer) = tokio::join!(Client::connect(server.config()), server.session(patient));
+    let mut client = client.expect("a session");
+    client.subscribe(Subscription::events(pattern("b/*"), None)).await.expect("few");
+    let asked = peer.recv().await;
+    peer.ok(&asked).await;
+    peer.send(&json!({"t": "synced", "to": "b/*", "cursor": "a.1"})).await;
+    assert!(matches!(update(&mut client).await, Update::Synced { .. }));
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    assert_eq!(peer.recv().await, json!({"t": "ping"}));
+    peer.send(&json!({"t": "pong", "now_ms": 1_061_000, "cursor": "a.9"})).await;
+    drop(peer);
+    let mut peer = server.session(Value::Null).await;
+    assert_eq!(peer.recv().await["cursor"], "a.9");
+}
+
+#[tokio::test]
+async fn a_gateway_asks_for_the_clusters_clock() {
+    let server = Server::new().await;
+    let session = server.session(json!({"peer": "gateway", "address": "b/g", "epoch": 7, "heartbeat_ms": 600_000}));
+    let (gateway, mut peer) = tokio::join!(Gateway::connect(server.config()), session);
+    let _gateway = gateway.expect("a session");
+    let full = peer.recv().await;
+    peer.ok(&full).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    assert_eq!(peer.recv().await, json!({"t": "ping"}));
 }

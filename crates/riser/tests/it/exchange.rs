@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use riser_client::{Client, Commands, Config, Event, Gateway, Memory, Notice, Order, Request, Subscription, Update};
+use riser_client::{
+    Api, Client, Commands, Config, Event, Gateway, Memory, Notice, Order, Request, Subscription, Update,
+};
 use riser_core::Json;
 use riser_core::command::Status;
 use riser_core::frame::Credential;
@@ -234,6 +236,39 @@ fn a_notice_is_an_event_that_can_be_seen_again() {
     let ended = again.ended();
     assert_eq!(ended.status.code(), Some(0));
     assert_eq!(ended.stderr, format!("riser: what follows is shown by --since {second}\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_back_end_commands_and_tells_by_http() {
+    let dev = Dev::start(&["--edges", "2", "--flats", "0"]);
+    let (_gateway, commands) = gateway(&dev, 0, "b9/g").await;
+    let (did, _done) = mpsc::channel(16);
+    let mut obeying = JoinSet::new();
+    obeying.spawn(obey(commands, did));
+    let api = Api::new(dev.url("http", 1).parse().expect("an endpoint"), Credential::new(dev.text("api_key")));
+    let failed = api.command_to_end(&order("fail")).await.expect("an answer");
+    assert_eq!(failed.decided().map(|step| step.status), Some(Status::Failed));
+    assert_eq!(failed.outcomes.first().map(|step| step.status), Some(Status::Sent));
+    let unlock = Order { key: Some("k1".into()), ..order("unlock") };
+    let cmd = api.command(&unlock).await.expect("an answer");
+    assert_eq!(api.command(&unlock).await.expect("an answer"), cmd);
+    let of = "b9/g".parse().expect("an address");
+    let decided = async {
+        while api.recorded(&cmd).await.expect("an answer").decided().is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(WAIT, decided).await.expect("in time");
+    let page = api.commands(&of, None, 1).await.expect("an answer");
+    assert_eq!((page.commands[0].cmd.as_str(), page.commands[0].action.as_str()), (cmd.as_str(), "unlock"));
+    let page = api.commands(&of, page.next.as_deref(), 10).await.expect("an answer");
+    assert_eq!(page.commands.iter().map(|command| command.action.as_str()).collect::<Vec<_>>(), ["fail"]);
+    let building = "b9/_".parse().expect("an address");
+    let first = api.event(&building, &Notice::new("one")).await.expect("an answer");
+    api.event(&building, &Notice::new("two")).await.expect("an answer");
+    let events = api.events(&"b9/*".parse().expect("a pattern"), Some(&first), 10).await.expect("an answer");
+    assert_eq!(events.events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), ["two"]);
+    assert!(!events.gap && events.cursor.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
