@@ -176,7 +176,7 @@ mod tests {
     }
 
     fn some(cursor: &str) -> Option<String> {
-        Some(cursor.to_owned())
+        (!cursor.is_empty()).then(|| cursor.to_owned())
     }
 
     #[test]
