@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::commands::desk;
 use crate::gateway::Gateway;
+use crate::live;
 use crate::session::{answer_ok, key_of, later};
 use crate::shared::Shared;
 use crate::ws::{Conn, frame};
@@ -166,6 +167,9 @@ impl Arrival {
         answer_ok(&self.conn, self.n);
         self.conn.flush();
         desk::opened(shared, &gateway, acquired.open_commands);
+        if acquired.has_streams {
+            live::gateway_came(shared, &gateway);
+        }
         self.conn.resume();
     }
 }
