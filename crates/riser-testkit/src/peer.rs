@@ -4,8 +4,10 @@
 //! reader keeps its place between polls, so that waiting for a frame may be an arm of a `select!`.
 
 mod client;
+mod duty;
 mod frame;
 mod gateway;
+mod orders;
 
 use std::pin::Pin;
 use std::time::Duration;

@@ -54,7 +54,7 @@ impl Connection {
                 let sub = Sub { state: *state, presence: *presence, path: path.clone(), synced: false };
                 self.asked.insert(*n, (to.clone(), sub));
             }
-            Event::Ok { n } => {
+            Event::Ok { n, .. } => {
                 if let Some((to, sub)) = self.asked.remove(n) {
                     self.subs.insert(to, sub);
                 }

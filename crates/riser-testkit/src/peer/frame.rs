@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::history::{Body, Event, Set};
+use crate::history::{Became, Body, Event, Order, Set};
 
 #[derive(Deserialize)]
 struct Raw {
@@ -25,16 +25,48 @@ struct Raw {
     #[serde(default)]
     fresh: Vec<String>,
     devices: Option<BTreeMap<String, Value>>,
+    cmd: Option<String>,
+    path: Option<String>,
+    action: Option<String>,
+    args: Option<Body>,
+    ttl_ms: Option<u64>,
+    deadline_at_ms: Option<u64>,
+    status: Option<String>,
+    #[serde(rename = "final")]
+    last: Option<bool>,
+    #[serde(default)]
+    late: bool,
+    data: Option<Body>,
+    at_ms: Option<u64>,
+}
+
+impl Raw {
+    fn outcome(self) -> Option<Event> {
+        let (status, last, at_ms) = (self.status?, self.last?, self.at_ms?);
+        let became = Became { status, last, late: self.late, code: self.code, body: self.data, at_ms };
+        Some(Event::Outcome { cmd: self.cmd?, of: self.of?, became })
+    }
+
+    fn command(self) -> Option<Event> {
+        let order = Order { path: self.path?, action: self.action?, body: self.args? };
+        Some(Event::Got { cmd: self.cmd?, order, ttl_ms: self.ttl_ms?, deadline_at_ms: self.deadline_at_ms? })
+    }
 }
 
 /// What a frame tells; `Broken` when it is not as agreed, and none when it is of no interest.
 pub(crate) fn read(text: &str) -> Option<Event> {
     let broken = || Some(Event::Broken { text: text.to_owned() });
     let Ok(raw) = serde_json::from_str::<Raw>(text) else { return broken() };
+    match raw.t.as_str() {
+        "outcome" => return raw.outcome().or_else(broken),
+        "command" => return raw.command().or_else(broken),
+        _ => {}
+    }
     let epoch = raw.epoch.unwrap_or(0);
     let event = match (raw.t.as_str(), raw.n, raw.of, raw.rev) {
         ("welcome", ..) => Event::Welcome { epoch },
-        ("ok", Some(n), ..) => Event::Ok { n },
+        ("ok", Some(n), ..) => Event::Ok { n, cmd: raw.cmd },
+        ("cancel", ..) => Event::Asked { cmd: raw.cmd? },
         ("error", n, ..) => Event::Error { n, code: raw.code.unwrap_or_default() },
         ("resync", ..) => Event::Resync,
         ("synced", ..) => Event::Synced { to: raw.to? },
