@@ -158,8 +158,8 @@ async fn route(
         return upgrade(shared, request, permit);
     }
     let allowed: &[Method] = match parts[..] {
-        ["v1", "tokens"] => &[Method::POST],
-        ["v1", "state", _, _] | ["v1", "presence"] | ["v1", "commands", _] => &[Method::GET],
+        ["v1", "tokens"] | ["v1", "events", _, _] => &[Method::POST],
+        ["v1", "state", _, _] | ["v1", "presence" | "events"] | ["v1", "commands", _] => &[Method::GET],
         ["v1", "commands"] => &[Method::GET, Method::POST],
         _ => return Err(Refused::new("not_found", Problem::not_found("there is nothing at this path"))),
     };
@@ -177,6 +177,8 @@ async fn route(
         ["v1", "commands"] if request.method() == Method::POST => {
             api::commands::post(shared, &identity, request, permit).await
         }
+        ["v1", "events", building, gateway] => api::events::post(shared, &identity, request, building, gateway).await,
+        ["v1", "events"] => api::events::list(shared, &identity, &request).await,
         ["v1", "commands"] => api::commands::list(shared, &identity, &request).await,
         ["v1", "commands", cmd] => api::commands::get(shared, &identity, &request, cmd).await,
         ["v1", "state", building, gateway] => api::state(shared, &identity, &request, building, gateway).await,

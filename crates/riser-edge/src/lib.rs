@@ -10,6 +10,7 @@ mod clock;
 mod commands;
 mod config;
 mod edge;
+mod events;
 mod gateway;
 mod heartbeat;
 mod http;

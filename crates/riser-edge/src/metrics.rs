@@ -6,6 +6,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registr
 use riser_core::{CloseCode, ErrorCode};
 
 use crate::commands::metrics::CommandMetrics;
+use crate::events::metrics::EventMetrics;
 
 /// An edge's counters and gauges. They outlive the edge, so that a restart in the same process goes on counting.
 #[derive(Debug)]
@@ -38,6 +39,7 @@ pub struct Metrics {
     pub(crate) publish_failures: IntCounter,
     pub(crate) panics: IntCounter,
     pub(crate) commands: CommandMetrics,
+    pub(crate) events: EventMetrics,
     pub(crate) clones: IntCounter,
 }
 
@@ -55,6 +57,11 @@ impl Metrics {
     /// When the registry holds one of these names already, which is a mistake in the program.
     pub fn new(registry: &Registry) -> Arc<Self> {
         let m = Maker(registry);
+        let delivered = m.counters(
+            "riser_frames_delivered_total",
+            "Frames handed to listeners' connections, by lane; snapshots and presence count as state.",
+            "lane",
+        );
         let sessions = m.gauges("riser_sessions", "Open sessions, by peer.", "peer");
         Arc::new(Self {
             refused: m.counters(
@@ -90,7 +97,7 @@ impl Metrics {
                 "riser_frames_encoded_total",
                 "Frames for listeners that were encoded, each shared by all who get the same.",
             ),
-            delivered: m.counter("riser_frames_delivered_total", "Frames handed to listeners' connections."),
+            delivered: delivered.with_label_values(&["state"]),
             conflated: m.counter(
                 "riser_conflated_total",
                 "Values that a slow listener did not get because a newer one replaced them.",
@@ -126,6 +133,7 @@ impl Metrics {
             ),
             panics: m.counter("riser_session_panics_total", "Sessions that ended by a defect of this program."),
             commands: CommandMetrics::new(&m),
+            events: EventMetrics::new(&m, delivered.with_label_values(&["event"])),
             clones: m.counter(
                 "riser_clones_suspected_total",
                 "Gateways that take over from each other again and again: two devices share a credential.",

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use riser_core::command::Word;
-use riser_core::frame::{Broken, Credential, Inbound, N, outbound};
+use riser_core::event::{Cursor, EventId};
+use riser_core::frame::{Broken, Credential, Inbound, N, NewEvent, outbound};
 use riser_core::{
-    Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, TenantId, Verb,
+    Address, Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, TenantId, Verb,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -24,7 +25,7 @@ use crate::hub::{Hub, Member, Sub};
 use crate::open::{Arrival, Progress, Slot};
 use crate::shared::Shared;
 use crate::ws::{Conn, End, Handler, frame};
-use crate::{auth, open};
+use crate::{api, auth, events, open};
 
 /// Subscriptions and their ends that may wait behind one another. A client at its limit may replace each of its
 /// subscriptions once without waiting for an answer.
@@ -72,6 +73,8 @@ struct Open {
     listener: Option<Arc<Listener>>,
     /// Made with a client's first command.
     issuer: Option<Arc<Issuer>>,
+    /// Made with the first event.
+    sender: Option<Arc<events::Sender>>,
 }
 
 /// A session that subscribes.
@@ -160,7 +163,7 @@ impl Session {
             conn.push(frame::text(&open::welcome(shared, self.id, &identity, None, None, &limits)));
             answer_ok(conn, n);
         }
-        self.phase = Phase::Open(Box::new(Open { identity, gateway, listener: None, issuer: None }));
+        self.phase = Phase::Open(Box::new(Open { identity, gateway, listener: None, issuer: None, sender: None }));
     }
 }
 
@@ -299,7 +302,7 @@ impl Open {
                 let now_ms = shared.clock.now_ms();
                 let pong = match self.gateway() {
                     Some(gateway) => outbound::pong_gateway(now_ms, gateway.epoch, gateway.desk.held()),
-                    None => outbound::pong(now_ms, None),
+                    None => outbound::pong(now_ms, self.position(shared)),
                 };
                 conn.push(frame::text(&pong));
                 answer_ok(conn, n);
@@ -307,8 +310,7 @@ impl Open {
             Inbound::Pong { n } => answer_ok(conn, n),
             Inbound::Auth { n, token } => self.auth(shared, id, conn, n, &token),
             Inbound::Subscribe { n, to, lanes, path, cursor } => {
-                let gap = lanes.event && cursor.is_some();
-                self.subscribe(shared, conn, n, Sub { to, lanes, filter: Arc::new(path), gap });
+                self.subscribe(shared, conn, n, Sub { to, lanes, filter: Arc::new(path), cursor });
             }
             Inbound::Unsubscribe { n, to } => self.queue(shared, conn, n, Op::Unsubscribe(n, to)),
             Inbound::State { n, .. }
@@ -329,7 +331,9 @@ impl Open {
             Inbound::Describe { n, devices } => {
                 self.with_gateway(|g| g.change(shared, n, Change::describe(devices), None));
             }
-            Inbound::Command { n, .. } | Inbound::Cancel { n, .. } if self.gateway.is_some() => {
+            Inbound::Command { n, .. } | Inbound::Cancel { n, .. } | Inbound::Seen { n, .. }
+                if self.gateway.is_some() =>
+            {
                 let text = format!("only a client sends `{}`", inbound.kind());
                 answer_error(shared, conn, Some(n), ErrorCode::Forbidden, &text);
             }
@@ -338,11 +342,53 @@ impl Open {
             Inbound::Result { n, cmd, status, code, data } => {
                 self.with_gateway(|g| desk::said(shared, g, n, cmd, Word { status, code, data }));
             }
-            Inbound::Event { n, .. } => Self::not_yet(shared, conn, n),
-            Inbound::Open { n, .. } | Inbound::Close { n, .. } | Inbound::Seen { n, .. } => {
+            Inbound::Event { n, to, event } => self.event(shared, conn, n, to, event),
+            Inbound::Seen { n, of, id } => self.seen(shared, conn, n, of, &id),
+            Inbound::Open { n, .. } | Inbound::Close { n, .. } => {
                 Self::not_yet(shared, conn, Some(n));
             }
         }
+    }
+
+    /// Where a client stands in the tenant's events.
+    fn position(&self, shared: &Shared) -> Option<Cursor> {
+        match &self.listener {
+            Some(listener) => listener.hub.feed.position(Some(listener.member.id)),
+            None => shared.feed(&self.identity.tenant).position(None),
+        }
+    }
+
+    fn event(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: Option<N>, to: Option<Address>, event: NewEvent) {
+        let refused = |code, text| answer_error(shared, conn, n, code, text);
+        let of = match (self.identity.address(), to) {
+            (Some(own), Some(to)) if to != *own => {
+                return refused(ErrorCode::Forbidden, "`to`: a gateway sends events of its own address");
+            }
+            (Some(own), _) => own.clone(),
+            (None, Some(to)) => to,
+            (None, None) => return refused(ErrorCode::BadFrame, "`to` is missing"),
+        };
+        let allowed = self.gateway.is_some() || api::events::may_send(&self.identity, &of, &event);
+        if !allowed {
+            return refused(ErrorCode::Forbidden, "no grant of this credential covers the address and the path");
+        }
+        let event = events::event_of(shared, &self.identity, of, event);
+        self.sender(conn).send(shared, n, event);
+    }
+
+    fn seen(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, of: Address, id: &EventId) {
+        if self.identity.paths(Verb::Read, &Pattern::One(of.clone())).is_none() {
+            let text = "no grant of this credential shows the address";
+            return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
+        }
+        let event = events::seen(&self.identity, of, id);
+        self.sender(conn).send(shared, Some(n), event);
+    }
+
+    /// What stores the events of this session.
+    fn sender(&mut self, conn: &Arc<Conn>) -> Arc<events::Sender> {
+        let tenant = &self.identity.tenant;
+        self.sender.get_or_insert_with(|| events::Sender::new(conn, tenant)).clone()
     }
 
     /// What records the commands of this session.
@@ -461,7 +507,7 @@ impl Listener {
         Arc::new(Self { hub, member, waiting: Mutex::default() })
     }
 
-    async fn work(&self, shared: &Shared, limit: usize) {
+    async fn work(&self, shared: &Arc<Shared>, limit: usize) {
         loop {
             let op = {
                 let mut waiting = self.waiting.lock();

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::commands::keeper;
 use crate::commands::waiters::Waiters;
 use crate::config::EdgeConfig;
+use crate::events::feed::Feed;
 use crate::gateway::Gateway;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
@@ -78,6 +79,7 @@ pub(crate) struct Shared {
     registered_again: Notify,
     settings: Mutex<Vec<Arc<Settings>>>,
     hubs: Mutex<IndexMap<TenantId, Arc<Hub>>>,
+    feeds: Mutex<IndexMap<TenantId, Arc<Feed>>>,
     rng: Mutex<fastrand::Rng>,
     next: AtomicU64,
 }
@@ -114,6 +116,7 @@ impl Shared {
             registered_again: Notify::new(),
             settings: Mutex::default(),
             hubs: Mutex::default(),
+            feeds: Mutex::default(),
             rng: Mutex::new(rng),
             next: AtomicU64::new(1),
             config,
@@ -167,6 +170,11 @@ impl Shared {
     /// The hub of a tenant, if anybody ever listened.
     pub(crate) fn known_hub(&self, tenant: &TenantId) -> Option<Arc<Hub>> {
         self.hubs.lock().get(tenant).cloned()
+    }
+
+    /// The events of a tenant.
+    pub(crate) fn feed(&self, tenant: &TenantId) -> Arc<Feed> {
+        self.feeds.lock().entry(tenant.clone()).or_insert_with(|| Feed::new(tenant.clone())).clone()
     }
 
     /// The settings of a connection before its tenant is known, shared by all that have the same.

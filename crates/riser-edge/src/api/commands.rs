@@ -14,7 +14,7 @@ use riser_registry::commands::RECORDS_PAGE;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Duration, timeout};
 
-use super::{Answer, bad, body, json, query, unavailable};
+use super::{Answer, bad, body, json, query, unavailable, unescaped};
 use crate::commands::issuer::{self, Refused as NotIssued};
 use crate::commands::step;
 use crate::http::Refused;
@@ -80,12 +80,8 @@ pub(crate) async fn get(shared: &Arc<Shared>, identity: &Identity, request: &Req
 /// `GET /v1/commands?to=b12/f0304`.
 pub(crate) async fn list(shared: &Arc<Shared>, identity: &Identity, request: &Request<Incoming>) -> Answer {
     let [to, cursor, limit] = query(request, &["to", "cursor", "limit"])?[..] else { return Err(bad("query")) };
-    let to: Address = to
-        .ok_or_else(|| bad("`to` is missing"))?
-        .replace("%2F", "/")
-        .replace("%2f", "/")
-        .parse()
-        .map_err(|error| bad(format!("`to`: {error}")))?;
+    let to: Address =
+        unescaped(to.ok_or_else(|| bad("`to` is missing"))?).parse().map_err(|error| bad(format!("`to`: {error}")))?;
     let before = cursor.map(|text| u64::from_str_radix(text, 16)).transpose();
     let before = before.map_err(|_| bad("`cursor`: not what an answer of this call gave"))?;
     let limit = match limit {

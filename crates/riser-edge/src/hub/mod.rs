@@ -23,6 +23,7 @@ use riser_core::{Address, ErrorCode, GatewayKey, PathFilter, Pattern, TenantId};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
+use crate::events::feed::Feed;
 use crate::metrics::Ignored;
 use crate::shared::Shared;
 use crate::ws::Conn;
@@ -65,8 +66,8 @@ pub(crate) struct Sub {
     pub(crate) to: Pattern,
     pub(crate) lanes: Lanes,
     pub(crate) filter: Arc<PathFilter>,
-    /// Whether it came with a cursor that is not known.
-    pub(crate) gap: bool,
+    /// After which event it begins.
+    pub(crate) cursor: Option<String>,
 }
 
 /// A pattern that somebody watches. Dropping it ends the bus subscription.
@@ -92,13 +93,14 @@ pub(crate) enum SubscribeError {
     TooManySubscriptions,
     TooManyFilters,
     Unavailable,
+    EventsUnavailable,
 }
 
 impl SubscribeError {
     pub(crate) fn code(self) -> ErrorCode {
         match self {
             Self::TooManySubscriptions | Self::TooManyFilters => ErrorCode::TooMany,
-            Self::Unavailable => ErrorCode::Unavailable,
+            Self::Unavailable | Self::EventsUnavailable => ErrorCode::Unavailable,
         }
     }
 
@@ -107,12 +109,15 @@ impl SubscribeError {
             Self::TooManySubscriptions => "this session has as many subscriptions as it may",
             Self::TooManyFilters => "the tenant's sessions on this edge use as many distinct path filters as they may",
             Self::Unavailable => "the state store or the bus did not answer; nothing was subscribed",
+            Self::EventsUnavailable => "the event store did not answer; nothing was subscribed",
         }
     }
 }
 
 pub(crate) struct Hub {
     tenant: TenantId,
+    /// The tenant's events. Its lock may be taken under this hub's, and never the other way round.
+    pub(crate) feed: Arc<Feed>,
     inner: Mutex<Inner>,
     /// Held while a pattern is loaded, so that a thousand dashboards of one building cost one load.
     loading: tokio::sync::Mutex<()>,
@@ -129,8 +134,10 @@ impl Hub {
     /// A hub for a tenant, with its tasks running.
     pub(crate) fn start(shared: &Arc<Shared>, tenant: TenantId) -> Arc<Self> {
         let (inbox, receiver) = riser_bus::inbox(INBOX);
+        let feed = shared.feed(&tenant);
         let hub = Arc::new(Self {
             tenant,
+            feed,
             inner: Mutex::default(),
             loading: tokio::sync::Mutex::default(),
             due: Mutex::default(),
@@ -151,7 +158,7 @@ impl Hub {
     /// Makes or replaces a subscription. `answer` is sent before anything of it.
     pub(crate) async fn subscribe(
         &self,
-        shared: &Shared,
+        shared: &Arc<Shared>,
         member: &Arc<Member>,
         sub: Sub,
         limit: usize,
@@ -168,6 +175,13 @@ impl Hub {
             }
         }
         let _one_at_a_time = self.loading.lock().await;
+        let mut place = None;
+        if sub.lanes.event {
+            let placed = self.feed.place(shared, member.id, &sub.to, sub.cursor.as_deref()).await;
+            place = Some(placed.map_err(|_| SubscribeError::EventsUnavailable)?);
+        } else {
+            self.feed.look(shared).await;
+        }
         let watches_state = sub.lanes.wants_snapshots();
         if watches_state {
             self.watch(shared, &sub.to).await?;
@@ -180,10 +194,14 @@ impl Hub {
             return if full { Err(SubscribeError::TooManyFilters) } else { Ok(()) };
         }
         member.conn.push(crate::ws::frame::text(&answer));
-        if sub.gap {
+        if place.is_some_and(|place| place.gap) {
             member.conn.push(crate::ws::frame::text(&outbound::gap(&sub.to)));
         }
         inner.join(member, sub.clone());
+        match place {
+            Some(place) => self.feed.join(shared, member.id, &member.conn, &sub.to, &sub.filter, place),
+            None => self.feed.part(member.id, &sub.to),
+        }
         let mut owed = member.owed.lock();
         if watches_state {
             let known = inner.mirrors.iter().filter(|(address, m)| sub.to.matches(address) && m.known().is_some());
@@ -199,6 +217,7 @@ impl Hub {
 
     /// Ends a subscription; `false` when there is none.
     pub(crate) fn unsubscribe(&self, member: &Member, to: &Pattern) -> bool {
+        self.feed.part(member.id, to);
         self.inner.lock().part(member.id, to)
     }
 
@@ -206,6 +225,7 @@ impl Hub {
     pub(crate) fn leave(&self, member: &Member) {
         let mut inner = self.inner.lock();
         member.left.store(true, Ordering::Relaxed);
+        self.feed.leave(member.id);
         let subs = inner.members.get(&member.id).map(|(_, subs)| subs.iter().map(|s| s.to.clone()).collect());
         let patterns: Vec<Pattern> = subs.unwrap_or_default();
         for to in &patterns {

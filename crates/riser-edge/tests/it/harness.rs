@@ -39,9 +39,14 @@ impl Cluster {
     }
 
     pub(super) async fn edge(&self, name: &str) -> (Edge, prometheus::Registry) {
+        self.edge_with(name, |_| {}).await
+    }
+
+    /// An edge whose ports are changed before it starts.
+    pub(super) async fn edge_with(&self, name: &str, change: impl FnOnce(&mut Ports)) -> (Edge, prometheus::Registry) {
         let id: riser_core::EdgeId = name.parse().expect("an edge");
         let client = Arc::new(self.store.client(&id));
-        let ports = Ports {
+        let mut ports = Ports {
             bus: Arc::new(self.net.client(id.clone())),
             registry: client.clone(),
             store: client.clone(),
@@ -50,6 +55,7 @@ impl Cluster {
             log: Arc::new(self.log.client(&id)),
             tenants: self.tenants.subscribe(),
         };
+        change(&mut ports);
         let registry = prometheus::Registry::new();
         let config = EdgeConfig { seed: 7, ..EdgeConfig::new(id) };
         let edge = Edge::without_listener(config, ports, Metrics::new(&registry));

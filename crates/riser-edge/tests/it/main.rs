@@ -5,6 +5,7 @@
 mod auth;
 mod commands;
 mod edge;
+mod events;
 mod harness;
 mod http;
 mod ws;
