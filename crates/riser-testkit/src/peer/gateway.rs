@@ -145,6 +145,10 @@ impl Gateway {
                         // It is too late to answer here. What it has to say it says in the newer session.
                         if let Event::Got { cmd, order, deadline_at_ms, .. } = event {
                             let takes = self.take(&who, &cmd, &order, deadline_at_ms);
+                            // Nothing that follows one that was lost may be done before it comes again.
+                            if takes.breaks {
+                                break;
+                            }
                             self.duty.later(takes);
                         }
                     }
