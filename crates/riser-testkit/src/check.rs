@@ -5,15 +5,17 @@
 
 mod client;
 mod commands;
+mod events;
 mod gateway;
 mod model;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::history::{Event, Line, Who};
+use crate::history::{Became, Event, Happened, Line, Who};
 use client::Connection;
 use commands::Commands;
+use events::Events;
 use gateway::Gateway;
 use model::Key;
 
@@ -26,9 +28,10 @@ pub enum Rule {
     Phantom,
     /// What was acknowledged is in the store until something newer replaces it; an accepted command has a record.
     Lost,
-    /// A command is executed once, whoever repeats its key.
+    /// A command is executed once, whoever repeats its key, and an event is stored once, whoever repeats its id.
     Twice,
-    /// A gateway executes the commands of one sender in the order in which they were accepted.
+    /// A gateway executes the commands of one sender in the order in which they were accepted; events come in the order in
+    /// which they are stored.
     Order,
     /// A command has one final outcome, in time, told to everybody alike, and true to what its gateway did.
     Outcome,
@@ -71,7 +74,9 @@ pub enum Verdict {
 /// Fewest acknowledged frames, and fewest values compared at the end, below which a history says nothing.
 const ENOUGH: usize = 20;
 /// Fewest commands accepted, and fewest executed, below which it says nothing either.
-const ENOUGH_COMMANDS: usize = 5;
+const ENOUGH_COMMANDS: usize = 3;
+/// Fewest events stored, and fewest given to clients, below which it says nothing either.
+const ENOUGH_EVENTS: usize = 5;
 /// For how long after everything is healed an older session may still act, in milliseconds.
 const SETTLED_MS: u64 = 5_000;
 
@@ -89,6 +94,7 @@ struct Judge {
     gateways: BTreeMap<Key, Gateway>,
     clients: BTreeMap<(String, String), Connection>,
     commands: Commands,
+    events: Events,
     /// The canaries that each tenant's gateways sent.
     canaries: BTreeMap<String, String>,
     quiet_at: Option<u64>,
@@ -120,6 +126,8 @@ impl Judge {
                 }
                 let found = self.commands.gateway(tenant, of, event);
                 self.violate_all(at, &who, found);
+                let found = self.events.peer(at, tenant, of, event);
+                self.violate_all(at, &who, found);
             }
             (Who::Client { tenant, name, session }, event) => self.client(at, tenant, name, *session, event),
             (Who::Store, Event::Read { tenant, of, found }) => {
@@ -136,6 +144,15 @@ impl Judge {
                 }
                 self.commands.record(tenant, cmd, outcomes);
             }
+            (Who::Store, Event::Logged { tenant, cursor, happened }) => {
+                if let Some(body) = &happened.body {
+                    self.marked(at, tenant, body, "store");
+                }
+                let found = self.events.logged(at, tenant, cursor, happened);
+                self.violate_all(at, &format!("events of {tenant}"), found);
+            }
+            (Who::Faults, Event::Keeps { events }) => self.events.keeps(*events),
+            (Who::Faults, Event::LogLost { tenant }) => self.events.lost(tenant),
             (Who::Faults, Event::Begin { fault, .. }) if fault.is_of_registry() => self.commands.trouble(at, true),
             (Who::Faults, Event::End { fault }) if fault.is_of_registry() => self.commands.trouble(at, false),
             (Who::Faults, Event::Emptied) => {
@@ -174,11 +191,8 @@ impl Judge {
         let who = format!("client {tenant}/{name} {session}");
         match event {
             Event::Command { order, .. } => drop(self.canaries.insert(tenant.to_owned(), order.body.c.clone())),
-            Event::Outcome { became, .. } => {
-                if let Some(body) = &became.body {
-                    self.marked(at, tenant, body, &who);
-                }
-            }
+            Event::Outcome { became: Became { body: Some(body), .. }, .. }
+            | Event::Heard { happened: Happened { body: Some(body), .. }, .. } => self.marked(at, tenant, body, &who),
             _ => {}
         }
         let connection = self.clients.entry((tenant.to_owned(), name.to_owned())).or_default();
@@ -186,6 +200,9 @@ impl Judge {
         self.violate_all(at, &who, found);
         let found = self.commands.client(at, tenant, name, session, event);
         self.violate_all(at, &who, found);
+        let found = self.events.peer(at, tenant, name, event);
+        self.violate_all(at, &who, found);
+        self.events.client(at, tenant, name, event);
     }
 
     /// Something was seen that carries a body: it must be the own tenant's.
@@ -212,6 +229,9 @@ impl Judge {
             for (rule, text) in gateway.end() {
                 self.violations.push(Violation { rule, at, text: format!("{} {}: {text}", key.0, key.1) });
             }
+        }
+        for (at, rule, text) in self.events.end(at) {
+            self.violations.push(Violation { rule, at, text });
         }
         for (rule, text) in self.commands.end(at) {
             self.violations.push(Violation { rule, at, text });
@@ -242,6 +262,10 @@ impl Judge {
         if accepted < ENOUGH_COMMANDS || executed < ENOUGH_COMMANDS || decided == 0 {
             let text = format!("{accepted} accepted commands, {executed} executed, {decided} decided by gateways");
             return Verdict::Unknown(text);
+        }
+        let (stored, given) = self.events.counts();
+        if stored < ENOUGH_EVENTS || given < ENOUGH_EVENTS {
+            return Verdict::Unknown(format!("{stored} events stored, {given} given"));
         }
         Verdict::Valid
     }

@@ -98,6 +98,21 @@ pub struct Order {
     pub body: Body,
 }
 
+/// An event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Happened {
+    /// Where.
+    pub of: String,
+    /// Its sender's name for it.
+    pub id: String,
+    /// With which device.
+    pub path: Option<String>,
+    /// Who sent it.
+    pub from: String,
+    /// What there is to say about it, when a peer sent it: unique within its sender.
+    pub body: Option<Body>,
+}
+
 /// Something that became of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Became {
@@ -137,6 +152,12 @@ pub enum Fault {
     RegistryCut,
     /// Nobody can reach the registry.
     RegistryDown,
+    /// Calls of the event store are slow, and requests and replies are lost.
+    LogLossy,
+    /// One edge cannot reach the event store, and what it followed ends.
+    LogCut,
+    /// Nobody can reach the event store.
+    LogDown,
 }
 
 impl Fault {
@@ -163,6 +184,10 @@ pub struct Effects {
     pub lost_requests: u64,
     /// Replies of the registry that were lost.
     pub lost_replies: u64,
+    /// Calls of the event store that a cut refused.
+    pub log_refused: u64,
+    /// Requests and replies of the event store that were lost.
+    pub log_lost: u64,
 }
 
 /// One line.

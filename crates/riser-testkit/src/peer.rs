@@ -5,6 +5,7 @@
 
 mod client;
 mod duty;
+mod emits;
 mod frame;
 mod gateway;
 mod orders;
@@ -18,6 +19,8 @@ use fastwebsockets::{
 use futures_util::{Stream, StreamExt, stream};
 use tokio::io::{DuplexStream, ReadHalf, WriteHalf, split};
 use tokio::time::timeout;
+
+use crate::history::Event;
 
 pub use client::ClientPlan;
 pub use gateway::GatewayPlan;
@@ -40,6 +43,12 @@ pub(crate) enum Heard {
     Pong,
     /// The connection ended, with this code when there was a close frame.
     Closed(Option<u16>),
+}
+
+/// What is to be written down, and then sent.
+struct Sending {
+    event: Event,
+    frame: String,
 }
 
 type Incoming = Pin<Box<dyn Stream<Item = Heard> + Send>>;

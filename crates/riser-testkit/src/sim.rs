@@ -32,6 +32,8 @@ const START_MS: u64 = 1_700_000_000_000;
 pub(crate) const ADDRESSES: [&str; 3] = ["b1/g1", "b1/g2", "b2/g1"];
 const TENANTS: [&str; 2] = ["acme", "bolt"];
 const CLIENTS: usize = 2;
+/// Events of a tenant that are kept where few are: more than are stored between two looks of the witness.
+const KEEPS: std::ops::Range<usize> = 24..80;
 
 /// What the peers and the faults stand on.
 pub(crate) struct Stage {
@@ -39,6 +41,8 @@ pub(crate) struct Stage {
     pub(crate) recorder: Recorder,
     quiet: AtomicBool,
     silent: Mutex<Vec<Link>>,
+    /// Up to where the witness has read each tenant's events: the stream's life, and the number.
+    read: Mutex<BTreeMap<TenantId, (u64, u64)>>,
     /// Which edge holds which gateway, as far as gateways know.
     held: Mutex<BTreeMap<GatewayKey, usize>>,
     aim: Mutex<Aim>,
@@ -63,6 +67,18 @@ impl Stage {
     pub(crate) fn any_edge(&self, rng: &mut fastrand::Rng) -> Option<usize> {
         let up: Vec<usize> = (0..self.cluster.edges()).filter(|&e| self.cluster.is_up(e)).collect();
         (!up.is_empty()).then(|| up[rng.usize(..up.len())])
+    }
+
+    fn tenants(&self) -> Vec<TenantId> {
+        self.read.lock().keys().cloned().collect()
+    }
+
+    /// Up to where the witness has read a tenant's events, and from now on.
+    fn read_up_to(&self, tenant: &TenantId, now: Option<(u64, u64)>) -> (u64, u64) {
+        let mut read = self.read.lock();
+        let up_to = read.entry(tenant.clone()).or_default();
+        *up_to = now.unwrap_or(*up_to);
+        *up_to
     }
 
     /// Notes where a gateway is.
@@ -119,10 +135,16 @@ async fn simulate(seed: u64, decorate: Decorate) -> Vec<Line> {
         cluster: Cluster::start(config),
         quiet: AtomicBool::new(false),
         silent: Mutex::default(),
+        read: Mutex::new(tenants.iter().map(|tenant| (tenant.clone(), (0, 0))).collect()),
         held: Mutex::default(),
         aim: Mutex::default(),
         hit: Notify::new(),
     });
+    if rng.u8(..3) == 0 {
+        let events = rng.usize(KEEPS);
+        stage.recorder.write(&Who::Faults, Event::Keeps { events });
+        stage.cluster.log.set_retention(events);
+    }
     sleep(Duration::from_secs(1)).await;
     let mut peers = JoinSet::new();
     let mut keys = Vec::new();
@@ -142,6 +164,7 @@ async fn simulate(seed: u64, decorate: Decorate) -> Vec<Line> {
     }
     let client = stage.cluster.registry.client(&witness::id());
     peers.spawn(witness::watch(stage.clone(), client.clone(), keys.clone(), rng.u64(..)));
+    peers.spawn(witness::watch_events(stage.clone()));
     faults::break_things(&stage, &mut rng).await;
     faults::heal(&stage).await;
     stage.quiet.store(true, Ordering::Relaxed);
@@ -150,6 +173,9 @@ async fn simulate(seed: u64, decorate: Decorate) -> Vec<Line> {
     for key in &keys {
         witness::read(&stage, &client, key).await;
         witness::read_commands(&stage, &client, key).await;
+    }
+    for tenant in &tenants {
+        witness::read_events(&stage, tenant).await;
     }
     stage.recorder.write(&Who::Faults, Event::Over { effects: faults::effects(&stage) });
     let lines = stage.recorder.take();

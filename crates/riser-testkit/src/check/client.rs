@@ -50,7 +50,7 @@ impl Connection {
         match event {
             Event::Hello { .. } => *self = Self { emptied: self.emptied, ..Self::default() },
             Event::Closed { .. } | Event::Left { .. } => self.over = true,
-            Event::Subscribe { n, to, state, presence, path } => {
+            Event::Subscribe { n, to, state, presence, path, .. } => {
                 let sub = Sub { state: *state, presence: *presence, path: path.clone(), synced: false };
                 self.asked.insert(*n, (to.clone(), sub));
             }
@@ -59,7 +59,7 @@ impl Connection {
                     self.subs.insert(to, sub);
                 }
             }
-            Event::Synced { to } => {
+            Event::Synced { to, .. } => {
                 if let Some(sub) = self.subs.get_mut(to) {
                     sub.synced = true;
                 }

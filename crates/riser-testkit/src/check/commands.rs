@@ -145,7 +145,7 @@ impl Commands {
                 });
                 issued.times += 1;
             }
-            Event::Ok { n, cmd: Some(cmd) } => {
+            Event::Ok { n, cmd: Some(cmd), .. } => {
                 let Some(of) = connection.asked.remove(n) else { return Vec::new() };
                 return self.accepted(at, current, of, cmd);
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Became, Body, Effects, Fault, Leaving, Order, Set, Stored};
+use super::{Became, Body, Effects, Fault, Happened, Leaving, Order, Set, Stored};
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,9 @@ pub enum Event {
         /// The name of the command that was recorded.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cmd: Option<String>,
+        /// Where the event is stored.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cursor: Option<String>,
     },
     /// A frame was answered with an error.
     Error {
@@ -71,6 +74,12 @@ pub enum Event {
         state: bool,
         /// Whether to presence.
         presence: bool,
+        /// Whether to events.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        event: bool,
+        /// After which event.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cursor: Option<String>,
         /// The path filter; empty for all.
         path: Vec<String>,
     },
@@ -85,6 +94,47 @@ pub enum Event {
     Synced {
         /// The pattern.
         to: String,
+        /// The position in the events.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cursor: Option<String>,
+    },
+    /// A peer is about to send an event, or to repeat one.
+    Emit {
+        /// The number to be answered.
+        n: u64,
+        /// What.
+        happened: Happened,
+    },
+    /// A client got an event.
+    Heard {
+        /// Its position.
+        cursor: String,
+        /// What.
+        happened: Happened,
+    },
+    /// A client was told that events may be missing.
+    Gap {
+        /// Of which subscription.
+        to: String,
+    },
+    /// The store's reader found an event that is stored, in the order in which they are.
+    Logged {
+        /// Whose.
+        tenant: String,
+        /// Its position.
+        cursor: String,
+        /// What.
+        happened: Happened,
+    },
+    /// The event store keeps no more than so many events of each tenant.
+    Keeps {
+        /// How many.
+        events: usize,
+    },
+    /// The event store lost a tenant's events.
+    LogLost {
+        /// Whose.
+        tenant: String,
     },
     /// A client got a snapshot.
     Snapshot {

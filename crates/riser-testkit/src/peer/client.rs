@@ -8,13 +8,18 @@ use riser_core::{GatewayKey, Grant, Identity, Peer, TenantId};
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::orders::{Orders, Sending};
-use super::{Heard, Link, frame};
+use super::emits::Emits;
+use super::orders::Orders;
+use super::{Heard, Link, Sending, frame};
 use crate::history::{Event, Leaving, Who};
 use crate::sim::{ADDRESSES, Moment, Stage};
 
 /// Bytes between a client and its edge: few, so that one that does not read is slow at once.
 const BUFFER: usize = 2 * 1024;
+
+/// Where and of what each client wants events. No other subscription has this pattern, so that none replaces it.
+const EVENTS_TO: &str = "b1/*";
+const EVENTS_PATH: [&str; 2] = ["hall/#", "+"];
 
 /// What a client is.
 #[derive(Clone)]
@@ -32,7 +37,8 @@ pub struct ClientPlan {
 pub(crate) async fn run(stage: Arc<Stage>, plan: ClientPlan) {
     let rng = fastrand::Rng::with_seed(plan.seed);
     let orders = Orders::new(&plan.name, &plan.canary);
-    let mut client = Client { stage, plan, rng, orders };
+    let emits = Emits::new(format!("client:{}", plan.name), &plan.canary);
+    let mut client = Client { stage, plan, rng, orders, emits, cursor: None };
     for session in 1.. {
         let who = Who::Client { tenant: client.plan.tenant.to_string(), name: client.plan.name.clone(), session };
         client.connection(who).await;
@@ -46,6 +52,9 @@ struct Client {
     plan: ClientPlan,
     rng: fastrand::Rng,
     orders: Orders,
+    emits: Emits,
+    /// Up to where it has the events of its tenant.
+    cursor: Option<String>,
 }
 
 /// One connection of a client.
@@ -56,6 +65,8 @@ struct Connected {
     n: u64,
     /// The numbers of its subscriptions.
     subscribed: BTreeSet<u64>,
+    /// The number of the last subscription to events; none when it was refused for now.
+    follows: Option<u64>,
 }
 
 /// Whether a connection goes on.
@@ -77,14 +88,18 @@ impl Client {
             lifetime_ms: None,
         };
         let Some(stream) = self.stage.cluster.attach(edge, identity, BUFFER) else { return };
-        let mut at = Connected { link: Link::new(stream), who, edge, n: 0, subscribed: BTreeSet::new() };
+        let mut at = Connected { link: Link::new(stream), who, edge, n: 0, subscribed: BTreeSet::new(), follows: None };
         self.write(&at, Event::Hello { edge: self.stage.cluster.edge_id(edge).to_string() });
         let mut open = at.link.send(r#"{"t":"hello"}"#).await;
+        open = open && self.follow(&mut at).await;
         for _ in 0..self.rng.usize(1..3) {
             open = open && self.subscribe(&mut at).await;
         }
         for order in self.orders.connected(&mut self.rng) {
             open = open && self.order(&mut at, order).await;
+        }
+        for id in self.emits.connected() {
+            open = open && self.emit(&mut at, &id).await;
         }
         if !open {
             self.write(&at, Event::Closed { code: None });
@@ -105,7 +120,7 @@ impl Client {
                     Goes::Over => return,
                 },
                 () = sleep_until(next_order) => {
-                    next_order = self.soon(300..6_000);
+                    next_order = self.soon(300..5_000);
                     self.command(&mut at).await;
                 }
                 () = sleep_until(next_act) => {
@@ -121,7 +136,8 @@ impl Client {
                             sleep(Duration::from_millis(pause)).await;
                             self.write(&at, Event::Reads);
                         }
-                        4..7 => drop(self.subscribe(&mut at).await),
+                        4..6 => drop(self.subscribe(&mut at).await),
+                        6 => drop(self.follow(&mut at).await),
                         _ => return self.leave(at).await,
                     }
                 }
@@ -137,6 +153,13 @@ impl Client {
                 let again = matches!(&event, Event::Error { n: Some(n), code }
                     if code == "unavailable" && at.subscribed.contains(n));
                 self.orders.heard(&event);
+                self.emits.heard(&event);
+                match &event {
+                    Event::Heard { cursor, .. } => self.cursor = Some(cursor.clone()),
+                    Event::Synced { to, cursor } if to == EVENTS_TO => self.cursor.clone_from(cursor),
+                    Event::Error { n, .. } if n.is_some() && *n == at.follows => at.follows = None,
+                    _ => {}
+                }
                 let moment = self.moment(at, &event);
                 self.write(at, event);
                 if let Some((moment, edge)) = moment {
@@ -159,6 +182,7 @@ impl Client {
     /// The moment in a command's life that this is, and the edge that a kill would meet worst.
     fn moment(&self, at: &Connected, event: &Event) -> Option<(Moment, usize)> {
         match event {
+            Event::Ok { cursor: Some(_), .. } => Some((Moment::Stored, at.edge)),
             Event::Ok { cmd: Some(_), .. } => Some((Moment::Accepted, at.edge)),
             Event::Outcome { of, became, .. } if became.status == "sent" => {
                 let key = GatewayKey::new(self.plan.tenant.clone(), of.parse().ok()?);
@@ -179,8 +203,21 @@ impl Client {
         while let Some(order) = self.orders.again() {
             self.order(at, order).await;
         }
+        while let Some(id) = self.emits.again() {
+            self.emit(at, &id).await;
+        }
+        if at.follows.is_none() {
+            self.follow(at).await;
+        }
         if self.stage.is_quiet() {
             return;
+        }
+        if self.rng.u8(..6) == 0 {
+            // To a gateway, to a building, or to everybody.
+            let to = ["b1/g1", "b1/_", "_/_"][self.rng.usize(..3)];
+            let id = self.emits.invent(to, &mut self.rng);
+            self.emit(at, &id).await;
+            self.stage.reached(Moment::Emitted, at.edge);
         }
         if self.rng.u8(..8) == 0 {
             if let Some(sending) = self.orders.cancel(at.n + 1, &mut self.rng) {
@@ -195,6 +232,34 @@ impl Client {
             self.order(at, order).await;
         }
         self.stage.reached(Moment::Issued, at.edge);
+    }
+
+    async fn emit(&mut self, at: &mut Connected, id: &str) -> bool {
+        at.n += 1;
+        let Some(sending) = self.emits.send(id, at.n, true) else { return true };
+        self.send(at, sending).await
+    }
+
+    /// Subscribes to events after the last one that it has. Without a cursor, when it subscribes again on the same
+    /// connection, they must go on where they are.
+    async fn follow(&mut self, at: &mut Connected) -> bool {
+        at.n += 1;
+        let cursor = self.cursor.clone().filter(|_| at.follows.is_none() || self.rng.bool());
+        at.follows = Some(at.n);
+        let mut frame = json!({"t": "subscribe", "n": at.n, "to": EVENTS_TO, "lanes": ["event"], "path": EVENTS_PATH});
+        if let Some(cursor) = &cursor {
+            frame["cursor"] = json!(cursor);
+        }
+        let event = Event::Subscribe {
+            n: at.n,
+            to: EVENTS_TO.into(),
+            state: false,
+            presence: false,
+            event: true,
+            cursor,
+            path: EVENTS_PATH.iter().map(ToString::to_string).collect(),
+        };
+        self.send(at, Sending { event, frame: frame.to_string() }).await
     }
 
     async fn order(&mut self, at: &mut Connected, order: usize) -> bool {
@@ -212,7 +277,7 @@ impl Client {
         let rng = &mut self.rng;
         at.n += 1;
         at.subscribed.insert(at.n);
-        let to = ["*/*", "*/*", "b1/*", "b2/*", "b1/g1"][rng.usize(..5)];
+        let to = ["*/*", "*/*", "b2/*", "b1/g1"][rng.usize(..4)];
         let path: &[&str] = [&[] as &[&str], &[], &["hall/#"], &["+", "kitchen/+"]][rng.usize(..4)];
         let presence = rng.u8(..4) > 0;
         let state = !presence || rng.u8(..4) > 0;
@@ -222,6 +287,8 @@ impl Client {
             to: to.into(),
             state,
             presence,
+            event: false,
+            cursor: None,
             path: path.iter().map(ToString::to_string).collect(),
         };
         let mut frame = json!({"t": "subscribe", "n": at.n, "to": to, "lanes": lanes});

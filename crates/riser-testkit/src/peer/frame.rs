@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::history::{Became, Body, Event, Order, Set};
+use crate::history::{Became, Body, Event, Happened, Order, Set};
 
 #[derive(Deserialize)]
 struct Raw {
@@ -36,15 +36,29 @@ struct Raw {
     last: Option<bool>,
     #[serde(default)]
     late: bool,
-    data: Option<Body>,
+    data: Option<Value>,
+    cursor: Option<String>,
+    id: Option<String>,
+    from: Option<String>,
     at_ms: Option<u64>,
 }
 
 impl Raw {
     fn outcome(self) -> Option<Event> {
         let (status, last, at_ms) = (self.status?, self.last?, self.at_ms?);
-        let became = Became { status, last, late: self.late, code: self.code, body: self.data, at_ms };
+        let body = match self.data {
+            Some(data) => Some(serde_json::from_value(data).ok()?),
+            None => None,
+        };
+        let became = Became { status, last, late: self.late, code: self.code, body, at_ms };
         Some(Event::Outcome { cmd: self.cmd?, of: self.of?, became })
+    }
+
+    fn event(self) -> Option<Event> {
+        // What the broker itself has to say is no peer's body.
+        let body = self.data.and_then(|data| serde_json::from_value(data).ok());
+        let happened = Happened { of: self.of?, id: self.id?, path: self.path, from: self.from?, body };
+        Some(Event::Heard { cursor: self.cursor?, happened })
     }
 
     fn command(self) -> Option<Event> {
@@ -60,16 +74,18 @@ pub(crate) fn read(text: &str) -> Option<Event> {
     match raw.t.as_str() {
         "outcome" => return raw.outcome().or_else(broken),
         "command" => return raw.command().or_else(broken),
+        "event" => return raw.event().or_else(broken),
         _ => {}
     }
     let epoch = raw.epoch.unwrap_or(0);
     let event = match (raw.t.as_str(), raw.n, raw.of, raw.rev) {
         ("welcome", ..) => Event::Welcome { epoch },
-        ("ok", Some(n), ..) => Event::Ok { n, cmd: raw.cmd },
+        ("ok", Some(n), ..) => Event::Ok { n, cmd: raw.cmd, cursor: raw.cursor },
         ("cancel", ..) => Event::Asked { cmd: raw.cmd? },
         ("error", n, ..) => Event::Error { n, code: raw.code.unwrap_or_default() },
         ("resync", ..) => Event::Resync,
-        ("synced", ..) => Event::Synced { to: raw.to? },
+        ("synced", ..) => Event::Synced { to: raw.to?, cursor: raw.cursor },
+        ("gap", ..) => Event::Gap { to: raw.to? },
         ("pong" | "goaway", ..) => return None,
         ("snapshot", _, Some(of), Some(rev)) => {
             let online = raw.online?;

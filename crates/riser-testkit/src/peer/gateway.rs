@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::duty::{Duty, Takes, Word};
+use super::emits::Emits;
 use super::{Heard, Link, WELCOME_WAIT, frame};
 use crate::history::{Body, Event, Leaving, Order, Recorder, Set, Who};
 use crate::sim::{Moment, Stage};
@@ -35,8 +36,9 @@ pub struct GatewayPlan {
 pub(crate) async fn run(stage: Arc<Stage>, plan: GatewayPlan) {
     let mut rng = fastrand::Rng::with_seed(plan.seed);
     let duty = Duty::new(&mut rng);
+    let emits = Emits::new(format!("gateway:{}", plan.key.address), &plan.canary);
     let values = BTreeMap::new();
-    let mut gateway = Gateway { stage, plan, rng, values, duty, seq: 0, n: 0, sessions: 0, edge: 0, old: None };
+    let mut gateway = Gateway { stage, plan, rng, values, duty, emits, seq: 0, n: 0, sessions: 0, edge: 0, old: None };
     gateway.live().await;
 }
 
@@ -50,6 +52,8 @@ struct Gateway {
     sessions: u32,
     /// What it has to do.
     duty: Duty,
+    /// What happens at it.
+    emits: Emits,
     /// The edge that it is connected to.
     edge: usize,
     /// A session that a newer one took over while it was still open.
@@ -131,6 +135,9 @@ impl Gateway {
         self.stage.holds(&self.plan.key, edge);
         self.duty.welcomed();
         self.report(&mut link, &who).await;
+        for id in self.emits.connected() {
+            self.emit(&mut link, &who, &id).await;
+        }
         self.act(link, who).await
     }
 
@@ -194,11 +201,16 @@ impl Gateway {
                 () = sleep_until(next_act) => {
                     next_act = Instant::now() + Duration::from_millis(self.rng.u64(10..2_000));
                     if self.stage.is_quiet() {
-                        next_act += Duration::from_secs(3_600);
+                        if let Some(id) = self.emits.again() {
+                            self.emit(&mut link, &who, &id).await;
+                        }
                         continue;
                     }
                     if self.rng.u8(..100) < 6 {
                         return self.leave(link, who).await;
+                    }
+                    while let Some(id) = self.emits.again() {
+                        self.emit(&mut link, &who, &id).await;
                     }
                     self.change(&mut link, &who).await;
                 }
@@ -207,6 +219,12 @@ impl Gateway {
     }
 
     async fn heard(&mut self, link: &mut Link, who: &Who, event: Event) -> Goes {
+        if let Event::Ok { cursor: Some(_), .. } = &event {
+            self.stage.reached(Moment::Stored, self.edge);
+        }
+        if self.emits.heard(&event) {
+            return Goes::On;
+        }
         match event {
             Event::Ok { n, .. } => drop(self.duty.answered(n, None)),
             Event::Error { n: Some(n), code } if self.duty.answered(n, Some(&code)) => {}
@@ -301,8 +319,24 @@ impl Gateway {
         link.send(&text).await;
     }
 
+    async fn emit(&mut self, link: &mut Link, who: &Who, id: &str) {
+        self.n += 1;
+        if let Some(sending) = self.emits.send(id, self.n, false) {
+            self.record().write(who, sending.event);
+            link.send(&sending.frame).await;
+        }
+    }
+
     async fn change(&mut self, link: &mut Link, who: &Who) {
-        match self.rng.u8(..10) {
+        match self.rng.u8(..12) {
+            10 | 11 => {
+                let of = self.plan.key.address.to_string();
+                for _ in 0..if self.rng.u8(..5) == 0 { 4 } else { 1 } {
+                    let id = self.emits.invent(&of, &mut self.rng);
+                    self.emit(link, who, &id).await;
+                }
+                self.stage.reached(Moment::Emitted, self.edge);
+            }
             0 => {
                 self.n += 1;
                 self.record().write(who, Event::Mention { n: self.n });

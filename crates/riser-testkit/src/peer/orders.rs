@@ -5,6 +5,7 @@
 
 use serde_json::json;
 
+use super::Sending;
 use crate::history::{Body, Event, Order};
 
 /// A client's paths and what it asks of them. To the gateways all are alike.
@@ -36,12 +37,6 @@ pub(super) struct Orders {
     canary: String,
     seq: u64,
     issued: Vec<Issued>,
-}
-
-/// What is to be written down, and then sent.
-pub(super) struct Sending {
-    pub(super) event: Event,
-    pub(super) frame: String,
 }
 
 impl Orders {
@@ -131,7 +126,7 @@ impl Orders {
     /// Takes what came from the edge; whether it was about one of the commands.
     pub(super) fn heard(&mut self, event: &Event) -> bool {
         match event {
-            Event::Ok { n, cmd: Some(cmd) } => {
+            Event::Ok { n, cmd: Some(cmd), .. } => {
                 let Some(issued) = self.issued.iter_mut().find(|issued| issued.n == Some(*n)) else { return false };
                 issued.cmd = Some(cmd.clone());
                 issued.over = false;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use riser_bus::log::memory as log;
 use riser_bus::memory as bus;
 use riser_core::EdgeId;
 use riser_registry::memory as registry;
@@ -30,16 +31,29 @@ pub(crate) enum Moment {
     Said,
     /// An issuer was told the final outcome.
     Decided,
+    /// Events were written to an edge.
+    Emitted,
+    /// An event was answered `ok`.
+    Stored,
 }
 
 impl Moment {
-    const ALL: [Moment; 6] =
-        [Self::Issued, Self::Accepted, Self::Sent, Self::Got, Self::Said, Self::Decided];
+    const ALL: [Moment; 8] = [
+        Self::Issued,
+        Self::Accepted,
+        Self::Sent,
+        Self::Got,
+        Self::Said,
+        Self::Decided,
+        Self::Emitted,
+        Self::Stored,
+    ];
 }
 
 pub(super) fn effects(stage: &Stage) -> Effects {
     let bus = stage.cluster.net.fault_counts();
     let registry = stage.cluster.registry.fault_counts();
+    let log = stage.cluster.log.fault_counts();
     Effects {
         dropped: bus.dropped,
         delayed: bus.delayed,
@@ -48,6 +62,8 @@ pub(super) fn effects(stage: &Stage) -> Effects {
         refused: registry.refused,
         lost_requests: registry.lost_requests,
         lost_replies: registry.lost_replies,
+        log_refused: log.refused,
+        log_lost: log.lost_requests + log.lost_replies,
     }
 }
 
@@ -67,7 +83,8 @@ pub(super) async fn break_things(stage: &Arc<Stage>, rng: &mut fastrand::Rng) {
             }
             continue;
         }
-        match rng.u8(..12) {
+        match rng.u8(..16) {
+            5 if rng.u8(..4) == 0 => lose_events(stage, rng).await,
             0 => {
                 stage.recorder.write(&Who::Faults, Event::Emptied);
                 stage.cluster.registry.empty();
@@ -89,6 +106,15 @@ pub(super) async fn break_things(stage: &Arc<Stage>, rng: &mut fastrand::Rng) {
     for (fault, edges) in running.into_values() {
         stop(stage, fault, &edges);
     }
+}
+
+/// The event store loses a tenant's events; before that the witness reads them, to know what there was.
+async fn lose_events(stage: &Stage, rng: &mut fastrand::Rng) {
+    let tenants = stage.tenants();
+    let tenant = &tenants[rng.usize(..tenants.len())];
+    witness::read_events(stage, tenant).await;
+    stage.recorder.write(&Who::Faults, Event::LogLost { tenant: tenant.to_string() });
+    stage.cluster.log.lose(tenant);
 }
 
 async fn kill_and_start(stage: &Stage, rng: &mut fastrand::Rng) {
@@ -142,12 +168,15 @@ fn start(stage: &Stage, rng: &mut fastrand::Rng) -> (Fault, Vec<EdgeId>) {
         Fault::RegistryLossy,
         Fault::RegistryCut,
         Fault::RegistryDown,
+        Fault::LogLossy,
+        Fault::LogCut,
+        Fault::LogDown,
     ];
     let fault = faults[rng.usize(..faults.len())];
     let some = |rng: &mut fastrand::Rng| stage.cluster.edge_id(rng.usize(..stage.cluster.edges())).clone();
     let edges = match fault {
         Fault::BusBlocked => vec![some(rng), some(rng)],
-        Fault::BusCut | Fault::RegistryCut => vec![some(rng)],
+        Fault::BusCut | Fault::RegistryCut | Fault::LogCut => vec![some(rng)],
         _ => Vec::new(),
     };
     (fault, edges)
@@ -156,7 +185,7 @@ fn start(stage: &Stage, rng: &mut fastrand::Rng) -> (Fault, Vec<EdgeId>) {
 fn begin(stage: &Stage, rng: &mut fastrand::Rng, fault: Fault, edges: &[EdgeId]) {
     let names = edges.iter().map(ToString::to_string).collect();
     stage.recorder.write(&Who::Faults, Event::Begin { fault, edges: names });
-    let (net, store) = (&stage.cluster.net, &stage.cluster.registry);
+    let (net, store, events) = (&stage.cluster.net, &stage.cluster.registry, &stage.cluster.log);
     let ms = Duration::from_millis;
     match (fault, edges) {
         (Fault::BusLossy, _) => net.set_faults(bus::Faults {
@@ -179,13 +208,27 @@ fn begin(stage: &Stage, rng: &mut fastrand::Rng, fault: Fault, edges: &[EdgeId])
             store.set_client_faults(&witness::id(), registry::Faults::default());
         }
         (Fault::RegistryCut, [edge]) => store.cut(edge, ms(rng.u64(0..200))),
+        (Fault::LogLossy, _) => {
+            events.set_faults(&log::Faults {
+                delay: ms(0)..=ms(rng.u64(1..300)),
+                lost_request: rng.f64() * 0.2,
+                lost_reply: rng.f64() * 0.2,
+                silence: ms(rng.u64(0..300)),
+            });
+            events.set_client_faults(&witness::id(), log::Faults::default());
+        }
+        (Fault::LogCut, [edge]) => events.cut(edge, ms(rng.u64(0..200))),
+        (Fault::LogDown, _) => {
+            events.cut_all(ms(rng.u64(0..200)));
+            events.heal(&witness::id());
+        }
         _ => store.cut_all(ms(rng.u64(0..200))),
     }
 }
 
 fn stop(stage: &Stage, fault: Fault, edges: &[EdgeId]) {
     stage.recorder.write(&Who::Faults, Event::End { fault });
-    let (net, store) = (&stage.cluster.net, &stage.cluster.registry);
+    let (net, store, events) = (&stage.cluster.net, &stage.cluster.registry, &stage.cluster.log);
     match (fault, edges) {
         (Fault::BusLossy, _) => net.set_faults(bus::Faults::default()),
         (Fault::BusBlocked, [from, to]) => net.unblock(from, to),
@@ -193,6 +236,9 @@ fn stop(stage: &Stage, fault: Fault, edges: &[EdgeId]) {
         (Fault::BusInterest, _) => net.set_interest_delay(Duration::ZERO..=Duration::ZERO),
         (Fault::RegistryLossy, _) => store.set_faults(&registry::Faults::default()),
         (Fault::RegistryCut, [edge]) => store.heal(edge),
+        (Fault::LogLossy, _) => events.set_faults(&log::Faults::default()),
+        (Fault::LogCut, [edge]) => events.heal(edge),
+        (Fault::LogDown, _) => events.heal_all(),
         _ => store.heal_all(),
     }
 }
@@ -200,6 +246,7 @@ fn stop(stage: &Stage, fault: Fault, edges: &[EdgeId]) {
 pub(super) async fn heal(stage: &Stage) {
     stage.cluster.net.clear_faults();
     stage.cluster.registry.heal_all();
+    stage.cluster.log.heal_all();
     for edge in 0..stage.cluster.edges() {
         if !stage.cluster.is_up(edge) {
             restart(stage, edge);

@@ -4,14 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use riser_core::command::Outcome;
-use riser_core::{EdgeId, GatewayKey};
+use riser_bus::log::Log as _;
+use riser_core::event::Cursor;
+use riser_core::{EdgeId, GatewayKey, TenantId};
 use riser_registry::commands::RECORDS_PAGE;
 use riser_registry::memory::MemoryClient;
 use riser_registry::{CommandStore as _, StateStore as _};
 use tokio::time::sleep;
 
 use super::Stage;
-use crate::history::{Became, Body, Event, Stored, Who};
+use crate::history::{Became, Body, Event, Happened, Stored, Who};
+
+/// Between two looks at the events that are stored.
+const EVENTS: Duration = Duration::from_millis(200);
 
 pub(super) fn id() -> EdgeId {
     "witness".parse().expect("a good name")
@@ -49,6 +54,49 @@ fn body(json: &str) -> Option<Body> {
     serde_json::from_str(json).ok()
 }
 
+
+/// Reads events as they are stored, before retention drops them.
+pub(super) async fn watch_events(stage: Arc<Stage>) {
+    loop {
+        sleep(EVENTS).await;
+        for tenant in stage.tenants() {
+            read_events(&stage, &tenant).await;
+        }
+    }
+}
+
+/// Writes down what is stored of a tenant's events and was not written down yet.
+pub(super) async fn read_events(stage: &Stage, tenant: &TenantId) {
+    let log = stage.cluster.log.client(&id());
+    loop {
+        let (life, seq) = stage.read_up_to(tenant, None);
+        let Ok(page) = log.read(tenant, seq + 1).await else { return };
+        if page.bounds.life != life {
+            // Another stream: from its beginning.
+            stage.read_up_to(tenant, Some((page.bounds.life, 0)));
+            if page.bounds.last == 0 {
+                return;
+            }
+            continue;
+        }
+        let Some(last) = page.events.last().map(|stored| stored.seq) else { return };
+        for stored in page.events {
+            let event = Event::Logged {
+                tenant: tenant.to_string(),
+                cursor: Cursor { life, seq: stored.seq }.to_string(),
+                happened: Happened {
+                    of: stored.event.of.to_string(),
+                    id: stored.event.id.to_string(),
+                    path: stored.event.path.map(|path| path.to_string()),
+                    from: stored.event.from,
+                    body: stored.event.data.and_then(|data| body(data.as_str())),
+                },
+            };
+            stage.recorder.write(&Who::Store, event);
+        }
+        stage.read_up_to(tenant, Some((life, last)));
+    }
+}
 
 /// Writes down what the records of a gateway's commands say.
 pub(super) async fn read_commands(stage: &Stage, witness: &MemoryClient, key: &GatewayKey) {
