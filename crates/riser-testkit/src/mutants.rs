@@ -16,6 +16,9 @@ use tokio::sync::watch;
 
 use crate::cluster::Decorate;
 
+mod commands;
+mod events;
+
 /// Something that may be wrong with an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutant {
@@ -27,17 +30,44 @@ pub enum Mutant {
     PresenceNeverExpires,
     /// A session gets the epoch of an earlier one.
     EpochUsedAgain,
+    /// A command is acknowledged and dropped.
+    CommandForgotten,
+    /// A command is delivered twice to a gateway that does not remember it.
+    CommandSentAgain,
+    /// A key that comes again is executed again.
+    KeyForgotten,
+    /// Two commands change places.
+    CommandsReordered,
+    /// An event is acknowledged and dropped.
+    EventForgotten,
+    /// An event that comes again is delivered again.
+    EventStoredTwice,
+    /// Two events change places.
+    EventsReordered,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 4] =
-        [Self::AckBeforeStored, Self::SwapTenants, Self::PresenceNeverExpires, Self::EpochUsedAgain];
+    pub const ALL: [Mutant; 11] = [
+        Self::AckBeforeStored,
+        Self::SwapTenants,
+        Self::PresenceNeverExpires,
+        Self::EpochUsedAgain,
+        Self::CommandForgotten,
+        Self::CommandSentAgain,
+        Self::KeyForgotten,
+        Self::CommandsReordered,
+        Self::EventForgotten,
+        Self::EventStoredTwice,
+        Self::EventsReordered,
+    ];
 
     /// Ports that make every edge this mutant.
     pub fn decorate(self, seed: u64) -> Decorate {
         let rng = Arc::new(Mutex::new(fastrand::Rng::with_seed(seed)));
         let epochs: Arc<Mutex<BTreeMap<GatewayKey, Epoch>>> = Arc::default();
+        let seen = commands::Shared { rng: Mutex::new(fastrand::Rng::with_seed(seed)), seen: Mutex::default() };
+        let shared = Arc::new(seen);
         Arc::new(move |_, ports| {
             let rng = rng.clone();
             match self {
@@ -55,9 +85,25 @@ impl Mutant {
                     let registry = Wrong { inner: ports.registry.clone(), never_expires: false, epochs, rng };
                     Ports { registry: Arc::new(registry), ..ports }
                 }
+                Self::CommandForgotten => wrong_commands(ports, commands::Fault::Forgets, &shared),
+                Self::CommandSentAgain => wrong_commands(ports, commands::Fault::SendsAgain, &shared),
+                Self::KeyForgotten => wrong_commands(ports, commands::Fault::ForgetsKeys, &shared),
+                Self::CommandsReordered => wrong_commands(ports, commands::Fault::Reorders, &shared),
+                Self::EventForgotten => wrong_events(ports, events::Fault::Forgets, rng),
+                Self::EventStoredTwice => wrong_events(ports, events::Fault::StoresTwice, rng),
+                Self::EventsReordered => wrong_events(ports, events::Fault::Reorders, rng),
             }
         })
     }
+}
+
+fn wrong_commands(ports: Ports, fault: commands::Fault, shared: &Arc<commands::Shared>) -> Ports {
+    let wrong = commands::Wrong { inner: ports.commands.clone(), fault, shared: shared.clone() };
+    Ports { commands: Arc::new(wrong), ..ports }
+}
+
+fn wrong_events(ports: Ports, fault: events::Fault, rng: Arc<Mutex<fastrand::Rng>>) -> Ports {
+    Ports { log: Arc::new(events::Wrong { inner: ports.log.clone(), fault, rng }), ..ports }
 }
 
 struct Hasty {

@@ -278,7 +278,9 @@ impl Commands {
     pub(super) fn end(&mut self, at: u64) -> Found {
         let mut found = Vec::new();
         for ((tenant, cmd), named) in &self.named {
-            let Some(issued) = self.issued.get(&(tenant.clone(), named.of.clone(), named.key.clone())) else { continue };
+            let Some(issued) = self.issued.get(&(tenant.clone(), named.of.clone(), named.key.clone())) else {
+                continue;
+            };
             let texts = self.end_of(at, tenant, cmd, named, issued);
             let prefix = format!("{tenant} {} {} {cmd}", named.of, named.key);
             found.extend(texts.into_iter().map(|(rule, text)| (rule, format!("{prefix}: {text}"))));
@@ -379,8 +381,7 @@ impl Commands {
         for ((tenant, of, client), all) in senders {
             let pairs = all.iter().flat_map(|first| all.iter().map(move |second| (first, second)));
             for ((a, accepted, _, executed), (b, later, issued, sooner)) in pairs {
-                let both_at_once =
-                    accepted.at_once && later.at_once && accepted.connection == later.connection;
+                let both_at_once = accepted.at_once && later.at_once && accepted.connection == later.connection;
                 let before = accepted.line < issued.first || both_at_once && accepted.line < later.line;
                 if before && executed > sooner {
                     let text = format!("{tenant} {of}: {} of {client} was accepted before {}", a.key, b.key);

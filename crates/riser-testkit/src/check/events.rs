@@ -254,8 +254,12 @@ impl Walk {
                 let Some(&place) = stored.places.get(cursor) else {
                     return vec![(Rule::Phantom, format!("given {} at {cursor}, which was never stored", happened.id))];
                 };
-                if stored.events[place] != *happened || !self.sub.as_ref().is_some_and(|sub| sub.names(happened)) {
-                    found.push((Rule::Phantom, format!("given {} at {cursor}, which is another event", happened.id)));
+                if stored.events[place] != *happened {
+                    // Another one that is stored is out of its place; what is not stored at all is made up.
+                    let rule = if stored.events.contains(happened) { Rule::Order } else { Rule::Phantom };
+                    found.push((rule, format!("given {} at {cursor}, where another event is stored", happened.id)));
+                } else if !self.sub.as_ref().is_some_and(|sub| sub.names(happened)) {
+                    found.push((Rule::Phantom, format!("given {} at {cursor}, unasked", happened.id)));
                 }
                 if self.at.is_some_and(|at| place < at) {
                     found.push((Rule::Order, format!("given {} at {cursor} after a later one", happened.id)));

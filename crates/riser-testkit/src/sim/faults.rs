@@ -38,16 +38,8 @@ pub(crate) enum Moment {
 }
 
 impl Moment {
-    const ALL: [Moment; 8] = [
-        Self::Issued,
-        Self::Accepted,
-        Self::Sent,
-        Self::Got,
-        Self::Said,
-        Self::Decided,
-        Self::Emitted,
-        Self::Stored,
-    ];
+    const ALL: [Moment; 8] =
+        [Self::Issued, Self::Accepted, Self::Sent, Self::Got, Self::Said, Self::Decided, Self::Emitted, Self::Stored];
 }
 
 pub(super) fn effects(stage: &Stage) -> Effects {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use riser_core::command::Outcome;
 use riser_bus::log::Log as _;
+use riser_core::command::Outcome;
 use riser_core::event::Cursor;
 use riser_core::{EdgeId, GatewayKey, TenantId};
 use riser_registry::commands::RECORDS_PAGE;
@@ -53,7 +53,6 @@ pub(super) async fn read(stage: &Stage, witness: &MemoryClient, key: &GatewayKey
 fn body(json: &str) -> Option<Body> {
     serde_json::from_str(json).ok()
 }
-
 
 /// Reads events as they are stored, before retention drops them.
 pub(super) async fn watch_events(stage: Arc<Stage>) {
