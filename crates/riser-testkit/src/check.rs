@@ -7,16 +7,18 @@ mod client;
 mod commands;
 mod events;
 mod gateway;
+mod live;
 mod model;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::history::{Became, Event, Happened, Line, Who};
+use crate::history::{Became, Event, Fault, Happened, Line, Who};
 use client::Connection;
 use commands::Commands;
 use events::Events;
 use gateway::Gateway;
+use live::Live;
 use model::Key;
 
 /// A promise.
@@ -33,6 +35,9 @@ pub enum Rule {
     /// A gateway executes the commands of one sender in the order in which they were accepted; events come in the order in
     /// which they are stored.
     Order,
+    /// The frames of a live stream come in their order, as they were said, to who was told that it is open; and who was
+    /// told so is told when it is over.
+    Live,
     /// A command has one final outcome, in time, told to everybody alike, and true to what its gateway did.
     Outcome,
     /// Nobody sees an older value after a newer one, and in the end everybody has the newest.
@@ -77,6 +82,8 @@ const ENOUGH: usize = 20;
 const ENOUGH_COMMANDS: usize = 3;
 /// Fewest events stored, and fewest given to clients, below which it says nothing either.
 const ENOUGH_EVENTS: usize = 5;
+/// Fewest frames of live streams heard, below which it says nothing either.
+const ENOUGH_FRAMES: usize = 10;
 /// For how long after everything is healed an older session may still act, in milliseconds.
 const SETTLED_MS: u64 = 5_000;
 
@@ -95,6 +102,7 @@ struct Judge {
     clients: BTreeMap<(String, String), Connection>,
     commands: Commands,
     events: Events,
+    live: Live,
     /// The canaries that each tenant's gateways sent.
     canaries: BTreeMap<String, String>,
     quiet_at: Option<u64>,
@@ -128,6 +136,11 @@ impl Judge {
                 self.violate_all(at, &who, found);
                 let found = self.events.peer(at, tenant, of, event);
                 self.violate_all(at, &who, found);
+                if let Event::Hears { body, .. } = event {
+                    self.marked(at, tenant, body, &who);
+                }
+                let found = self.live.event(at, tenant, of, *session, event);
+                self.violate_all(at, &who, found);
             }
             (Who::Client { tenant, name, session }, event) => self.client(at, tenant, name, *session, event),
             (Who::Store, Event::Read { tenant, of, found }) => {
@@ -153,6 +166,8 @@ impl Judge {
             }
             (Who::Faults, Event::Keeps { events }) => self.events.keeps(*events),
             (Who::Faults, Event::LogLost { tenant }) => self.events.lost(tenant),
+            (Who::Faults, Event::Begin { fault: Fault::BusLossy, .. }) => self.live.copies(at, true),
+            (Who::Faults, Event::End { fault: Fault::BusLossy }) => self.live.copies(at, false),
             (Who::Faults, Event::Begin { fault, .. }) if fault.is_of_registry() => self.commands.trouble(at, true),
             (Who::Faults, Event::End { fault }) if fault.is_of_registry() => self.commands.trouble(at, false),
             (Who::Faults, Event::Emptied) => {
@@ -192,6 +207,7 @@ impl Judge {
         match event {
             Event::Command { order, .. } => drop(self.canaries.insert(tenant.to_owned(), order.body.c.clone())),
             Event::Outcome { became: Became { body: Some(body), .. }, .. }
+            | Event::Hears { body, .. }
             | Event::Heard { happened: Happened { body: Some(body), .. }, .. } => self.marked(at, tenant, body, &who),
             _ => {}
         }
@@ -203,6 +219,8 @@ impl Judge {
         let found = self.events.peer(at, tenant, name, event);
         self.violate_all(at, &who, found);
         self.events.client(at, tenant, name, event);
+        let found = self.live.event(at, tenant, name, session, event);
+        self.violate_all(at, &who, found);
     }
 
     /// Something was seen that carries a body: it must be the own tenant's.
@@ -229,6 +247,9 @@ impl Judge {
             for (rule, text) in gateway.end() {
                 self.violations.push(Violation { rule, at, text: format!("{} {}: {text}", key.0, key.1) });
             }
+        }
+        for (rule, text) in self.live.end() {
+            self.violations.push(Violation { rule, at, text });
         }
         for (at, rule, text) in self.events.end(at) {
             self.violations.push(Violation { rule, at, text });
@@ -266,6 +287,10 @@ impl Judge {
         let (stored, given) = self.events.counts();
         if stored < ENOUGH_EVENTS || given < ENOUGH_EVENTS {
             return Verdict::Unknown(format!("{stored} events stored, {given} given"));
+        }
+        let heard = self.live.heard();
+        if heard < ENOUGH_FRAMES {
+            return Verdict::Unknown(format!("{heard} live frames heard"));
         }
         Verdict::Valid
     }

@@ -44,11 +44,13 @@ pub enum Mutant {
     EventStoredTwice,
     /// Two events change places.
     EventsReordered,
+    /// Two frames of a live stream change places.
+    LiveReordered,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 11] = [
+    pub const ALL: [Mutant; 12] = [
         Self::AckBeforeStored,
         Self::SwapTenants,
         Self::PresenceNeverExpires,
@@ -60,6 +62,7 @@ impl Mutant {
         Self::EventForgotten,
         Self::EventStoredTwice,
         Self::EventsReordered,
+        Self::LiveReordered,
     ];
 
     /// Ports that make every edge this mutant.
@@ -76,6 +79,10 @@ impl Mutant {
                     Ports { store, ..ports }
                 }
                 Self::SwapTenants => Ports { bus: Arc::new(Swapping { inner: ports.bus.clone(), rng }), ..ports },
+                Self::LiveReordered => Ports {
+                    bus: Arc::new(Overtaking { inner: ports.bus.clone(), rng, held: Mutex::default() }),
+                    ..ports
+                },
                 Self::PresenceNeverExpires => {
                     let registry = Wrong { inner: ports.registry.clone(), never_expires: true, epochs: None, rng };
                     Ports { registry: Arc::new(registry), ..ports }
@@ -159,6 +166,36 @@ impl Bus for Swapping {
             return self.inner.publish(&Subject::Up(GatewayKey::new(tenant, key.address.clone())), payload).await;
         }
         self.inner.publish(subject, payload).await
+    }
+    async fn subscribe(&self, filter: &Filter, inbox: &Inbox) -> Result<Subscription, BusError> {
+        self.inner.subscribe(filter, inbox).await
+    }
+    fn health(&self) -> watch::Receiver<Health> {
+        self.inner.health()
+    }
+}
+
+/// A bus on which a live message now and then waits until the next one has gone.
+struct Overtaking {
+    inner: Arc<dyn Bus>,
+    rng: Arc<Mutex<fastrand::Rng>>,
+    held: Mutex<BTreeMap<GatewayKey, Bytes>>,
+}
+
+#[async_trait]
+impl Bus for Overtaking {
+    async fn publish(&self, subject: &Subject, payload: Bytes) -> Result<(), BusError> {
+        let Subject::Live(key) = subject else { return self.inner.publish(subject, payload).await };
+        let held = self.held.lock().remove(key);
+        if held.is_none() && self.rng.lock().u8(..8) == 0 {
+            self.held.lock().insert(key.clone(), payload);
+            return Ok(());
+        }
+        self.inner.publish(subject, payload).await?;
+        match held {
+            Some(held) => self.inner.publish(subject, held).await,
+            None => Ok(()),
+        }
     }
     async fn subscribe(&self, filter: &Filter, inbox: &Inbox) -> Result<Subscription, BusError> {
         self.inner.subscribe(filter, inbox).await

@@ -44,6 +44,9 @@ pub enum Event {
         /// Where the event is stored.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cursor: Option<String>,
+        /// The number of the stream that is open.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stream: Option<u32>,
     },
     /// A frame was answered with an error.
     Error {
@@ -116,6 +119,52 @@ pub enum Event {
     Gap {
         /// Of which subscription.
         to: String,
+    },
+    /// A peer is about to open a live stream.
+    Opens {
+        /// The number to be answered.
+        n: u64,
+        /// At which address.
+        of: String,
+    },
+    /// A peer is about to close one of its live streams.
+    Closes {
+        /// The number to be answered.
+        n: u64,
+        /// Which.
+        stream: u32,
+    },
+    /// A peer is about to send a frame of a live stream.
+    Speaks {
+        /// Which.
+        stream: u32,
+        /// The frame's number.
+        seq: u32,
+        /// What.
+        body: Body,
+    },
+    /// A peer was told that a live stream is open.
+    Opened {
+        /// At which address.
+        of: String,
+        /// Which.
+        stream: u32,
+    },
+    /// A peer was told that a live stream is over.
+    Shut {
+        /// Which.
+        stream: u32,
+        /// Why.
+        reason: String,
+    },
+    /// A peer got a frame of a live stream.
+    Hears {
+        /// Which.
+        stream: u32,
+        /// The frame's number.
+        seq: u32,
+        /// What.
+        body: Body,
     },
     /// The store's reader found an event that is stored, in the order in which they are.
     Logged {

@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::emits::Emits;
 use super::orders::Orders;
-use super::{Heard, Link, Sending, frame};
+use super::talk::{Said, Talk};
+use super::{Heard, Link, Sending, frame, until};
 use crate::history::{Event, Leaving, Who};
 use crate::sim::{ADDRESSES, Moment, Stage};
 
@@ -38,7 +39,8 @@ pub(crate) async fn run(stage: Arc<Stage>, plan: ClientPlan) {
     let rng = fastrand::Rng::with_seed(plan.seed);
     let orders = Orders::new(&plan.name, &plan.canary);
     let emits = Emits::new(format!("client:{}", plan.name), &plan.canary);
-    let mut client = Client { stage, plan, rng, orders, emits, cursor: None };
+    let talk = Talk::new(&plan.canary);
+    let mut client = Client { stage, plan, rng, orders, emits, talk, cursor: None };
     for session in 1.. {
         let who = Who::Client { tenant: client.plan.tenant.to_string(), name: client.plan.name.clone(), session };
         client.connection(who).await;
@@ -53,6 +55,7 @@ struct Client {
     rng: fastrand::Rng,
     orders: Orders,
     emits: Emits,
+    talk: Talk,
     /// Up to where it has the events of its tenant.
     cursor: Option<String>,
 }
@@ -91,6 +94,7 @@ impl Client {
         let mut at = Connected { link: Link::new(stream), who, edge, n: 0, subscribed: BTreeSet::new(), follows: None };
         self.write(&at, Event::Hello { edge: self.stage.cluster.edge_id(edge).to_string() });
         let mut open = at.link.send(r#"{"t":"hello"}"#).await;
+        self.talk.connected();
         open = open && self.follow(&mut at).await;
         for _ in 0..self.rng.usize(1..3) {
             open = open && self.subscribe(&mut at).await;
@@ -119,6 +123,7 @@ impl Client {
                     Goes::Away => return self.leave(at).await,
                     Goes::Over => return,
                 },
+                () = until(self.talk.next()) => self.talk(&mut at).await,
                 () = sleep_until(next_order) => {
                     next_order = self.soon(300..5_000);
                     self.command(&mut at).await;
@@ -153,6 +158,7 @@ impl Client {
                 let again = matches!(&event, Event::Error { n: Some(n), code }
                     if code == "unavailable" && at.subscribed.contains(n));
                 self.orders.heard(&event);
+                self.talk.heard(&event, &mut self.rng);
                 self.emits.heard(&event);
                 match &event {
                     Event::Heard { cursor, .. } => self.cursor = Some(cursor.clone()),
@@ -169,6 +175,7 @@ impl Client {
                     return Goes::Away;
                 }
             }
+            Heard::Binary(bytes) => self.write(at, frame::read_live(&bytes)),
             Heard::Ping(payload) => drop(at.link.pong(payload).await),
             Heard::Pong => {}
             Heard::Closed(code) => {
@@ -219,6 +226,13 @@ impl Client {
             self.emit(at, &id).await;
             self.stage.reached(Moment::Emitted, at.edge);
         }
+        if self.rng.u8(..5) == 0 {
+            let of = ADDRESSES[self.rng.usize(..ADDRESSES.len())];
+            if let Some(sending) = self.talk.open(of, at.n + 1, true) {
+                at.n += 1;
+                self.send(at, sending).await;
+            }
+        }
         if self.rng.u8(..8) == 0 {
             if let Some(sending) = self.orders.cancel(at.n + 1, &mut self.rng) {
                 at.n += 1;
@@ -234,6 +248,21 @@ impl Client {
         self.stage.reached(Moment::Issued, at.edge);
     }
 
+    async fn talk(&mut self, at: &mut Connected) {
+        match self.talk.say(&mut self.rng) {
+            Some(Said::Frame(event, bytes)) => {
+                self.write(at, event);
+                at.link.send_binary(bytes).await;
+            }
+            Some(Said::Close(stream)) => {
+                at.n += 1;
+                let frame = json!({"t": "close", "n": at.n, "stream": stream}).to_string();
+                self.send(at, Sending { event: Event::Closes { n: at.n, stream }, frame }).await;
+            }
+            None => {}
+        }
+    }
+
     async fn emit(&mut self, at: &mut Connected, id: &str) -> bool {
         at.n += 1;
         let Some(sending) = self.emits.send(id, at.n, true) else { return true };
@@ -246,7 +275,8 @@ impl Client {
         at.n += 1;
         let cursor = self.cursor.clone().filter(|_| at.follows.is_none() || self.rng.bool());
         at.follows = Some(at.n);
-        let mut frame = json!({"t": "subscribe", "n": at.n, "to": EVENTS_TO, "lanes": ["event"], "path": EVENTS_PATH});
+        let mut frame =
+            json!({"t": "subscribe", "n": at.n, "to": EVENTS_TO, "lanes": ["event", "live"], "path": EVENTS_PATH});
         if let Some(cursor) = &cursor {
             frame["cursor"] = json!(cursor);
         }

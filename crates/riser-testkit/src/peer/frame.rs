@@ -38,6 +38,7 @@ struct Raw {
     late: bool,
     data: Option<Value>,
     cursor: Option<String>,
+    stream: Option<u32>,
     id: Option<String>,
     from: Option<String>,
     at_ms: Option<u64>,
@@ -80,11 +81,13 @@ pub(crate) fn read(text: &str) -> Option<Event> {
     let epoch = raw.epoch.unwrap_or(0);
     let event = match (raw.t.as_str(), raw.n, raw.of, raw.rev) {
         ("welcome", ..) => Event::Welcome { epoch },
-        ("ok", Some(n), ..) => Event::Ok { n, cmd: raw.cmd, cursor: raw.cursor },
+        ("ok", Some(n), ..) => Event::Ok { n, cmd: raw.cmd, cursor: raw.cursor, stream: raw.stream },
         ("cancel", ..) => Event::Asked { cmd: raw.cmd? },
         ("error", n, ..) => Event::Error { n, code: raw.code.unwrap_or_default() },
         ("resync", ..) => Event::Resync,
         ("synced", ..) => Event::Synced { to: raw.to?, cursor: raw.cursor },
+        ("opened", _, Some(of), _) => Event::Opened { of, stream: raw.stream? },
+        ("closed", ..) => Event::Shut { stream: raw.stream?, reason: raw.reason? },
         ("gap", ..) => Event::Gap { to: raw.to? },
         ("pong" | "goaway", ..) => return None,
         ("snapshot", _, Some(of), Some(rev)) => {
@@ -102,4 +105,28 @@ pub(crate) fn read(text: &str) -> Option<Event> {
         _ => return broken(),
     };
     Some(event)
+}
+
+/// The kind of the streams that are spoken: anything.
+const OTHER: u8 = 16;
+
+/// A frame of a live stream, as protocol.md lays it out.
+pub(crate) fn live(stream: u32, seq: u32, body: &Body) -> Vec<u8> {
+    let mut bytes = vec![OTHER, 0, 0, 0];
+    for word in [stream, seq, 0] {
+        bytes.extend(word.to_be_bytes());
+    }
+    bytes.extend(serde_json::to_vec(body).unwrap_or_default());
+    bytes
+}
+
+/// What a binary message tells.
+pub(crate) fn read_live(bytes: &[u8]) -> Event {
+    let word = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let read = || {
+        let body = serde_json::from_slice(bytes.get(16..)?).ok()?;
+        Some(Event::Hears { stream: word(4)?, seq: word(8)?, body })
+    };
+    let head = bytes.get(..4) == Some(&[OTHER, 0, 0, 0]);
+    read().filter(|_| head).unwrap_or_else(|| Event::Broken { text: String::from_utf8_lossy(bytes).into_owned() })
 }

@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::duty::{Duty, Takes, Word};
 use super::emits::Emits;
-use super::{Heard, Link, WELCOME_WAIT, frame};
+use super::talk::{Said, Talk};
+use super::{Heard, Link, WELCOME_WAIT, frame, until};
 use crate::history::{Body, Event, Leaving, Order, Recorder, Set, Who};
 use crate::sim::{Moment, Stage};
 
@@ -37,8 +38,10 @@ pub(crate) async fn run(stage: Arc<Stage>, plan: GatewayPlan) {
     let mut rng = fastrand::Rng::with_seed(plan.seed);
     let duty = Duty::new(&mut rng);
     let emits = Emits::new(format!("gateway:{}", plan.key.address), &plan.canary);
+    let talk = Talk::new(&plan.canary);
     let values = BTreeMap::new();
-    let mut gateway = Gateway { stage, plan, rng, values, duty, emits, seq: 0, n: 0, sessions: 0, edge: 0, old: None };
+    let mut gateway =
+        Gateway { stage, plan, rng, values, duty, emits, talk, seq: 0, n: 0, sessions: 0, edge: 0, old: None };
     gateway.live().await;
 }
 
@@ -54,6 +57,7 @@ struct Gateway {
     duty: Duty,
     /// What happens at it.
     emits: Emits,
+    talk: Talk,
     /// The edge that it is connected to.
     edge: usize,
     /// A session that a newer one took over while it was still open.
@@ -135,6 +139,7 @@ impl Gateway {
         self.stage.holds(&self.plan.key, edge);
         self.duty.welcomed();
         self.report(&mut link, &who).await;
+        self.talk.connected();
         for id in self.emits.connected() {
             self.emit(&mut link, &who, &id).await;
         }
@@ -164,7 +169,8 @@ impl Gateway {
                     self.record().write(&who, Event::Closed { code });
                     return;
                 }
-                _ => {}
+                Heard::Binary(bytes) => self.record().write(&who, frame::read_live(&bytes)),
+                Heard::Ping(_) | Heard::Pong => {}
             }
         }
         self.record().write(&who, Event::Left { how: Leaving::Lost });
@@ -185,6 +191,7 @@ impl Gateway {
                             return Next::After(Duration::from_millis(self.rng.u64(20..3_000)));
                         }
                     }
+                    Heard::Binary(bytes) => self.record().write(&who, frame::read_live(&bytes)),
                     Heard::Ping(payload) => drop(link.pong(payload).await),
                     Heard::Pong => {}
                     Heard::Closed(code) => {
@@ -192,6 +199,7 @@ impl Gateway {
                         return self.come_back(code);
                     }
                 },
+                () = until(self.talk.next()) => self.talk(&mut link, &who).await,
                 () = until(self.duty.next()) => {
                     for word in self.duty.due() {
                         self.say(&mut link, &who, &word).await;
@@ -222,7 +230,7 @@ impl Gateway {
         if let Event::Ok { cursor: Some(_), .. } = &event {
             self.stage.reached(Moment::Stored, self.edge);
         }
-        if self.emits.heard(&event) {
+        if self.emits.heard(&event) || self.talk.heard(&event, &mut self.rng) {
             return Goes::On;
         }
         match event {
@@ -319,6 +327,21 @@ impl Gateway {
         link.send(&text).await;
     }
 
+    async fn talk(&mut self, link: &mut Link, who: &Who) {
+        match self.talk.say(&mut self.rng) {
+            Some(Said::Frame(event, bytes)) => {
+                self.record().write(who, event);
+                link.send_binary(bytes).await;
+            }
+            Some(Said::Close(stream)) => {
+                self.n += 1;
+                self.record().write(who, Event::Closes { n: self.n, stream });
+                link.send(&json!({"t": "close", "n": self.n, "stream": stream}).to_string()).await;
+            }
+            None => {}
+        }
+    }
+
     async fn emit(&mut self, link: &mut Link, who: &Who, id: &str) {
         self.n += 1;
         if let Some(sending) = self.emits.send(id, self.n, false) {
@@ -328,7 +351,15 @@ impl Gateway {
     }
 
     async fn change(&mut self, link: &mut Link, who: &Who) {
-        match self.rng.u8(..12) {
+        match self.rng.u8(..13) {
+            12 => {
+                let of = self.plan.key.address.to_string();
+                if let Some(sending) = self.talk.open(&of, self.n + 1, false) {
+                    self.n += 1;
+                    self.record().write(who, sending.event);
+                    link.send(&sending.frame).await;
+                }
+            }
             10 | 11 => {
                 let of = self.plan.key.address.to_string();
                 for _ in 0..if self.rng.u8(..5) == 0 { 4 } else { 1 } {
@@ -384,13 +415,6 @@ impl Gateway {
     }
 }
 
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// The epoch of the welcome, or the code of the end that came instead.
 async fn welcome(link: &mut Link) -> Result<u64, Option<u16>> {
     loop {
@@ -401,7 +425,8 @@ async fn welcome(link: &mut Link) -> Result<u64, Option<u16>> {
                 }
             }
             Heard::Ping(payload) => drop(link.pong(payload).await),
-            Heard::Pong => {}
+            // Nothing live comes before it is told that a stream is open, and that not before `welcome`.
+            Heard::Pong | Heard::Binary(_) => {}
             Heard::Closed(code) => return Err(code),
         }
     }

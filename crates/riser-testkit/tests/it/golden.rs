@@ -71,6 +71,15 @@ fn exchange(line: &mut impl FnMut(&Value, Value), gateway: &Value, client: &Valu
         line(&json!("store"), logged(i));
         line(client, json!({"do": "heard", "cursor": format!("1.{i}"), "happened": happened}));
     }
+    let speaker = json!({"client": {"tenant": "acme", "name": "d", "session": 1}});
+    line(&speaker, json!({"do": "hello", "edge": "edge-0"}));
+    line(client, json!({"do": "opened", "of": of, "stream": 7}));
+    for i in 1..=10 {
+        line(&speaker, json!({"do": "speaks", "stream": 7, "seq": i, "body": body(300 + i)}));
+        line(client, json!({"do": "hears", "stream": 7, "seq": i, "body": body(300 + i)}));
+    }
+    line(client, json!({"do": "shut", "stream": 7, "reason": "closed"}));
+    line(&speaker, json!({"do": "left", "how": "closed"}));
     for i in 1..=6 {
         let mut outcomes = [outcome(i, "sent"), outcome(i, "succeeded")];
         outcomes.iter_mut().for_each(|o| o["do"] = json!(null));
@@ -499,4 +508,48 @@ fn another_tenants_canary_in_a_command_or_an_event_breaks_isolation() {
             lines[i][field]["body"]["c"] = json!("bolt-canary");
         });
     }
+}
+
+#[test]
+fn a_live_frame_that_comes_after_a_later_one_breaks_live() {
+    wrong(Rule::Live, |lines| {
+        let (first, second) = (at(lines, "hears", 3), at(lines, "hears", 4));
+        let frame = lines.remove(first);
+        lines.insert(second, frame);
+    });
+}
+
+#[test]
+fn a_live_frame_that_comes_twice_breaks_live_unless_the_bus_repeats_messages() {
+    let again = |lines: &mut Vec<Value>| {
+        let i = at(lines, "hears", 3);
+        lines.insert(i + 1, lines[i].clone());
+    };
+    wrong(Rule::Live, again);
+    still_right(|lines| {
+        again(lines);
+        lines.insert(0, json!({"do": "begin", "fault": "bus_lossy", "edges": [], "at": 0, "who": "faults"}));
+    });
+}
+
+#[test]
+fn a_live_frame_of_which_nobody_said_the_bytes_breaks_live() {
+    wrong(Rule::Live, |lines| {
+        let i = at(lines, "hears", 3);
+        lines[i]["body"]["r"] = json!(1);
+    });
+}
+
+#[test]
+fn a_live_frame_of_a_stream_that_is_not_open_or_of_ones_own_breaks_live() {
+    wrong(Rule::Live, |lines| without(lines, |l| l["do"] == "opened"));
+    wrong(Rule::Live, |lines| {
+        let i = at(lines, "speaks", 2);
+        lines[i]["who"] = lines[0]["who"].clone();
+    });
+}
+
+#[test]
+fn a_live_stream_that_nobody_is_told_is_over_breaks_live() {
+    wrong(Rule::Live, |lines| without(lines, |l| l["do"] == "shut"));
 }

@@ -101,3 +101,8 @@ fn an_event_that_is_stored_twice_is_caught() {
 fn reordered_events_are_caught() {
     caught(Mutant::EventsReordered, &[Rule::Order]);
 }
+
+#[test]
+fn reordered_live_frames_are_caught() {
+    caught(Mutant::LiveReordered, &[Rule::Live]);
+}
