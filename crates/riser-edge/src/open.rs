@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use riser_bus::Subject;
-use riser_core::event::Event;
 use riser_core::frame::N;
 use riser_core::frame::outbound::{self, Welcome};
 use riser_core::limits::Limits;
@@ -14,7 +13,9 @@ use riser_registry::{Acquired, Ended, RegistryError, TAKEOVER_WINDOW};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::commands::desk;
+use crate::events;
 use crate::gateway::Gateway;
+use crate::live;
 use crate::session::{answer_ok, key_of, later};
 use crate::shared::Shared;
 use crate::ws::{Conn, frame};
@@ -166,6 +167,9 @@ impl Arrival {
         answer_ok(&self.conn, self.n);
         self.conn.flush();
         desk::opened(shared, &gateway, acquired.open_commands);
+        if acquired.has_streams {
+            live::gateway_came(shared, &gateway);
+        }
         self.conn.resume();
     }
 }
@@ -204,20 +208,11 @@ fn suspect_clones(shared: &Arc<Shared>, key: &GatewayKey, acquired: &Acquired) {
     tracing::warn!(tenant = %key.tenant, gateway = %key.address, "two devices seem to share the credential of a gateway");
     let (Ok(id), Ok(kind)) = (format!("clone-{}", acquired.epoch).parse(), "clone_suspected".parse()) else { return };
     let data = serde_json::json!({ "takeovers": acquired.takeovers, "within_ms": TAKEOVER_WINDOW.as_millis() });
-    let event = Event {
-        of: key.address.clone(),
-        id,
-        path: None,
-        kind,
-        data: Some(Json::of(&data)),
-        from: "broker".into(),
-        at_ms: acquired.now_ms,
-        ts_ms: None,
-    };
+    let event = events::of_broker(key, id, kind, Json::of(&data));
     let (shared, tenant) = (shared.clone(), key.tenant.clone());
     shared.clone().tasks.spawn(async move {
         // The counter and the log say it in any case.
-        let _ = timeout(shared.config.call, shared.ports.log.append(&tenant, event, TAKEOVER_WINDOW)).await;
+        let _ = events::store(&shared, &tenant, event, Instant::now()).await;
     });
 }
 

@@ -79,6 +79,11 @@ impl Mirror {
         matches!(self.feed, Feed::Reading { .. })
     }
 
+    /// Whether it was never read: what is known of the gateway is not here yet.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.known.is_none() && self.is_reading()
+    }
+
     /// Takes a message of the gateway's edge.
     pub(crate) fn take(&mut self, up: Up) -> Step {
         if let Feed::Reading { kept, again } = &mut self.feed {
