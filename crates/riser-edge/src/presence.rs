@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use riser_bus::{Delivery, Subject};
 use riser_core::routed::{self, AmongEdges, RoutedError, ToEdge};
 use riser_core::{Address, BuildingId, CloseCode, EdgeId, Epoch, GatewayKey, Reason, TenantId};
-use riser_registry::{Held, Lease, Renewed};
+use riser_registry::{Held, Holder, Lease, Renewed};
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, interval};
 
@@ -289,6 +289,10 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Delive
             Subject::Edge(_, key) => match routed::decode::<ToEdge>(&payload) {
                 Ok(ToEdge::TakenOver { epoch }) => {
                     taken_over(&shared, &key, epoch);
+                    Ok(())
+                }
+                Ok(ToEdge::Hears { edge, epoch }) => {
+                    shared.live.gateway_moved(&key, &Holder { edge, epoch });
                     Ok(())
                 }
                 Ok(message) => {

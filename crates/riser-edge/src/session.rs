@@ -313,15 +313,7 @@ impl Open {
     fn frame(&mut self, shared: &Arc<Shared>, id: u64, conn: &Arc<Conn>, inbound: Inbound) {
         match inbound {
             Inbound::Hello { .. } => Session::protocol_error(conn, "hello comes once"),
-            Inbound::Ping { n } => {
-                let now_ms = shared.clock.now_ms();
-                let pong = match self.gateway() {
-                    Some(gateway) => outbound::pong_gateway(now_ms, gateway.epoch, gateway.desk.held()),
-                    None => outbound::pong(now_ms, self.position(shared)),
-                };
-                conn.push(frame::text(&pong));
-                answer_ok(conn, n);
-            }
+            Inbound::Ping { n } => self.ping(shared, conn, n),
             Inbound::Pong { n } => answer_ok(conn, n),
             Inbound::Auth { n, token } => self.auth(shared, id, conn, n, &token),
             Inbound::Subscribe { n, to, lanes, path, cursor } => {
@@ -367,12 +359,29 @@ impl Open {
         }
     }
 
-    /// Where a client stands in the tenant's events.
-    fn position(&self, shared: &Shared) -> Option<Cursor> {
-        match &self.listener {
-            Some(listener) => listener.hub.feed.position(Some(listener.member.id)),
-            None => shared.feed(&self.identity.tenant).position(None),
+    /// Answers a ping: a client is told where it stands in the tenant's events, which must be asked for when nobody here
+    /// follows them.
+    fn ping(&self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: Option<N>) {
+        if let Some(gateway) = self.gateway() {
+            let pong = outbound::pong_gateway(shared.clock.now_ms(), gateway.epoch, gateway.desk.held());
+            conn.push(frame::text(&pong));
+            return answer_ok(conn, n);
         }
+        let feed = shared.feed(&self.identity.tenant);
+        let member = self.listener.as_ref().map(|listener| listener.member.id);
+        let pong = move |shared: &Shared, conn: &Conn, position: Option<Cursor>| {
+            conn.push(frame::text(&outbound::pong(shared.clock.now_ms(), position)));
+            answer_ok(conn, n);
+        };
+        if feed.is_known() {
+            return pong(shared, conn, feed.position(member));
+        }
+        let (shared, conn) = (shared.clone(), conn.clone());
+        shared.clone().tasks.spawn(async move {
+            feed.look(&shared).await;
+            pong(&shared, &conn, feed.position(member));
+            conn.flush();
+        });
     }
 
     fn event(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: Option<N>, to: Option<Address>, event: NewEvent) {

@@ -106,7 +106,8 @@ pub(crate) async fn take(shared: &Arc<Shared>, key: &GatewayKey, message: ToEdge
         ToEdge::NotHere { cmd } => shared.waiters.not_here(key, &cmd),
         ToEdge::Cancel { cmd } => forward_cancel(shared, key, &cmd),
         ToEdge::Outcomes { cmd, outcomes } => shared.waiters.deliver(shared, key, &cmd, &outcomes),
-        ToEdge::TakenOver { .. } => {}
+        // These are not about commands.
+        ToEdge::TakenOver { .. } | ToEdge::Hears { .. } => {}
     }
 }
 

@@ -143,14 +143,19 @@ impl Feed {
         self.inner.lock().position(member)
     }
 
+    /// Whether a position is known that is not old.
+    pub(crate) fn is_known(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.tailing || inner.seen.is_some_and(|(at, _)| at.elapsed() < SEEN)
+    }
+
     /// Sees to it that a position is known, reading it when it is old. When nobody answers there is none.
     pub(crate) async fn look(&self, shared: &Shared) {
+        if self.is_known() {
+            return;
+        }
         {
             let mut inner = self.inner.lock();
-            let fresh = inner.seen.is_some_and(|(at, _)| at.elapsed() < SEEN);
-            if inner.tailing || fresh {
-                return;
-            }
             // One look serves all who come meanwhile.
             let known = inner.seen.and_then(|(_, cursor)| cursor);
             inner.seen = Some((Instant::now(), known));

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use riser_bus::Subject;
 use riser_core::BuildingId;
+use riser_core::live::Stream;
+use riser_core::routed::{self, ToEdge};
+use riser_registry::Holder;
 use tokio::time::{Instant, sleep_until};
 
 use super::REFRESH;
@@ -37,6 +41,23 @@ pub(super) async fn run(shared: Arc<Shared>, room: Arc<Room>) {
     }
 }
 
+/// Tells the edges of openers where the gateways are that hear them: a gateway that came or moved must not wait for the
+/// opener's edge to ask the store again.
+async fn tell_openers(shared: &Shared, open: &[Stream], gateways: &[Arc<Gateway>]) {
+    for gateway in gateways {
+        let edges: BTreeSet<_> = open.iter().filter(|s| s.of == gateway.key.address).map(|s| &s.edge).collect();
+        let here = Holder { edge: shared.config.id.clone(), epoch: gateway.epoch };
+        for edge in edges {
+            if *edge == here.edge {
+                shared.live.gateway_moved(&gateway.key, &here);
+                continue;
+            }
+            let notice = routed::encode(&ToEdge::Hears { edge: here.edge.clone(), epoch: here.epoch });
+            shared.publish(&Subject::Edge(edge.clone(), gateway.key.clone()), notice).await;
+        }
+    }
+}
+
 /// Asks the store what is open, one read per building. True when all was answered.
 async fn compare(shared: &Shared, room: &Room, judge: bool) -> bool {
     let (scopes, mut gateways): (BTreeSet<Option<BuildingId>>, Vec<Arc<Gateway>>) = {
@@ -60,6 +81,7 @@ async fn compare(shared: &Shared, room: &Room, judge: bool) -> bool {
             continue;
         };
         room.compared(shared, scope.as_ref(), &open, asked_at, judge);
+        tell_openers(shared, &open, &gateways).await;
         answered.insert(scope.clone());
     }
     gateways.retain(|g| answered.contains(&None) || answered.contains(&Some(g.key.address.building().clone())));

@@ -31,10 +31,10 @@ use crate::ws::{Conn, frame};
 pub(super) const TTL: Duration = Duration::from_secs(8);
 /// After how long without a frame a stream is closed: nobody leaves a microphone on for a day.
 const IDLE: Duration = Duration::from_secs(60);
-/// Frames of one stream that wait for the bus: at fifty a second a little over a second.
-const WAITING: usize = 64;
-/// Bytes of frames of one stream that wait for the bus: half a second at the highest rate.
-const WAITING_BYTES: usize = 64 * 1024;
+/// Frames of one stream that wait for the bus: what its rate lets through at once.
+const WAITING: usize = 200;
+/// Bytes of frames of one stream that wait for the bus: what its rate lets through at once.
+const WAITING_BYTES: usize = 128 * 1024;
 /// The least time between two words to a speaker that it speaks too much.
 const WORD: Duration = Duration::from_secs(1);
 
@@ -203,6 +203,14 @@ impl Line {
         shared.publish(&Subject::Live(self.key.clone()), bytes).await;
     }
 
+    /// The gateway of the address is held by a session that is newer than what is known.
+    pub(super) fn gateway_moved(&self, to: &Holder) {
+        let mut holder = self.holder.lock();
+        if holder.as_ref().is_none_or(|known| known.epoch < to.epoch) {
+            *holder = Some(to.clone());
+        }
+    }
+
     fn to_gateway(&self) -> Option<Subject> {
         self.holder.lock().as_ref().map(|holder| Subject::EdgeLive(holder.edge.clone(), self.key.clone()))
     }
@@ -261,7 +269,8 @@ impl Line {
         match shared.call(again).await {
             Ok(Opened::Open(holder)) => {
                 let before = self.holder.lock().clone();
-                if let Some(now) = holder.filter(|now| before.as_ref() != Some(now)) {
+                let newer = |now: &Holder| before.as_ref().is_none_or(|before| before.epoch < now.epoch);
+                if let Some(now) = holder.filter(newer) {
                     // It came, or moved: where it is now it has not been told.
                     let subject = Subject::EdgeLive(now.edge.clone(), self.key.clone());
                     let opened = Live::Opened { stream: self.stream.clone() };

@@ -21,8 +21,9 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 use riser_bus::{Delivery, Filter};
-use riser_core::TenantId;
 use riser_core::live::StreamId;
+use riser_core::{GatewayKey, TenantId};
+use riser_registry::Holder;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -63,6 +64,14 @@ impl LiveStreams {
 
     fn remove(&self, line: &Line) {
         self.lines.lock().remove(&(line.key.tenant.clone(), line.stream.id));
+    }
+
+    /// The gateway of an address is held elsewhere now: the streams that were opened here send there what they have. The
+    /// gateway was told already that they are open.
+    pub(crate) fn gateway_moved(&self, key: &GatewayKey, holder: &Holder) {
+        for line in self.lines.lock().values().filter(|line| line.key == *key) {
+            line.gateway_moved(holder);
+        }
     }
 
     /// How many streams were opened here and are not over.

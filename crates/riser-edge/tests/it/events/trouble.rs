@@ -141,7 +141,7 @@ async fn subscribing_again_while_it_takes_long_has_no_hole_and_no_double() {
     gw.set(1, json!({"x":1})).await;
     let (mut client, _) = Peerling::open(&one, client_of("acme")).await;
     client.listen("b/*", None).await;
-    let wait = Duration::from_millis(400);
+    let wait = Duration::from_millis(100);
     cluster.store.set_faults(&riser_registry::memory::Faults { delay: wait..=wait, ..Default::default() });
     let sending = async {
         for i in 0..200 {
