@@ -27,7 +27,7 @@ use crate::live::speaker::{self, Speaker, Wish};
 use crate::open::{Arrival, Progress, Slot};
 use crate::shared::Shared;
 use crate::ws::{Conn, End, Handler, frame};
-use crate::{api, auth, events, open};
+use crate::{auth, events, open};
 
 /// Subscriptions and their ends that may wait behind one another. A client at its limit may replace each of its
 /// subscriptions once without waiting for an answer.
@@ -376,18 +376,13 @@ impl Open {
     }
 
     fn event(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: Option<N>, to: Option<Address>, event: NewEvent) {
-        let refused = |code, text| answer_error(shared, conn, n, code, text);
-        let of = match (self.identity.address(), to) {
-            (Some(own), Some(to)) if to != *own => {
-                return refused(ErrorCode::Forbidden, "`to`: a gateway sends events of its own address");
-            }
-            (Some(own), _) => own.clone(),
-            (None, Some(to)) => to,
-            (None, None) => return refused(ErrorCode::BadFrame, "`to` is missing"),
+        let Some(of) = to.or_else(|| self.identity.address().cloned()) else {
+            return answer_error(shared, conn, n, ErrorCode::BadFrame, "`to` is missing");
         };
-        let allowed = self.gateway.is_some() || api::events::may_send(&self.identity, &of, &event);
-        if !allowed {
-            return refused(ErrorCode::Forbidden, "no grant of this credential covers the address and the path");
+        if !events::may_send(&self.identity, &of, &event) {
+            shared.metrics.events.stored("forbidden");
+            let text = "`to`: not a gateway's own address, and no grant of this credential covers it and the path";
+            return answer_error(shared, conn, n, ErrorCode::Forbidden, text);
         }
         let event = events::event_of(shared, &self.identity, of, event);
         self.sender(conn).send(shared, n, event);
@@ -395,6 +390,7 @@ impl Open {
 
     fn seen(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, of: Address, id: &EventId) {
         if self.identity.paths(Verb::Read, &Pattern::One(of.clone())).is_none() {
+            shared.metrics.events.stored("forbidden");
             let text = "no grant of this credential shows the address";
             return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
         }

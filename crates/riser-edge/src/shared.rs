@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -84,6 +84,8 @@ pub(crate) struct Shared {
     settings: Mutex<Vec<Arc<Settings>>>,
     hubs: Mutex<IndexMap<TenantId, Arc<Hub>>>,
     feeds: Mutex<IndexMap<TenantId, Arc<Feed>>>,
+    /// Bytes that pages of stored events take, of all tenants.
+    pub(crate) event_pages: Arc<AtomicUsize>,
     rng: Mutex<fastrand::Rng>,
     next: AtomicU64,
 }
@@ -96,6 +98,8 @@ pub(crate) struct Gateways {
     /// Sessions that are being fenced, by gateway, how many and the newest of them: what the registry shows of them is
     /// not yet known here.
     pub(crate) opening: HashMap<GatewayKey, (usize, u64)>,
+    /// How many ends are under way: what waits for the store, the registry's answer, and those who watch.
+    pub(crate) closing: usize,
     /// Ended sessions of which the registry could not be told yet. One per gateway: a newer one makes an older moot.
     pub(crate) ending: IndexMap<GatewayKey, (Epoch, Reason)>,
 }
@@ -122,6 +126,7 @@ impl Shared {
             settings: Mutex::default(),
             hubs: Mutex::default(),
             feeds: Mutex::default(),
+            event_pages: Arc::default(),
             rng: Mutex::new(rng),
             next: AtomicU64::new(1),
             config,
@@ -179,7 +184,7 @@ impl Shared {
 
     /// The events of a tenant.
     pub(crate) fn feed(&self, tenant: &TenantId) -> Arc<Feed> {
-        self.feeds.lock().entry(tenant.clone()).or_insert_with(|| Feed::new(tenant.clone())).clone()
+        self.feeds.lock().entry(tenant.clone()).or_insert_with(|| Feed::new(self, tenant.clone())).clone()
     }
 
     /// The settings of a connection before its tenant is known, shared by all that have the same.

@@ -10,10 +10,10 @@ use riser_core::frame::fields::Fields;
 use riser_core::frame::{NewEvent, outbound};
 use riser_core::limits::Limits;
 use riser_core::{Address, ErrorCode, Identity, Json, PathFilter, Pattern, TenantId, Verb};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{Answer, bad, body, json, query, unescaped};
-use crate::events::{NotStored, event_of, store};
+use crate::events::{NotStored, event_of, may_send, store};
 use crate::http::Refused;
 use crate::problem::Problem;
 use crate::shared::Shared;
@@ -47,23 +47,16 @@ pub(crate) async fn post(
     let bytes = body(shared, request, Limits::default().text_bytes).await?;
     let new = parse(&bytes).map_err(bad)?;
     if !may_send(identity, &of, &new) {
+        shared.metrics.events.stored("forbidden");
         return Err(forbidden("no grant of this credential covers the address and the path"));
     }
-    let stored = store(shared, &identity.tenant, event_of(shared, identity, of, new)).await;
+    let stored = store(shared, &identity.tenant, event_of(shared, identity, of, new), Instant::now()).await;
     let cursor = stored.map_err(|NotStored { code, message }| match code {
         ErrorCode::Unavailable => Refused::new("events_unavailable", Problem::unavailable(message, 2)),
         _ => Refused::new("internal", Problem::internal()),
     })?;
     let text = Json::of(&serde_json::json!({ "cursor": cursor }));
     Ok(json(StatusCode::CREATED, text.as_str().to_owned()))
-}
-
-/// Whether a credential may send an event: at the address, and at its path or, without one, at all of its paths.
-pub(crate) fn may_send(identity: &Identity, of: &Address, new: &NewEvent) -> bool {
-    match &new.path {
-        Some(path) => identity.allows_path(Verb::Event, of, path),
-        None => identity.allows(Verb::Event, &Pattern::One(of.clone()), &PathFilter::ALL),
-    }
 }
 
 fn parse(bytes: &[u8]) -> Result<NewEvent, String> {
@@ -156,5 +149,5 @@ async fn find(
 }
 
 async fn read(shared: &Shared, tenant: &TenantId, from: u64) -> Result<Page, LogError> {
-    timeout(shared.config.call, shared.ports.log.read(tenant, from)).await.unwrap_or(Err(LogError::Unavailable))
+    shared.metrics.events.answered(timeout(shared.config.call, shared.ports.log.read(tenant, from)).await)
 }

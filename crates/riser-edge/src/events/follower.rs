@@ -2,7 +2,66 @@
 
 use std::sync::Arc;
 
+use riser_core::event::Cursor;
 use riser_core::{Address, Path, PathFilter, Pattern};
+
+/// Where a stream stands: its life, and the number of its last event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stream {
+    pub(super) life: u64,
+    pub(super) last: u64,
+}
+
+/// Where a subscription begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// In which life of the stream.
+    pub(super) life: u64,
+    /// After which event.
+    pub(super) at: u64,
+    /// Whether it came without a cursor, so that it goes on where the subscription to the same pattern stands.
+    pub(super) goes_on: bool,
+    /// Whether its cursor is not known.
+    pub(crate) gap: bool,
+}
+
+/// From where on a subscription wants events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// From now on.
+    Now,
+    /// After this.
+    After(Cursor),
+    /// After something that no cluster ever called a cursor.
+    Garbled,
+}
+
+impl Asked {
+    pub(super) fn parse(cursor: Option<&str>) -> Self {
+        match cursor.map(str::parse) {
+            None => Self::Now,
+            Some(Ok(cursor)) => Self::After(cursor),
+            Some(Err(_)) => Self::Garbled,
+        }
+    }
+}
+
+impl Place {
+    /// Where a subscription begins. One whose cursor is not known begins at the oldest event, and without the number of
+    /// that there is no answer.
+    pub(super) fn of(asked: Asked, stream: Stream, first: Option<u64>) -> Option<Self> {
+        let Stream { life, last } = stream;
+        let after = |at| Self { life, at, goes_on: false, gap: false };
+        match asked {
+            Asked::Now => Some(Self { goes_on: true, ..after(last) }),
+            // Before everything, in whichever life that came to be. What is not kept any more shows when it is read.
+            Asked::After(Cursor::START) => Some(after(0)),
+            Asked::After(cursor) if cursor.life == life && cursor.seq <= last => Some(after(cursor.seq)),
+            // It is of another life, or of what has not come here yet, or of nothing at all.
+            Asked::After(_) | Asked::Garbled => first.map(|first| Self { gap: true, ..after(first - 1) }),
+        }
+    }
+}
 
 /// One subscription to events.
 #[derive(Debug, Clone)]
@@ -13,7 +72,9 @@ pub(super) struct Following {
     pub(super) start: u64,
     /// All events up to this number were delivered, or are not for it.
     pub(super) at: u64,
-    /// Whether the listener is owed the word that all it asked for was sent.
+    /// All that it asked for was sent when it stands here: the last event when it was made.
+    pub(super) until: u64,
+    /// Whether the listener is owed the word for that.
     pub(super) owes_synced: bool,
 }
 
@@ -38,18 +99,30 @@ impl Position {
         self.0.is_empty()
     }
 
-    pub(super) fn get(&self, to: &Pattern) -> Option<&Following> {
-        self.0.iter().find(|f| f.to == *to)
+    pub(super) fn patterns(&self) -> impl Iterator<Item = &Pattern> {
+        self.0.iter().map(|f| &f.to)
     }
 
-    /// Adds a subscription, or replaces the one to the same pattern.
-    pub(super) fn put(&mut self, following: Following) {
-        self.remove(&following.to);
-        self.0.push(following);
+    /// Adds a subscription, or replaces the one to the same pattern, in a stream that stands at `last`.
+    pub(super) fn put(&mut self, to: &Pattern, filter: &Arc<PathFilter>, place: Place, last: u64) {
+        let old = self.0.iter().find(|f| f.to == *to).filter(|_| place.goes_on);
+        let at = old.map_or(place.at, |old| old.at);
+        // With another filter it is not known of what lies before whether it was delivered.
+        let start = old.filter(|old| old.filter == *filter).map_or(at, |old| old.start);
+        let (to, filter) = (to.clone(), filter.clone());
+        self.remove(&to);
+        self.0.push(Following { to, filter, start, at, until: last, owes_synced: false });
     }
 
     pub(super) fn remove(&mut self, to: &Pattern) {
         self.0.retain(|f| f.to != *to);
+    }
+
+    /// Notes that nothing up to this number is for any of them, or was delivered.
+    pub(super) fn settle(&mut self, at: u64) {
+        for following in &mut self.0 {
+            following.at = following.at.max(at);
+        }
     }
 
     /// Goes on to the next event, which must be the one after [`Position::at`]; says whether it is to be delivered. A
@@ -57,7 +130,7 @@ impl Position {
     pub(super) fn pass(&mut self, seq: u64, of: &Address, path: Option<&Path>) -> bool {
         let behind = |f: &Following| f.at < seq;
         let wanted = self.0.iter().any(|f| behind(f) && f.wants(of, path));
-        let delivered = self.0.iter().any(|f| !behind(f) && f.start < seq && f.wants(of, path));
+        let delivered = wanted && self.0.iter().any(|f| !behind(f) && f.start < seq && f.wants(of, path));
         for following in self.0.iter_mut().filter(|f| f.at < seq) {
             following.at = seq;
         }
@@ -75,12 +148,12 @@ impl Position {
         missing
     }
 
-    /// Begins anew in another life of the stream, from its oldest event. Gives all subscriptions.
-    pub(super) fn begin_anew(&mut self, first: u64) -> Vec<Pattern> {
+    /// Begins anew in another life of the stream, from its oldest event to its last. Gives all subscriptions.
+    pub(super) fn begin_anew(&mut self, first: u64, last: u64) -> Vec<Pattern> {
         for following in &mut self.0 {
-            (following.start, following.at) = (first - 1, first - 1);
+            (following.start, following.at, following.until) = (first - 1, first - 1, last);
         }
-        self.0.iter().map(|f| f.to.clone()).collect()
+        self.patterns().cloned().collect()
     }
 
     /// Notes that the word is owed; false when there is no such subscription.
@@ -89,11 +162,11 @@ impl Position {
         found.map(|following| following.owes_synced = true).is_some()
     }
 
-    /// The subscriptions that were served up to `at` and are owed the word, which is then no longer owed; and where they
-    /// stand.
-    pub(super) fn synced(&mut self, at: u64) -> Vec<(Pattern, u64)> {
+    /// The subscriptions that were sent all they asked for and are owed the word, which is then no longer owed; and where
+    /// they stand.
+    pub(super) fn synced(&mut self) -> Vec<(Pattern, u64)> {
         let mut done = Vec::new();
-        for following in self.0.iter_mut().filter(|f| f.owes_synced && f.at >= at) {
+        for following in self.0.iter_mut().filter(|f| f.owes_synced && f.at >= f.until) {
             following.owes_synced = false;
             done.push((following.to.clone(), following.at));
         }
@@ -102,80 +175,4 @@ impl Position {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use proptest::test_runner::RngSeed;
-
-    use super::*;
-
-    fn following(to: &str, start: u64) -> Following {
-        let to = to.parse().expect("a pattern");
-        Following { to, filter: Arc::new(PathFilter::ALL), start, at: start, owes_synced: false }
-    }
-
-    fn of(text: &str) -> Address {
-        text.parse().expect("an address")
-    }
-
-    #[test]
-    fn an_event_that_two_subscriptions_name_is_delivered_once() {
-        let mut position = Position::default();
-        position.put(following("b/*", 5));
-        assert!(position.pass(6, &of("b/g"), None));
-        position.put(following("*/*", 3));
-        assert_eq!(position.at(), Some(3));
-        assert!(position.pass(4, &of("b/g"), None), "it is older than the other subscription");
-        assert!(position.pass(5, &of("b/g"), None));
-        assert!(!position.pass(6, &of("b/g"), None), "the other one delivered it");
-        assert!(position.pass(7, &of("b/g"), None));
-        assert_eq!(position.at(), Some(7));
-    }
-
-    #[test]
-    fn what_is_not_kept_is_skipped_and_said_once() {
-        let mut position = Position::default();
-        position.put(following("b/*", 5));
-        position.put(following("c/*", 20));
-        assert_eq!(position.skip_to(10), vec!["b/*".parse().expect("a pattern")]);
-        assert!(position.skip_to(10).is_empty());
-        assert_eq!(position.at(), Some(9));
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig {
-            cases: 1_024, rng_seed: RngSeed::Fixed(7), failure_persistence: None, ..ProptestConfig::default()
-        })]
-
-        #[test]
-        fn each_event_after_a_start_that_names_it_is_delivered_exactly_once(
-            starts in prop::collection::vec((0u64..30, 0u64..30, 0usize..4), 1..6),
-        ) {
-            const TO: [&str; 4] = ["b/g", "b/*", "*/*", "c/*"];
-            let address = |seq: u64| of(if seq.is_multiple_of(3) { "c/g" } else { "b/g" });
-            let mut position = Position::default();
-            let mut delivered = Vec::new();
-            let mut expected = std::collections::BTreeSet::new();
-            for now in 0..=30u64 {
-                for (when, start, to) in &starts {
-                    if *when == now && *start <= now {
-                        let f = following(TO[*to], *start);
-                        // A pattern that is replaced goes on elsewhere, which is another story.
-                        if position.get(&f.to).is_none() {
-                            expected.extend((f.start + 1..=30).filter(|s| f.wants(&address(*s), None)));
-                            position.put(f);
-                        }
-                    }
-                }
-                while let Some(at) = position.at().filter(|at| *at < now) {
-                    let seq = at + 1;
-                    if position.pass(seq, &address(seq), None) {
-                        delivered.push(seq);
-                    }
-                }
-            }
-            let once: std::collections::BTreeSet<u64> = delivered.iter().copied().collect();
-            prop_assert_eq!(once.len(), delivered.len());
-            prop_assert_eq!(once, expected);
-        }
-    }
-}
+mod tests;

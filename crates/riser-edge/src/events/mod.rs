@@ -1,23 +1,26 @@
 //! Events: stored before they are acknowledged, and delivered from the store to whoever listens.
 //!
 //! [`Sender`] stores what a session sends, one after the other. [`feed`] follows what is stored, for all listeners of a
-//! tenant on this edge, and [`pages`] reads what those missed who were away.
+//! tenant on this edge; [`delivery`] gives it to each at its own speed, from the [`ring`] of the newest and from the
+//! [`pages`] that are read for those who were away; [`follower`] knows where each of them stands.
 
+mod delivery;
 pub(crate) mod feed;
-pub(crate) mod follower;
+mod follower;
 pub(crate) mod metrics;
-pub(crate) mod pages;
+mod pages;
+mod ring;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use riser_bus::log::{Appended, LogError};
-use riser_core::event::{Cursor, Event, EventId};
+use riser_core::event::{Cursor, Event, EventId, EventType};
 use riser_core::frame::{N, NewEvent, outbound};
-use riser_core::{Address, ErrorCode, Identity, Json, TenantId};
+use riser_core::{Address, ErrorCode, GatewayKey, Identity, Json, PathFilter, Pattern, TenantId, Verb};
 use sha2::{Digest as _, Sha256};
-use tokio::time::{Duration, Instant, sleep, timeout};
+use tokio::time::{Duration, Instant, sleep, timeout_at};
 
 use crate::commands::issuer::who;
 use crate::session::answer_error;
@@ -47,7 +50,7 @@ pub(crate) struct Sender {
 
 #[derive(Default)]
 struct Waiting {
-    events: VecDeque<(Option<N>, Event)>,
+    events: VecDeque<(Option<N>, Event, Instant)>,
     bytes: usize,
     working: bool,
 }
@@ -67,7 +70,7 @@ impl Sender {
             return answer_error(shared, &self.conn, n, ErrorCode::RateLimited, text);
         }
         waiting.bytes += bytes(&event);
-        waiting.events.push_back((n, event));
+        waiting.events.push_back((n, event, Instant::now()));
         if !std::mem::replace(&mut waiting.working, true) {
             drop(waiting);
             let (shared, sender) = (shared.clone(), self.clone());
@@ -77,16 +80,16 @@ impl Sender {
 
     async fn work(&self, shared: &Shared) {
         loop {
-            let (n, event) = {
+            let (n, event, since) = {
                 let mut waiting = self.waiting.lock();
-                let Some((n, event)) = waiting.events.pop_front() else {
+                let Some((n, event, since)) = waiting.events.pop_front() else {
                     waiting.working = false;
                     return;
                 };
                 waiting.bytes -= bytes(&event);
-                (n, event)
+                (n, event, since)
             };
-            match store(shared, &self.tenant, event).await {
+            match store(shared, &self.tenant, event, since).await {
                 Ok(cursor) => {
                     if let Some(n) = n {
                         self.conn.push(frame::text(&outbound::ok_cursor(n, cursor)));
@@ -130,14 +133,43 @@ pub(crate) fn seen(identity: &Identity, of: Address, notice: &EventId) -> Event 
     }
 }
 
-/// Stores an event, repeating the call for as long as its sender waits: its id makes that safe.
-pub(crate) async fn store(shared: &Shared, tenant: &TenantId, event: Event) -> Result<Cursor, NotStored> {
+/// Whether a credential may send an event: at the address, and at its path or, without one, at all of its paths. A gateway
+/// may at its own address.
+pub(crate) fn may_send(identity: &Identity, of: &Address, new: &NewEvent) -> bool {
+    match (identity.address(), &new.path) {
+        (Some(own), _) => own == of,
+        (None, Some(path)) => identity.allows_path(Verb::Event, of, path),
+        (None, None) => identity.allows(Verb::Event, &Pattern::One(of.clone()), &PathFilter::ALL),
+    }
+}
+
+/// An event of the broker's own about a gateway. The same id is the same event.
+pub(crate) fn of_broker(key: &GatewayKey, id: EventId, kind: EventType, data: Json) -> Event {
+    let of = key.address.clone();
+    Event { of, id, path: None, kind, data: Some(data), from: "broker".into(), at_ms: 0, ts_ms: None }
+}
+
+/// Stores an event that came at some time, repeating the call for as long as its sender waits: its id makes that safe.
+pub(crate) async fn store(
+    shared: &Shared,
+    tenant: &TenantId,
+    event: Event,
+    since: Instant,
+) -> Result<Cursor, NotStored> {
     let dedup = shared.with_tenant(tenant, |t| t.limits.event_dedup_ms).unwrap_or_default();
-    let started = Instant::now();
+    let dedup = Duration::from_millis(dedup);
+    let until = since + shared.config.answer;
+    // Beyond the window a repetition would be another event.
+    let repeat_until = until.min(Instant::now() + dedup);
     let answer = loop {
-        let call = shared.ports.log.append(tenant, event.clone(), Duration::from_millis(dedup));
-        match timeout(shared.config.call, call).await.unwrap_or(Err(LogError::Unavailable)) {
-            Err(LogError::Unavailable) if started.elapsed() < shared.config.answer => sleep(REPEAT).await,
+        let now = Instant::now();
+        if now >= until {
+            break Err(LogError::Unavailable);
+        }
+        let call = shared.ports.log.append(tenant, event.clone(), dedup);
+        let answer = timeout_at(until.min(now + shared.config.call), call).await;
+        match shared.metrics.events.answered(answer) {
+            Err(LogError::Unavailable) if Instant::now() + REPEAT < repeat_until => sleep(REPEAT).await,
             answer => break answer,
         }
     };
@@ -149,7 +181,7 @@ pub(crate) async fn store(shared: &Shared, tenant: &TenantId, event: Event) -> R
             ("full", Err(NotStored { code: ErrorCode::Unavailable, message }))
         }
         Err(LogError::Unavailable) => {
-            let message = "the event store does not answer; sending the event again under the same id is safe";
+            let message = "the event store does not answer; an event with an id can be sent again safely";
             ("unavailable", Err(NotStored { code: ErrorCode::Unavailable, message }))
         }
     };

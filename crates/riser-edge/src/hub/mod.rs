@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use indexmap::{IndexMap, IndexSet};
 use parking_lot::Mutex;
 use riser_bus::{Delivery, Inbox, Subject, Subscription};
-use riser_core::frame::{Lanes, outbound};
+use riser_core::frame::Lanes;
 use riser_core::routed::{self, RoutedError, Up};
 use riser_core::{Address, ErrorCode, GatewayKey, PathFilter, Pattern, TenantId};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -189,7 +189,7 @@ impl Hub {
         }
         let mut place = None;
         if sub.lanes.event {
-            let placed = self.feed.place(shared, member.id, &sub.to, sub.cursor.as_deref()).await;
+            let placed = self.feed.place(shared, sub.cursor.as_deref()).await;
             place = Some(placed.map_err(|_| SubscribeError::EventsUnavailable)?);
         } else {
             self.feed.look(shared).await;
@@ -213,9 +213,6 @@ impl Hub {
             return refused.map_or(Ok(()), Err);
         }
         begin();
-        if place.is_some_and(|place| place.gap) {
-            member.conn.push(crate::ws::frame::text(&outbound::gap(&sub.to)));
-        }
         inner.join(member, sub.clone());
         match place {
             Some(place) => self.feed.join(shared, member.id, &member.conn, &sub.to, &sub.filter, place),
@@ -236,8 +233,10 @@ impl Hub {
 
     /// Ends a subscription; `false` when there is none.
     pub(crate) fn unsubscribe(&self, member: &Member, to: &Pattern) -> bool {
+        // Under the lock, so that none which is being made comes between.
+        let mut inner = self.inner.lock();
         self.feed.part(member.id, to);
-        self.inner.lock().part(member.id, to)
+        inner.part(member.id, to)
     }
 
     /// Ends everything of a listener.
@@ -405,7 +404,7 @@ impl Inner {
 }
 
 /// The patterns that name an address.
-fn patterns_of(address: &Address) -> [Pattern; 3] {
+pub(crate) fn patterns_of(address: &Address) -> [Pattern; 3] {
     [Pattern::One(address.clone()), Pattern::Building(address.building().clone()), Pattern::All]
 }
 

@@ -164,6 +164,17 @@ impl Conn {
         self.close_with(code, frame::close(code, reason))
     }
 
+    /// The same for a peer that takes nothing: what is queued is dropped, all but the frame that is being written.
+    pub fn cut(&self, code: u16, reason: &str) -> bool {
+        let mut out = self.out.lock();
+        if out.ending.is_some() {
+            return false;
+        }
+        out.clear();
+        self.end(out, code, reason);
+        true
+    }
+
     /// Ends the connection without a word, dropping what is queued, whatever else goes on.
     pub fn abort(&self) {
         let mut out = self.out.lock();
