@@ -58,10 +58,10 @@ async def test_live_frames_and_what_is_dropped_of_them_are_counted(server, build
         await gateway.speak(stream, range(3))
         await client.hears_frames(stream, range(3))
         await rises(server, before, "riser_", lane="live")
-        dropped = await server.total("dropped", lane="live")
+        dropped = await server.total("live_frames_dropped", reason="rate")
         await gateway.speak(stream, range(1000))
         await gateway.until(gateway.errors, "rate_limited")
-        await rises(server, dropped, "dropped", lane="live")
+        await rises(server, dropped, "live_frames_dropped", reason="rate")
 
 
 async def test_two_devices_that_take_turns_with_one_credential_are_counted_and_told(server, building):
