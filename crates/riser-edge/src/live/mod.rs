@@ -13,8 +13,8 @@ mod rate;
 pub(crate) mod room;
 pub(crate) mod speaker;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub(crate) const REFRESH: Duration = Duration::from_secs(5);
 const INBOX: usize = 1_024;
 /// Messages taken from an inbox at once, so that a burst is written to each connection once.
 const BATCH: usize = 64;
+/// Streams that are over and whose openers are still known. The bus carries what was said for some seconds at most.
+const OVER: usize = 256;
 /// How soon the subscription at boot is tried again when the bus does not answer.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -49,6 +51,8 @@ pub(crate) struct LiveStreams {
     rooms: Mutex<IndexMap<TenantId, Arc<Room>>>,
     /// The streams whose openers are here. Each session has a few at most.
     lines: Mutex<HashMap<(TenantId, StreamId), Arc<Line>>>,
+    /// The newest of those that are over, and who opened them: what the bus still carries must not come back to them.
+    over: Mutex<VecDeque<(TenantId, StreamId, Weak<Conn>)>>,
 }
 
 impl LiveStreams {
@@ -62,6 +66,12 @@ impl LiveStreams {
     }
 
     fn remove(&self, line: &Line) {
+        let mut over = self.over.lock();
+        if over.len() >= OVER {
+            over.pop_front();
+        }
+        over.push_back((line.key.tenant.clone(), line.stream.id, Arc::downgrade(&line.conn)));
+        drop(over);
         self.lines.lock().remove(&(line.key.tenant.clone(), line.stream.id));
     }
 
@@ -72,8 +82,12 @@ impl LiveStreams {
 
     /// Whether this connection opened the stream, and so does not hear itself.
     fn opened_by(&self, tenant: &TenantId, stream: StreamId, conn: &Arc<Conn>) -> bool {
-        let lines = self.lines.lock();
-        lines.get(&(tenant.clone(), stream)).is_some_and(|line| Arc::ptr_eq(&line.conn, conn))
+        if let Some(line) = self.lines.lock().get(&(tenant.clone(), stream)) {
+            return Arc::ptr_eq(&line.conn, conn);
+        }
+        let over = self.over.lock();
+        let opened = over.iter().rev().find(|(of, id, _)| *id == stream && of == tenant);
+        opened.is_some_and(|(_, _, opener)| std::ptr::eq(opener.as_ptr(), Arc::as_ptr(conn)))
     }
 
     /// Whether the opener of a stream is told what all are told of it.
