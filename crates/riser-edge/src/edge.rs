@@ -111,7 +111,12 @@ impl Edge {
         let gone = async {
             loop {
                 let left = shared.someone_left.notified();
-                let (sessions, gateways) = (shared.sessions.lock().len(), shared.gateways.lock().ending.len());
+                let sessions = shared.sessions.lock().len();
+                // A session is gone before its end was told to everybody.
+                let gateways = {
+                    let gateways = shared.gateways.lock();
+                    gateways.opening.len() + gateways.closing + gateways.ending.len()
+                };
                 if sessions + gateways + shared.live.open() == 0 {
                     return;
                 }

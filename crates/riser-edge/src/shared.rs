@@ -98,6 +98,8 @@ pub(crate) struct Gateways {
     /// Sessions that are being fenced, by gateway, how many and the newest of them: what the registry shows of them is
     /// not yet known here.
     pub(crate) opening: HashMap<GatewayKey, (usize, u64)>,
+    /// How many ends are under way: what waits for the store, the registry's answer, and those who watch.
+    pub(crate) closing: usize,
     /// Ended sessions of which the registry could not be told yet. One per gateway: a newer one makes an older moot.
     pub(crate) ending: IndexMap<GatewayKey, (Epoch, Reason)>,
 }

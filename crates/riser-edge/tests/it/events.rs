@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 
 use super::harness::*;
 
+mod trouble;
+
 impl Peerling {
     /// Sends an event and gives its cursor.
     async fn event(&mut self, id: &str, more: &Value) -> String {

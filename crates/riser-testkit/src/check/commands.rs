@@ -92,6 +92,9 @@ fn is_record_lost(became: &Became) -> bool {
     became.status == "unknown" && became.code.as_deref() == Some("record_lost")
 }
 
+/// A command that was accepted and executed: when it was executed first, by its place in the history.
+type Done<'a> = (&'a Named, &'a Accepted, &'a Issued, usize);
+
 impl Commands {
     pub(super) fn next_line(&mut self) {
         self.line += 1;
@@ -182,7 +185,7 @@ impl Commands {
     /// One connection is told an outcome: it must follow from what it was told before.
     fn told(&mut self, at: u64, tenant: &str, connection: usize, cmd: &str, became: &Became) -> Found {
         let named = self.named.get_mut(&(tenant.to_owned(), cmd.to_owned()));
-        let told = named.and_then(|n| Some((n.key.clone(), n.of.clone(), n)));
+        let told = named.map(|n| (n.key.clone(), n.of.clone(), n));
         let Some((key, of, named)) = told else {
             return vec![(Rule::Phantom, format!("told of {cmd}, which nobody issued"))];
         };
@@ -214,7 +217,7 @@ impl Commands {
                 let named = self.named.entry((tenant.to_owned(), cmd.clone())).or_default();
                 if named.key.is_empty() {
                     named.key = key;
-                    named.of = of.to_owned();
+                    of.clone_into(&mut named.of);
                 } else if (named.key.as_str(), named.of.as_str()) != (key.as_str(), of) {
                     return vec![(Rule::Phantom, format!("{cmd} is the name of {} and of {key}", named.key))];
                 }
@@ -369,7 +372,7 @@ impl Commands {
 
     /// Whether gateways executed what one sender was told is accepted in the order in which it was.
     fn order(&self) -> Found {
-        let mut senders: BTreeMap<(&str, &str, &str), Vec<(&Named, &Accepted, &Issued, usize)>> = BTreeMap::new();
+        let mut senders: BTreeMap<(&str, &str, &str), Vec<Done<'_>>> = BTreeMap::new();
         for ((tenant, _), named) in &self.named {
             let issued = self.issued.get(&(tenant.clone(), named.of.clone(), named.key.clone()));
             if let (Some(accepted), Some(executed), Some(issued)) = (&named.accepted, named.executed, issued) {

@@ -251,7 +251,7 @@ impl Client {
     async fn talk(&mut self, at: &mut Connected) {
         match self.talk.say(&mut self.rng) {
             Some(Said::Frame(event, bytes)) => {
-                self.write(at, event);
+                self.write(at, *event);
                 at.link.send_binary(bytes).await;
             }
             Some(Said::Close(stream)) => {

@@ -330,7 +330,7 @@ impl Gateway {
     async fn talk(&mut self, link: &mut Link, who: &Who) {
         match self.talk.say(&mut self.rng) {
             Some(Said::Frame(event, bytes)) => {
-                self.record().write(who, event);
+                self.record().write(who, *event);
                 link.send_binary(bytes).await;
             }
             Some(Said::Close(stream)) => {

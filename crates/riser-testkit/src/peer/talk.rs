@@ -13,7 +13,7 @@ const PATH: &str = "hall/talk";
 
 /// What comes next on the stream.
 pub(super) enum Said {
-    Frame(Event, Vec<u8>),
+    Frame(Box<Event>, Vec<u8>),
     Close(u32),
 }
 
@@ -105,6 +105,6 @@ impl Talk {
         let bytes = frame::live(stream, *seq, &body);
         let event = Event::Speaks { stream, seq: *seq, body };
         self.next = Some(Instant::now() + Duration::from_millis(rng.u64(5..150)));
-        Some(Said::Frame(event, bytes))
+        Some(Said::Frame(Box::new(event), bytes))
     }
 }

@@ -82,7 +82,9 @@ fn exchange(line: &mut impl FnMut(&Value, Value), gateway: &Value, client: &Valu
     line(&speaker, json!({"do": "left", "how": "closed"}));
     for i in 1..=6 {
         let mut outcomes = [outcome(i, "sent"), outcome(i, "succeeded")];
-        outcomes.iter_mut().for_each(|o| o["do"] = json!(null));
+        for outcome in &mut outcomes {
+            outcome["do"] = json!(null);
+        }
         let record =
             json!({"do": "record", "tenant": "acme", "of": of, "cmd": format!("cmd-{i}"), "outcomes": outcomes});
         line(&json!("store"), record);
