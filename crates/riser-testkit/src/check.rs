@@ -81,9 +81,9 @@ const ENOUGH: usize = 20;
 /// Fewest commands accepted, and fewest executed, below which it says nothing either.
 const ENOUGH_COMMANDS: usize = 3;
 /// Fewest events stored, and fewest given to clients, below which it says nothing either.
-const ENOUGH_EVENTS: usize = 5;
+const ENOUGH_EVENTS: usize = 2;
 /// Fewest frames of live streams heard, below which it says nothing either.
-const ENOUGH_FRAMES: usize = 10;
+const ENOUGH_FRAMES: usize = 5;
 /// For how long after everything is healed an older session may still act, in milliseconds.
 const SETTLED_MS: u64 = 5_000;
 

@@ -13,9 +13,9 @@ mod rate;
 pub(crate) mod room;
 pub(crate) mod speaker;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use indexmap::IndexMap;
@@ -41,6 +41,8 @@ pub(crate) const REFRESH: Duration = Duration::from_secs(5);
 const INBOX: usize = 1_024;
 /// Messages taken from an inbox at once, so that a burst is written to each connection once.
 const BATCH: usize = 64;
+/// Streams that are not open here, or not yet, and whose openers are known all the same. It is a matter of seconds.
+const OPENERS: usize = 256;
 /// How soon the subscription at boot is tried again when the bus does not answer.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -50,6 +52,9 @@ pub(crate) struct LiveStreams {
     rooms: Mutex<IndexMap<TenantId, Arc<Room>>>,
     /// The streams whose openers are here. Each session has a few at most.
     lines: Mutex<HashMap<(TenantId, StreamId), Arc<Line>>>,
+    /// Who asked for the newest streams, and opened those that were over last: the store may tell of a stream before its
+    /// opener knows, and the bus carries it a little longer than it lasts. Neither must bring it back to its speaker.
+    openers: Mutex<VecDeque<(TenantId, StreamId, Weak<Conn>)>>,
 }
 
 impl LiveStreams {
@@ -63,6 +68,7 @@ impl LiveStreams {
     }
 
     fn remove(&self, line: &Line) {
+        self.note(&line.key.tenant, line.stream.id, &line.conn);
         self.lines.lock().remove(&(line.key.tenant.clone(), line.stream.id));
     }
 
@@ -74,6 +80,15 @@ impl LiveStreams {
         }
     }
 
+    /// Notes whose stream it is, before the store knows it and when it is over.
+    fn note(&self, tenant: &TenantId, stream: StreamId, opener: &Arc<Conn>) {
+        let mut openers = self.openers.lock();
+        if openers.len() >= OPENERS {
+            openers.pop_front();
+        }
+        openers.push_back((tenant.clone(), stream, Arc::downgrade(opener)));
+    }
+
     /// How many streams were opened here and are not over.
     pub(crate) fn open(&self) -> usize {
         self.lines.lock().len()
@@ -81,8 +96,12 @@ impl LiveStreams {
 
     /// Whether this connection opened the stream, and so does not hear itself.
     fn opened_by(&self, tenant: &TenantId, stream: StreamId, conn: &Arc<Conn>) -> bool {
-        let lines = self.lines.lock();
-        lines.get(&(tenant.clone(), stream)).is_some_and(|line| Arc::ptr_eq(&line.conn, conn))
+        if let Some(line) = self.lines.lock().get(&(tenant.clone(), stream)) {
+            return Arc::ptr_eq(&line.conn, conn);
+        }
+        let openers = self.openers.lock();
+        let opened = openers.iter().rev().find(|(of, id, _)| *id == stream && of == tenant);
+        opened.is_some_and(|(_, _, opener)| std::ptr::eq(opener.as_ptr(), Arc::as_ptr(conn)))
     }
 
     /// Whether the opener of a stream is told what all are told of it.

@@ -100,7 +100,7 @@ impl Speaker {
     /// Tells the store of a stream, then lives its life.
     async fn begin(&self, shared: &Arc<Shared>, n: N, identity: &Identity, mut stream: Stream) {
         let key = GatewayKey::new(identity.tenant.clone(), stream.of.clone());
-        let registered = register(shared, &key, &mut stream).await;
+        let registered = register(shared, &key, &mut stream, &self.conn).await;
         let own = identity.address() == Some(&stream.of);
         let (code, text) = match self.admit(shared, &key, &stream, own, registered) {
             Ok(line) => {
@@ -172,8 +172,14 @@ impl Speaker {
 }
 
 /// Has the store know the stream, under a number that no other has.
-async fn register(shared: &Shared, key: &GatewayKey, stream: &mut Stream) -> Result<Option<Holder>, Refusal> {
+async fn register(
+    shared: &Shared,
+    key: &GatewayKey,
+    stream: &mut Stream,
+    opener: &Arc<Conn>,
+) -> Result<Option<Holder>, Refusal> {
     for _ in 0..NUMBERS {
+        shared.live.note(&key.tenant, stream.id, opener);
         match shared.call(shared.ports.streams.open_stream(&key.tenant, stream, TTL)).await {
             Ok(Opened::Open(holder)) => return Ok(holder),
             Ok(Opened::Taken) => stream.id = shared.next_stream(),

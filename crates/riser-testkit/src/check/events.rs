@@ -57,10 +57,8 @@ struct Sub {
 enum Step {
     Connected,
     Over,
-    /// With how many events there had been in streams that are lost: a position before the first event names no stream,
-    /// and means the beginning of the one that there is.
-    Subscribed(Sub, usize),
-    Synced(String, usize),
+    Subscribed(Sub),
+    Synced(String),
     Gap(bool),
     Given(String, Happened),
 }
@@ -71,8 +69,18 @@ struct Walk {
     connected: Option<u64>,
     sub: Option<Sub>,
     synced: bool,
-    /// The number of events up to where it has all of its own; none when that is not known.
-    at: Option<usize>,
+    at: At,
+}
+
+/// Up to where a client has all events of its own.
+#[derive(Clone, Copy, Default)]
+enum At {
+    #[default]
+    Unknown,
+    /// At the beginning of the stream that there was then. A position before the first event names no stream.
+    Beginning,
+    /// So many have passed.
+    After(usize),
 }
 
 impl Events {
@@ -111,7 +119,6 @@ impl Events {
 
     pub(super) fn client(&mut self, at: u64, tenant: &str, client: &str, event: &Event) {
         let losses = self.tenants.get(tenant).map_or(&[][..], |stored| &stored.losses);
-        let base = losses.last().copied().unwrap_or(0);
         let follower = self.followers.entry((tenant.to_owned(), client.to_owned())).or_default();
         let step = match event {
             Event::Hello { .. } => {
@@ -124,10 +131,10 @@ impl Events {
                 return;
             }
             Event::Ok { n, .. } => match follower.asked.remove(n) {
-                Some(sub) => Step::Subscribed(sub, base),
+                Some(sub) => Step::Subscribed(sub),
                 None => return,
             },
-            Event::Synced { to, cursor: Some(cursor) } if follower.wants(to) => Step::Synced(cursor.clone(), base),
+            Event::Synced { to, cursor: Some(cursor) } if follower.wants(to) => Step::Synced(cursor.clone()),
             Event::Gap { .. } => Step::Gap(!losses.is_empty()),
             Event::Heard { cursor, happened } => {
                 self.given += 1;
@@ -189,7 +196,7 @@ impl Follower {
     /// Whether the newest subscription to events has this pattern.
     fn wants(&self, to: &str) -> bool {
         let subs = self.steps.iter().rev().find_map(|(_, step)| match step {
-            Step::Subscribed(sub, _) => Some(sub.to == to),
+            Step::Subscribed(sub) => Some(sub.to == to),
             _ => None,
         });
         subs.unwrap_or(false)
@@ -216,9 +223,18 @@ impl Follower {
 }
 
 impl Walk {
+    /// The first place of which it says something, when it is about what stands before this one.
+    fn from(&self, stored: &Stored, before: usize) -> Option<usize> {
+        match self.at {
+            At::Unknown => None,
+            At::Beginning => Some(stored.losses.iter().copied().filter(|loss| *loss <= before).max().unwrap_or(0)),
+            At::After(place) => Some(place),
+        }
+    }
+
     /// The first event of its own before this place that it was not given.
     fn missing(&self, stored: &Stored, before: usize) -> Option<String> {
-        let (from, sub) = (self.at?, self.sub.as_ref()?);
+        let (from, sub) = (self.from(stored, before)?, self.sub.as_ref()?);
         let missed = stored.events.get(from..before)?.iter().find(|event| sub.names(event))?;
         Some(format!("{} of {} at {}", missed.id, missed.from, missed.of))
     }
@@ -228,24 +244,27 @@ impl Walk {
         match step {
             Step::Connected => *self = Self { connected: Some(at), ..Self::default() },
             Step::Over => *self = Self::default(),
-            Step::Subscribed(sub, base) => {
+            Step::Subscribed(sub) => {
                 self.synced = false;
                 if let Some(cursor) = &sub.cursor {
-                    self.at = Some(stored.places.get(cursor).map_or(*base, |place| place + 1));
+                    self.at = stored.places.get(cursor).map_or(At::Beginning, |place| At::After(place + 1));
                 } else if self.sub.is_none() {
-                    self.at = None;
+                    self.at = At::Unknown;
                 }
                 self.sub = Some(sub.clone());
             }
-            Step::Synced(cursor, base) => {
+            Step::Synced(cursor) => {
                 self.synced = true;
-                let place = stored.places.get(cursor).map_or(*base, |place| place + 1);
-                let missing = self.missing(stored, place);
-                found.extend(missing.map(|text| (Rule::Lost, format!("synced at {cursor} without {text}"))));
-                self.at = Some(self.at.map_or(place, |at| at.max(place)));
+                if let Some(place) = stored.places.get(cursor).map(|place| place + 1) {
+                    let missing = self.missing(stored, place);
+                    found.extend(missing.map(|text| (Rule::Lost, format!("synced at {cursor} without {text}"))));
+                    self.at = At::After(self.from(stored, place).map_or(place, |at| at.max(place)));
+                } else if matches!(self.at, At::Unknown) {
+                    self.at = At::Beginning;
+                }
             }
             Step::Gap(lost) => {
-                self.at = None;
+                self.at = At::Unknown;
                 if !lost && !dropped {
                     found.push((Rule::Lost, "a gap, though the store kept everything".into()));
                 }
@@ -261,12 +280,12 @@ impl Walk {
                 } else if !self.sub.as_ref().is_some_and(|sub| sub.names(happened)) {
                     found.push((Rule::Phantom, format!("given {} at {cursor}, unasked", happened.id)));
                 }
-                if self.at.is_some_and(|at| place < at) {
+                if self.from(stored, place).is_some_and(|at| place < at) {
                     found.push((Rule::Order, format!("given {} at {cursor} after a later one", happened.id)));
                 }
                 let missing = self.missing(stored, place);
                 found.extend(missing.map(|text| (Rule::Lost, format!("given {cursor} without {text} before it"))));
-                self.at = Some(place + 1);
+                self.at = At::After(place + 1);
             }
         }
         found

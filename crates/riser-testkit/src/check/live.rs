@@ -1,7 +1,7 @@
 //! Live streams: what was said on them, and what each connection heard.
 //!
-//! A bus that repeats messages breaks its own contract, and is nobody's promise: while it does, a frame may come again that
-//! the same connection has heard. Nothing else is excused by it.
+//! A bus that repeats messages breaks its own contract, and is nobody's promise: a copy of what is said while it does may
+//! come late, also to who was told of the stream between the two. Nothing else is excused by it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +9,8 @@ use super::Rule;
 use super::model::{Found, Spans};
 use crate::history::{Body, Event};
 
-/// For how long after a bus stops repeating messages copies may still come, in milliseconds.
-const COPIES_MS: u64 = 4_000;
+/// How long a frame may be on its way to the bus, in milliseconds.
+const ON_ITS_WAY_MS: u64 = 500;
 
 /// A stream: its tenant and its number.
 type Stream = (String, u32);
@@ -18,11 +18,18 @@ type Stream = (String, u32);
 #[derive(Default)]
 pub(super) struct Live {
     /// What was said, and by which connection. A number may be used again once a stream is over.
-    said: BTreeMap<(Stream, u32), Vec<(Body, String)>>,
+    said: BTreeMap<(Stream, u32), Vec<Said>>,
     connections: BTreeMap<String, Hearer>,
     /// When the bus repeated messages.
     copies: Spans,
     heard: usize,
+}
+
+/// A frame as it was said.
+struct Said {
+    body: Body,
+    speaker: String,
+    at: u64,
 }
 
 /// What one connection was told.
@@ -53,15 +60,15 @@ impl Live {
             Event::Closed { .. } | Event::Left { .. } => hearer.over = true,
             Event::Speaks { stream, seq, body } => {
                 let of = ((tenant.to_owned(), *stream), *seq);
-                self.said.entry(of).or_default().push((body.clone(), me));
+                self.said.entry(of).or_default().push(Said { body: body.clone(), speaker: me, at });
             }
             Event::Opened { stream, .. } => drop(hearer.open.insert(*stream)),
             Event::Shut { stream, .. } => drop(hearer.open.remove(stream)),
             Event::Hears { stream, seq, body } => {
                 self.heard += 1;
                 let of = ((tenant.to_owned(), *stream), *seq);
-                let said = self.said.get(&of).into_iter().flatten().find(|(said, _)| said == body);
-                let Some((_, speaker)) = said else {
+                let said = self.said.get(&of).into_iter().flatten().find(|said| said.body == *body);
+                let Some(Said { speaker, at: said_at, .. }) = said else {
                     return vec![(Rule::Live, format!("frame {seq} of {stream} is not what was said"))];
                 };
                 let mut found = Vec::new();
@@ -73,8 +80,8 @@ impl Live {
                 }
                 let frames = hearer.frames.entry((*stream, speaker.clone())).or_default();
                 let last = frames.last().copied();
-                let again = !frames.insert(*seq);
-                let copied = again && self.copies.touch(at.saturating_sub(COPIES_MS), at);
+                frames.insert(*seq);
+                let copied = self.copies.touch(*said_at, said_at + ON_ITS_WAY_MS);
                 if let Some(last) = last.filter(|last| seq <= last && !copied) {
                     found.push((Rule::Live, format!("frame {seq} of {stream} after {last}")));
                 }
