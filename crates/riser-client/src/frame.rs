@@ -246,7 +246,7 @@ impl Received {
             t: std::borrow::Cow<'a, str>,
         }
         #[derive(Deserialize)]
-        struct To {
+        struct About {
             to: Pattern,
             #[serde(default)]
             code: String,
@@ -266,12 +266,12 @@ impl Received {
             "devices" => Self::Devices(read(text)?),
             "presence" => Self::Presence(read(text)?),
             "synced" => {
-                let To { to, cursor, .. } = read(text)?;
+                let About { to, cursor, .. } = read(text)?;
                 Self::Synced { to, cursor }
             }
-            "gap" => Self::Gap { to: read::<To>(text)?.to },
+            "gap" => Self::Gap { to: read::<About>(text)?.to },
             "unsubscribed" => {
-                let To { to, code, .. } = read(text)?;
+                let About { to, code, .. } = read(text)?;
                 Self::Unsubscribed { to, code }
             }
             "event" => Self::Event(read(text)?),

@@ -124,9 +124,9 @@ impl Subscriptions {
     }
 
     /// The server said how far the session has heard.
-    pub(crate) fn position(&mut self, cursor: &String) {
+    pub(crate) fn position(&mut self, cursor: &str) {
         for entry in self.0.values_mut().filter(|entry| entry.subscription.event && entry.synced) {
-            entry.cursor = Some(cursor.clone());
+            entry.cursor = Some(cursor.to_owned());
         }
     }
 
@@ -176,7 +176,7 @@ mod tests {
     }
 
     fn some(cursor: &str) -> Option<String> {
-        Some(cursor.to_owned())
+        (!cursor.is_empty()).then(|| cursor.to_owned())
     }
 
     #[test]
@@ -189,10 +189,10 @@ mod tests {
         subs.heard(&event("c/g", None, "1.6"));
         assert_eq!(cursors(&mut subs), [some("1.5")]);
         subs.synced(&pattern("b/*"), Some(&"1.7".into()));
-        subs.position(&"1.9".into());
+        subs.position("1.9");
         assert_eq!(cursors(&mut subs), [some("1.9")]);
         // Not yet replayed in the new session: a position of the whole session is not its own.
-        subs.position(&"2.0".into());
+        subs.position("2.0");
         assert_eq!(cursors(&mut subs), [some("1.9")]);
     }
 

@@ -15,6 +15,7 @@ mod gateway;
 mod heartbeat;
 mod http;
 mod hub;
+mod live;
 mod metrics;
 mod open;
 mod presence;

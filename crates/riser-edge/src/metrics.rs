@@ -7,6 +7,7 @@ use riser_core::{CloseCode, ErrorCode};
 
 use crate::commands::metrics::CommandMetrics;
 use crate::events::metrics::EventMetrics;
+use crate::live::metrics::LiveMetrics;
 
 /// An edge's counters and gauges. They outlive the edge, so that a restart in the same process goes on counting.
 #[derive(Debug)]
@@ -41,6 +42,7 @@ pub struct Metrics {
     pub(crate) commands: CommandMetrics,
     pub(crate) events: EventMetrics,
     pub(crate) clones: IntCounter,
+    pub(crate) live: LiveMetrics,
 }
 
 /// Why a message of the bus was ignored.
@@ -138,6 +140,7 @@ impl Metrics {
                 "riser_clones_suspected_total",
                 "Gateways that take over from each other again and again: two devices share a credential.",
             ),
+            live: LiveMetrics::new(&m, delivered.with_label_values(&["live"])),
         })
     }
 

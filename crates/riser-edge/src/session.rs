@@ -21,7 +21,9 @@ use tokio::time::Instant;
 use crate::commands::desk;
 use crate::commands::issuer::Issuer;
 use crate::gateway::Gateway;
-use crate::hub::{Hub, Member, Sub};
+use crate::hub::{Hub, Member, Sub, SubscribeError};
+use crate::live::ear::Ear;
+use crate::live::speaker::{self, Speaker, Wish};
 use crate::open::{Arrival, Progress, Slot};
 use crate::shared::Shared;
 use crate::ws::{Conn, End, Handler, frame};
@@ -73,6 +75,8 @@ struct Open {
     listener: Option<Arc<Listener>>,
     /// Made with a client's first command.
     issuer: Option<Arc<Issuer>>,
+    /// Made with the first stream that it asks for.
+    speaker: Option<Arc<Speaker>>,
     /// Made with the first event.
     sender: Option<Arc<events::Sender>>,
 }
@@ -81,6 +85,7 @@ struct Open {
 struct Listener {
     hub: Arc<Hub>,
     member: Arc<Member>,
+    ear: Ear,
     /// The session's rights as they are now, which is not always what they were when a subscription was asked for.
     identity: Mutex<Arc<Identity>>,
     waiting: Mutex<(VecDeque<Op>, bool)>,
@@ -165,7 +170,14 @@ impl Session {
             conn.push(frame::text(&open::welcome(shared, self.id, &identity, None, None, &limits)));
             answer_ok(conn, n);
         }
-        self.phase = Phase::Open(Box::new(Open { identity, gateway, listener: None, issuer: None, sender: None }));
+        self.phase = Phase::Open(Box::new(Open {
+            identity,
+            gateway,
+            listener: None,
+            issuer: None,
+            sender: None,
+            speaker: None,
+        }));
     }
 }
 
@@ -200,14 +212,11 @@ impl Handler for Session {
         }
     }
 
-    fn binary(&mut self, conn: &Arc<Conn>, _: &[u8]) {
+    fn binary(&mut self, conn: &Arc<Conn>, data: &[u8]) {
         self.shared.metrics.frames.inc();
-        match self.phase {
+        match &self.phase {
             Phase::Hello(_) => Self::protocol_error(conn, "the first frame is not a good hello"),
-            Phase::Open(_) => {
-                let text = "a binary frame belongs to a live stream, and this session has none open";
-                answer_error(&self.shared, conn, None, ErrorCode::BadFrame, text);
-            }
+            Phase::Open(open) => speaker::message(&self.shared, conn, open.speaker.as_ref(), data),
             Phase::Over => {}
         }
     }
@@ -248,6 +257,10 @@ impl Session {
         }
         if let Some(listener) = &open.listener {
             listener.hub.leave(&listener.member);
+            listener.ear.leave(&listener.member);
+        }
+        if let Some(speaker) = &open.speaker {
+            speaker.leave();
         }
         if let Some(issuer) = &open.issuer {
             issuer.leave(&self.shared);
@@ -314,6 +327,11 @@ impl Open {
             Inbound::Subscribe { n, to, lanes, path, cursor } => {
                 self.subscribe(shared, conn, n, Sub { to, lanes, filter: Arc::new(path), cursor });
             }
+            Inbound::Open { n, to, path, kind, params } => {
+                let speaker = self.speaker.get_or_insert_with(|| Speaker::new(conn, &self.identity));
+                speaker.open(shared, n, Wish { to, path, kind, params });
+            }
+            Inbound::Close { n, stream } => speaker::close(shared, conn, self.speaker.as_ref(), n, stream),
             Inbound::Unsubscribe { n, to } => self.queue(shared, conn, n, Op::Unsubscribe(n, to)),
             Inbound::State { n, .. }
             | Inbound::Device { n, .. }
@@ -346,9 +364,6 @@ impl Open {
             }
             Inbound::Event { n, to, event } => self.event(shared, conn, n, to, event),
             Inbound::Seen { n, of, id } => self.seen(shared, conn, n, of, &id),
-            Inbound::Open { n, .. } | Inbound::Close { n, .. } => {
-                Self::not_yet(shared, conn, Some(n));
-            }
         }
     }
 
@@ -394,10 +409,6 @@ impl Open {
         self.issuer.get_or_insert_with(|| Issuer::new(conn)).clone()
     }
 
-    fn not_yet(shared: &Shared, conn: &Conn, n: Option<N>) {
-        answer_error(shared, conn, n, ErrorCode::Unsupported, "this release does not serve the frame yet");
-    }
-
     /// The open gateway. The connection is paused until it is, so that none of its frames comes before.
     fn gateway(&self) -> Option<Arc<Gateway>> {
         match &*self.gateway.as_ref()?.lock() {
@@ -431,12 +442,15 @@ impl Open {
         }
         self.identity = Arc::new(identity);
         conn.push(frame::text(&outbound::ok(n)));
+        if let Some(speaker) = &self.speaker {
+            speaker.renewed(&self.identity);
+        }
         let Some(listener) = &self.listener else { return };
         // The rights first, the subscriptions after: what is still being made is either among them or sees the rights.
         *listener.identity.lock() = self.identity.clone();
         for sub in listener.hub.subscriptions(&listener.member) {
             if !is_granted(&self.identity, &sub) {
-                listener.hub.unsubscribe(&listener.member, &sub.to);
+                listener.unsubscribe(&sub.to);
                 conn.push(frame::text(&outbound::unsubscribed(&sub.to, ErrorCode::Forbidden)));
             }
         }
@@ -509,7 +523,26 @@ impl Listener {
     fn new(shared: &Arc<Shared>, identity: &Arc<Identity>, conn: &Arc<Conn>) -> Arc<Self> {
         let hub = shared.hub(&identity.tenant);
         let member = Member::new(hub.next_member(), conn.clone());
-        Arc::new(Self { hub, member, identity: Mutex::new(identity.clone()), waiting: Mutex::default() })
+        let (ear, identity) = (Ear::new(identity), Mutex::new(identity.clone()));
+        Arc::new(Self { hub, member, ear, identity, waiting: Mutex::default() })
+    }
+
+    async fn subscribe(&self, shared: &Arc<Shared>, n: N, sub: Sub, limit: usize) -> Result<(), SubscribeError> {
+        let _heard = self.ear.prepare(shared, &sub).await?;
+        let live = sub.clone();
+        let allowed = |sub: &Sub| is_granted(&self.identity.lock(), sub);
+        let begin = || {
+            self.member.conn.push(frame::text(&outbound::ok(n)));
+            self.ear.join(shared, &self.member, &live);
+        };
+        self.hub.subscribe(shared, &self.member, sub, limit, allowed, begin).await
+    }
+
+    /// Ends a subscription; false when there is none.
+    fn unsubscribe(&self, to: &Pattern) -> bool {
+        let there = self.hub.unsubscribe(&self.member, to);
+        self.ear.part(&self.member, to);
+        there
     }
 
     async fn work(&self, shared: &Arc<Shared>, limit: usize) {
@@ -527,14 +560,11 @@ impl Listener {
             let conn = &self.member.conn;
             match op {
                 Op::Subscribe(n, sub) => {
-                    let allowed = |sub: &Sub| is_granted(&self.identity.lock(), sub);
-                    let ok = outbound::ok(n);
-                    let subscribed = self.hub.subscribe(shared, &self.member, sub, limit, ok, allowed).await;
-                    if let Err(error) = subscribed {
+                    if let Err(error) = self.subscribe(shared, n, sub, limit).await {
                         answer_error(shared, conn, Some(n), error.code(), error.message());
                     }
                 }
-                Op::Unsubscribe(n, to) if self.hub.unsubscribe(&self.member, &to) => {
+                Op::Unsubscribe(n, to) if self.unsubscribe(&to) => {
                     conn.push(frame::text(&outbound::ok(n)));
                 }
                 Op::Unsubscribe(n, _) => {

@@ -133,6 +133,7 @@ macro_rules! conformance {
             a_known_digest_with_another_body_is_a_conflict
             repeating_an_overdue_command_decides_it
             held_commands_are_bounded
+            only_what_waits_to_be_sent_is_held
             open_commands_are_bounded
             decided_commands_beyond_the_bound_are_forgotten
 

@@ -134,9 +134,36 @@ pub(crate) struct Cluster {
     )]
     pub(crate) url: Endpoint,
     /// The API key or token. Other users of the machine can see it here: better set `RISER_KEY`.
-    #[arg(long, env = "RISER_KEY", hide_env_values = true, value_name = "KEY", value_parser = parse::unchecked)]
+    #[arg(
+        long,
+        alias = "api-key",
+        env = "RISER_KEY",
+        hide_env_values = true,
+        value_name = "KEY",
+        value_parser = parse::unchecked
+    )]
     key: Option<Credential>,
     /// A file that holds the API key or token, instead of `--key`.
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+/// As [`Cluster`], for a command whose `--key` is that of what it sends.
+#[derive(Debug, Args)]
+pub(crate) struct Keyed {
+    /// The cluster.
+    #[arg(
+        long,
+        env = "RISER_URL",
+        default_value = "http://127.0.0.1:8080",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub(crate) url: Endpoint,
+    /// The API key or token. Other users of the machine can see it here: better set `RISER_KEY`.
+    #[arg(long, env = "RISER_KEY", hide_env_values = true, value_name = "KEY", value_parser = parse::unchecked)]
+    api_key: Option<Credential>,
+    /// A file that holds the API key or token, instead of `--api-key`.
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
 }
@@ -236,14 +263,14 @@ pub(crate) struct Send {
     /// Let it wait for a gateway that is offline.
     #[arg(long)]
     pub(crate) hold: bool,
-    /// What makes a repetition the same command; made at random without it.
-    #[arg(long, value_name = "KEY")]
+    /// What makes a repetition the same command; made at random without it. Not the API key.
+    #[arg(long, value_name = "KEY", value_parser = parse::command_key)]
     pub(crate) key: Option<CommandKey>,
     /// How to show the final outcome.
     #[arg(long, short, value_enum, default_value = "text", value_name = "FORMAT")]
     pub(crate) output: Format,
     #[command(flatten)]
-    pub(crate) cluster: Cluster,
+    pub(crate) cluster: Keyed,
 }
 
 #[derive(Debug, Args)]
@@ -344,19 +371,30 @@ Examples:
 impl Cluster {
     /// The credential, from wherever it was given.
     pub(crate) fn credential(&self) -> Result<Credential, Failure> {
-        let Some(file) = &self.key_file else {
-            let none = || Failure::Usage("a key is needed: set RISER_KEY or give --key-file".into());
-            let key = self.key.as_ref().ok_or_else(none)?;
-            return parse::key(key.expose()).map_err(|error| Failure::Usage(error.to_owned()));
-        };
-        let read = || -> io::Result<String> {
-            let mut text = String::new();
-            io::Read::read_to_string(&mut io::Read::take(std::fs::File::open(file)?, KEY_FILE_BYTES), &mut text)?;
-            Ok(text)
-        };
-        let text = read().map_err(|error| Failure::Usage(format!("cannot read {}: {error}", file.display())))?;
-        parse::key(text.trim()).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
+        credential(self.key.as_ref(), self.key_file.as_ref())
     }
+}
+
+impl Keyed {
+    /// The credential, from wherever it was given.
+    pub(crate) fn credential(&self) -> Result<Credential, Failure> {
+        credential(self.api_key.as_ref(), self.key_file.as_ref())
+    }
+}
+
+fn credential(key: Option<&Credential>, file: Option<&PathBuf>) -> Result<Credential, Failure> {
+    let Some(file) = file else {
+        let none = || Failure::Usage("a key is needed: set RISER_KEY or give --key-file".into());
+        let key = key.ok_or_else(none)?;
+        return parse::key(key.expose()).map_err(|error| Failure::Usage(error.to_owned()));
+    };
+    let read = || -> io::Result<String> {
+        let mut text = String::new();
+        io::Read::read_to_string(&mut io::Read::take(std::fs::File::open(file)?, KEY_FILE_BYTES), &mut text)?;
+        Ok(text)
+    };
+    let text = read().map_err(|error| Failure::Usage(format!("cannot read {}: {error}", file.display())))?;
+    parse::key(text.trim()).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
 }
 
 impl Log {

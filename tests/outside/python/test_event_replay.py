@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 
 import pytest
 
 from harness.exchange import ids
-from harness.harm import CLOSED
 from harness.peers import Crew, Peer
-from harness.raw import CLOSE, CONT, TEXT, Raw
 from harness.server import Server
 
 EVENT = ["event"]
@@ -259,51 +256,3 @@ async def test_after_a_gap_comes_what_is_new_as_well(server, building):
         await client.subscribe(address, lanes=EVENT, cursor="nonsense")
         await sending
         await client.hears(names, timeout=20)
-
-
-# Slow readers
-
-async def test_a_listener_that_does_not_keep_up_is_closed_with_4002_and_resumes(server, building):
-    """What waits for it is bounded, so it is sent away; its cursor brings the rest, and others notice nothing."""
-    address = f"{building}/g1"
-    # Six megabytes, three times what may wait for one connection.
-    names, pad = ids("e", 120), "x" * 50_000
-    async with Crew(server) as crew:
-        gateway, control = await crew.gateway(address, edge=0), await crew.client(edge=1)
-        await control.subscribe(address, lanes=EVENT)
-        start = (await control.ping())["cursor"]
-        before, ended = server.rss_bytes(), await server.total(CLOSED, code="4002")
-        async with await Raw.open(server.ws(1), await server.client_token(), receive_buffer=4096) as slow:
-            await slow.say({"t": "subscribe", "n": 1, "to": address, "lanes": EVENT})
-            await slow.hear("synced")
-            for name in names:
-                await gateway.event(id=name, data=pad)
-            await control.hears(names, timeout=20)
-            got, code = await read_to_the_end(slow)
-        # Whether the close frame still found room depends on the kernel; that it was meant is counted.
-        assert code in (4002, None)
-        assert await server.total(CLOSED, code="4002") > ended
-        assert [event["id"] for event in got] == names[:len(got)], "what came before the end has a hole"
-        assert len(got) < len(names)
-        # The store keeps what was sent in memory as well here.
-        assert server.rss_bytes() - before < 40 * 1024 * 1024
-        again = await crew.client(edge=0)
-        await again.subscribe(address, lanes=EVENT, cursor=got[-1]["cursor"] if got else start)
-        await again.hears(names[len(got):], timeout=20)
-
-
-async def read_to_the_end(raw: Raw) -> tuple[list[dict], int | None]:
-    """The whole events that can still be read, and the close code if one came before the end of the connection."""
-    events, text = [], b""
-    try:
-        while True:
-            fin, opcode, payload = await raw.read(20)
-            if opcode == CLOSE:
-                return events, int.from_bytes(payload[:2], "big")
-            if opcode in (TEXT, CONT):
-                text += payload
-                if fin:
-                    frame, text = json.loads(text), b""
-                    events += [frame] if frame["t"] == "event" else []
-    except AssertionError:
-        return events, None

@@ -18,6 +18,7 @@ use crate::frame::{Received, Refusal, Welcome};
 use crate::link::{Link, Message};
 use crate::live::{LiveFrame, Say, pass};
 use crate::order::Orders;
+use crate::refused::AGAIN;
 use crate::subs::Subscriptions;
 
 /// How often a session that subscribes to events asks how far it has heard: a quiet subscription's place must not grow
@@ -176,7 +177,7 @@ impl Run {
             let (room, due) = (link.has_room(), self.due(&link));
             let done = tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(due) => self.on_time(&mut link).await,
+                () = tokio::time::sleep_until(due) => self.on_time(&mut link),
                 ask = self.asked.recv(), if room => match ask {
                     Some(Ask::Leave) | None => {
                         link.close(1000, "").await;
@@ -218,11 +219,15 @@ impl Run {
         if behind { now } else { waiting.into_iter().flatten().min().unwrap_or(now + NEVER) }
     }
 
-    async fn on_time(&mut self, link: &mut Link) -> Result<(), End> {
+    fn on_time(&mut self, link: &mut Link) -> Result<(), End> {
         let now = Instant::now();
         self.orders.overdue();
-        if let Some((_, expires_at_ms)) = self.renew.take_if(|(at, _)| *at <= now) {
-            self.event(Event::CredentialDue { expires_at_ms }).await;
+        if let Some((_, expires_at_ms)) = self.renew.filter(|(at, _)| *at <= now) {
+            // An owner who takes nothing is asked later: what it asks for itself must not wait for it.
+            self.renew = match self.tell.try_send(Told::Event(Event::CredentialDue { expires_at_ms })) {
+                Err(mpsc::error::TrySendError::Full(_)) => Some((now + AGAIN, expires_at_ms)),
+                _ => None,
+            };
         }
         if self.ask_position <= now {
             self.ask_position = now + POSITION_EVERY;

@@ -215,7 +215,9 @@ impl Orders {
 
     fn forget(&mut self) {
         let gone: Vec<u64> = self.open.iter().filter(|(_, open)| open.tell.is_closed()).map(|(&id, _)| id).collect();
-        gone.into_iter().for_each(|id| self.remove(id));
+        for id in gone {
+            self.remove(id);
+        }
     }
 
     fn remove(&mut self, id: u64) {

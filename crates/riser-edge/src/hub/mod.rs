@@ -165,16 +165,17 @@ impl Hub {
         GatewayKey::new(self.tenant.clone(), address.clone())
     }
 
-    /// Makes or replaces a subscription. `answer` is sent before anything of it. `allowed` is asked when it takes effect,
-    /// under the hub's lock: whoever changes the rights first and looks at the subscriptions after misses none.
+    /// Makes or replaces a subscription. `allowed` is asked when it takes effect, under the hub's lock: whoever changes the
+    /// rights first and looks at the subscriptions after misses none. `begin` is called when nothing can hinder it any
+    /// more, and before anything of it is sent: it sends the answer.
     pub(crate) async fn subscribe(
         &self,
         shared: &Arc<Shared>,
         member: &Arc<Member>,
         sub: Sub,
         limit: usize,
-        answer: String,
         allowed: impl Fn(&Sub) -> bool,
+        begin: impl FnOnce(),
     ) -> Result<(), SubscribeError> {
         {
             let inner = self.inner.lock();
@@ -211,7 +212,7 @@ impl Hub {
             inner.unwatch(&sub.to);
             return refused.map_or(Ok(()), Err);
         }
-        member.conn.push(crate::ws::frame::text(&answer));
+        begin();
         inner.join(member, sub.clone());
         match place {
             Some(place) => self.feed.join(shared, member.id, &member.conn, &sub.to, &sub.filter, place),

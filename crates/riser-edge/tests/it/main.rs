@@ -8,5 +8,6 @@ mod edge;
 mod events;
 mod harness;
 mod http;
+mod live;
 mod strain;
 mod ws;

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use fastwebsockets::Frame;
 use riser_core::{Grant, Pattern, Verb};
 use riser_edge::auth::{TokenOrder, mint};
+use riser_registry::StateStore;
 use riser_registry::memory::Faults;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::harness::*;
 
@@ -100,4 +103,58 @@ async fn many_who_watch_one_building_at_once_cost_one_load_and_all_see_everythin
     }
     let calls = (cluster.store.fault_counts().delayed - before) / 2;
     assert!(calls < 20, "{calls} calls of the store");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edge_that_drains_waits_for_an_end_whose_last_state_is_still_being_stored() {
+    let cluster = Cluster::new();
+    let (one, _) = cluster.edge("edge-0").await;
+    let (two, _) = cluster.edge("edge-1").await;
+    let (mut watcher, _) = Peerling::open(&two, client_of("acme")).await;
+    watcher.subscribe("*/*", &["presence"]).await;
+    let (mut gw, _) = Peerling::open(&one, gateway("b12/f1")).await;
+    assert_eq!(watcher.next("presence").await["online"], true);
+    cluster.store.set_faults(&slow());
+    gw.send(&json!({"t":"state","n":1,"set":{"a":1}})).await;
+    gw.ws.write_frame(Frame::close(1000, b"")).await.expect("written");
+    drop(gw);
+    let gone = async {
+        while one.connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, gone).await.expect("gone in time");
+    // What is under way takes its time; the drain itself is answered at once.
+    cluster.store.set_faults(&Faults::default());
+    one.drain().await;
+    let presence = watcher.next("presence").await;
+    assert_eq!((&presence["online"], &presence["reason"]), (&json!(false), &json!("closed")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_loses_nothing_costs_no_gateway_its_full_state() {
+    let cluster = Cluster::new();
+    let (one, registry) = cluster.edge("edge-0").await;
+    let (mut gw, _) = Peerling::open(&one, gateway("b12/f1")).await;
+    gw.set(1, json!({"a":1})).await;
+    cluster.store.cut_all(Duration::from_millis(10));
+    // Longer than a lease, in simulated time.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    cluster.store.heal_all();
+    let store = cluster.store.client(&"edge-0".parse().expect("an edge"));
+    let (tenant, building) = ("acme".parse().expect("a tenant"), "b12".parse().expect("a building"));
+    let stepped = async {
+        // Rev 2 is what the end of the session would have had.
+        while store.versions(&tenant, &building).await.expect("answered")[0].1.rev.0 < 3 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, stepped).await.expect("in time");
+    gw.set(2, json!({"a":2})).await;
+    assert!(gw.seen.iter().all(|frame| frame["t"] != "resync"), "{:?}", gw.seen);
+    assert!(counted(&registry, "riser_lease_lost_total", None) >= 1);
+    assert_eq!(counted(&registry, "riser_resyncs_total", None), 0);
+    let (mut watcher, _) = Peerling::open(&one, client_of("acme")).await;
+    let snapshots = watcher.subscribe("b12/f1", &["state"]).await;
+    assert_eq!((&snapshots[0]["state"], &snapshots[0]["rev"]), (&json!({"a":2}), &json!(4)));
 }

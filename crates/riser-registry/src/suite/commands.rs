@@ -274,6 +274,20 @@ pub async fn held_commands_are_bounded<S: Registry + StateStore + CommandStore>(
     assert_eq!(statuses(&online), [], "nothing is held for a gateway that is online");
 }
 
+/// The same: neither what was sent nor what was not to be held counts, although it is open while its gateway is offline.
+pub async fn only_what_waits_to_be_sent_is_held<S: Registry + StateStore + CommandStore>(bench: &Bench<S>) {
+    let (lease, key) = (bench.held("one").await, bench.key("b/g"));
+    let epoch = bench.acquire(&lease, &key).await.epoch;
+    let sent = bench.issue(&key, &bench.command(1_000, true)).await.record;
+    let send = Step::Send { epoch, remembers_ms: 0 };
+    assert_eq!(bench.step(&key, &sent.cmd, &send).await.map(|stepped| stepped.took), Some(Took::Yes));
+    bench.issue(&key, &bench.command(1_001, false)).await;
+    bench.issue(&key, &bench.command(1_002, true)).await;
+    bench.one.release(&key, epoch, Reason::Closed).await.expect("an answer").expect("an end");
+    bench.issue_many(&key, HELD - 1, true).await;
+    assert_eq!(bench.one.create(&key, &bench.command(HELD, true)).await, Ok(Created::QueueFull));
+}
+
 /// "As many commands of the gateway are open as may be."
 pub async fn open_commands_are_bounded<S: Registry + StateStore + CommandStore>(bench: &Bench<S>) {
     let (lease, key) = (bench.held("one").await, bench.key("b/g"));

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use riser_core::command::DEADLINE_MS;
+use riser_core::command::{CommandKey, DEADLINE_MS};
 use riser_core::frame::Credential;
 use riser_core::frame::inbound::{CREDENTIAL_BYTES, CURSOR_BYTES};
 use riser_core::{Address, Grant, Json, PathFilter};
@@ -55,6 +55,14 @@ pub(crate) fn deadline(text: &str) -> Result<Duration, String> {
     let time = duration(text)?;
     let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     if DEADLINE_MS.contains(&ms) { Ok(time) } else { Err("not between 100ms and 1d".into()) }
+}
+
+/// A command's key, which is no secret.
+pub(crate) fn command_key(text: &str) -> Result<CommandKey, &'static str> {
+    if text.starts_with("rk_") || text.starts_with("ey") && text.split('.').count() == 3 {
+        return Err("this is a credential: give it with RISER_KEY or --key-file");
+    }
+    text.parse().map_err(|_| "not a key: 1 to 128 bytes without control characters")
 }
 
 /// The address of a gateway.
@@ -127,6 +135,12 @@ mod tests {
         assert!(deadline("99ms").is_err() && deadline("25h").is_err() && deadline("1d").is_ok());
         assert!(ttl("1500ms").is_err() && ttl("0s").is_err());
         assert_eq!(ttl("15m"), Ok(900));
+    }
+
+    #[test]
+    fn a_credential_is_not_taken_for_a_commands_key() {
+        assert!(command_key("rk_abc").is_err() && command_key("eyJh.eyJp.c2ln").is_err() && command_key("").is_err());
+        assert!(command_key("eye.of.the.storm").is_ok() && command_key("7f3a").is_ok());
     }
 
     #[test]

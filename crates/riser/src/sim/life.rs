@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use riser_client::{Commands, Gateway, Notice, Open, Refused, Request};
+use riser_client::{Commands, Gateway, Notice, Open, Refused, Request, Stream};
 use riser_core::live::StreamKind;
 use riser_core::{Json, Path};
 use serde_json::json;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::flat::Board;
 use super::home::{Act, Home, Step};
@@ -156,7 +156,7 @@ impl Life {
                 answered
             }
             Act::Answer => {
-                if self.ringing.send_if_modified(|ringing| std::mem::take(ringing)) {
+                if self.ringing.send_if_modified(std::mem::take) {
                     request.succeed(None).await
                 } else {
                     request.fail("not_ringing", None).await
@@ -202,29 +202,43 @@ impl Life {
         }
     }
 
+    /// Lets the door be heard, as far as the connection allows it, until it is answered.
     async fn speak(&self, gateway: &Gateway) {
-        let Ok(path) = "talk/door".parse() else { return };
-        let params = Json::of(&json!({"rate": 24_000, "channels": 1}));
-        let mut stream = match gateway.open(Open { path, kind: StreamKind::Opus, params: Some(params) }).await {
-            Ok(stream) => stream,
-            Err(error) => return tracing::warn!(%error, "the door cannot be heard"),
+        let mut ringing = self.ringing.subscribe();
+        let until = Instant::now() + RING;
+        let mut stream = match open(gateway).await {
+            Ok(stream) => Some(stream),
+            Err(error) => {
+                tracing::warn!(%error, "the door cannot be heard");
+                None
+            }
         };
-        let mut answered = self.ringing.subscribe();
         let mut frames = interval(FRAME);
         frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let (until, mut sound) = (Instant::now() + RING, [0; FRAME_BYTES]);
-        while Instant::now() < until && !stream.is_over() {
+        let mut sound = [0; FRAME_BYTES];
+        loop {
             tokio::select! {
                 biased;
                 // The sender lives as long as this home.
-                _ = answered.wait_for(|&ringing| !ringing) => break,
+                _ = ringing.wait_for(|&ringing| !ringing) => break,
+                () = sleep_until(until) => break,
                 _ = frames.tick() => {
                     fastrand::fill(&mut sound);
-                    stream.send(&sound, false);
+                    // A frame that the connection does not take is one that nobody hears.
+                    let _ = stream.as_mut().is_some_and(|stream| stream.send(&sound, false));
                 }
             }
         }
-        stream.send(&sound, true);
-        stream.close().await;
+        if let Some(mut stream) = stream {
+            let _ = stream.send(&sound, true);
+            stream.close().await;
+        }
     }
+}
+
+/// Opens the door's microphone.
+async fn open(gateway: &Gateway) -> Result<Stream, Refused> {
+    let path = "talk/door".parse().map_err(|_| Refused::Lost)?;
+    let params = Json::of(&json!({"rate": 24_000, "channels": 1}));
+    gateway.open(Open { path, kind: StreamKind::Opus, params: Some(params) }).await
 }

@@ -86,7 +86,9 @@ impl Disk {
         self.file = None;
         let beside = self.path.with_extension("new");
         let mut text = String::new();
-        entries.iter().for_each(|(cmd, entry)| text.push_str(&line(cmd, entry)));
+        for (cmd, entry) in entries {
+            text.push_str(&line(cmd, entry));
+        }
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
         // Results may hold what only the household is to know.
