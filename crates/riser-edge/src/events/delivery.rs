@@ -327,9 +327,10 @@ impl Inner {
         let (mut sent, mut past) = (false, 0);
         follower.waits = false;
         while !follower.conn.is_ending() {
-            for (to, at) in follower.position.synced() {
-                let cursor = Cursor { life: stream.life, seq: at };
-                sent |= follower.conn.push(frame::text(&outbound::synced(&to, Some(cursor))));
+            for to in follower.position.synced() {
+                // Where all its subscriptions stand, so that one cursor is good for all of them.
+                let cursor = follower.position.at().map(|seq| Cursor { life: stream.life, seq });
+                sent |= follower.conn.push(frame::text(&outbound::synced(&to, cursor)));
             }
             let Some(at) = follower.position.at().filter(|at| *at < stream.last) else {
                 (follower.current, follower.live) = (true, true);

@@ -162,13 +162,12 @@ impl Position {
         found.map(|following| following.owes_synced = true).is_some()
     }
 
-    /// The subscriptions that were sent all they asked for and are owed the word, which is then no longer owed; and where
-    /// they stand.
-    pub(super) fn synced(&mut self) -> Vec<(Pattern, u64)> {
+    /// The subscriptions that were sent all they asked for and are owed the word, which is then no longer owed.
+    pub(super) fn synced(&mut self) -> Vec<Pattern> {
         let mut done = Vec::new();
         for following in self.0.iter_mut().filter(|f| f.owes_synced && f.at >= f.until) {
             following.owes_synced = false;
-            done.push((following.to.clone(), following.at));
+            done.push(following.to.clone());
         }
         done
     }
