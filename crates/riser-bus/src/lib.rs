@@ -12,6 +12,9 @@
 //!   the whole cluster. Who needs more compares with a store.
 //! - Delivery never waits for a receiver: a full [`Inbox`] loses the message and counts it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
@@ -43,18 +46,36 @@ pub struct Delivery {
 
 /// The sending side of a receiver's bounded queue, shared by its subscriptions.
 #[derive(Debug, Clone)]
-pub struct Inbox(mpsc::Sender<Delivery>);
+pub struct Inbox {
+    sender: mpsc::Sender<Delivery>,
+    /// Where losses are counted when they are nobody's trouble.
+    lost: Option<Arc<AtomicU64>>,
+}
 
 /// A bounded queue of messages: `capacity` messages wait at most, further ones are lost and counted.
 pub fn inbox(capacity: usize) -> (Inbox, mpsc::Receiver<Delivery>) {
     let (sender, receiver) = mpsc::channel(capacity);
-    (Inbox(sender), receiver)
+    (Inbox { sender, lost: None }, receiver)
+}
+
+/// A bounded queue for messages that are of use now or never: losses are counted here, and not in [`Health`], so that
+/// nobody looks for what was missed.
+pub fn lossy_inbox(capacity: usize) -> (Inbox, mpsc::Receiver<Delivery>, Arc<AtomicU64>) {
+    let (sender, receiver) = mpsc::channel(capacity);
+    let lost = Arc::new(AtomicU64::new(0));
+    (Inbox { sender, lost: Some(lost.clone()) }, receiver, lost)
 }
 
 impl Inbox {
-    /// Puts a message into the queue; `false` when it was full and the message is lost.
+    /// Puts a message into the queue; `false` when it was full and the message is lost, which is to be counted.
     pub fn deliver(&self, delivery: Delivery) -> bool {
-        !matches!(self.0.try_send(delivery), Err(mpsc::error::TrySendError::Full(_)))
+        if !matches!(self.sender.try_send(delivery), Err(mpsc::error::TrySendError::Full(_))) {
+            return true;
+        }
+        self.lost.as_ref().is_some_and(|lost| {
+            lost.fetch_add(1, Ordering::Relaxed);
+            true
+        })
     }
 }
 
@@ -99,4 +120,22 @@ pub trait Bus: Send + Sync + 'static {
 
     /// The bus' health, whenever it changes.
     fn health(&self) -> watch::Receiver<Health>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_full_inbox_loses_is_the_senders_trouble_unless_it_is_lossy() {
+        let message = || Delivery { subject: Subject::Edges, payload: Bytes::new() };
+        let (strict, _receiver) = inbox(1);
+        assert_eq!((strict.deliver(message()), strict.deliver(message())), (true, false));
+        let (lossy, mut receiver, lost) = lossy_inbox(1);
+        assert_eq!((lossy.deliver(message()), lossy.deliver(message())), (true, true));
+        assert_eq!(lost.load(Ordering::Relaxed), 1);
+        assert!(receiver.recv().await.is_some());
+        assert!(lossy.deliver(message()));
+        assert_eq!(lost.load(Ordering::Relaxed), 1);
+    }
 }

@@ -1,20 +1,31 @@
-//! A watching client: subscriptions that outlive connections, and every frame as an event.
+//! A client: subscriptions, commands, events and streams that outlive connections, and every frame as an event.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod run;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use riser_core::{PathFilter, Pattern};
+use riser_core::event::EventId;
+use riser_core::frame::Credential;
+use riser_core::{Address, Pattern};
 use serde_json::json;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 use crate::Config;
-use crate::backoff::Backoff;
+use crate::calls::{Call, Given};
 use crate::end::End;
 use crate::frame::{Received, Welcome};
 use crate::link::{CLOSE_WAIT, Link};
+use crate::live::{FRAMES, LiveFrame, Open, Say, Stream};
+use crate::notice::{Notice, seen};
+use crate::order::{Command, OUTCOMES, Order, Told as Progress, unique};
+use crate::refused::Refused;
+use crate::subs::Subscription;
 use crate::task::Task;
 use crate::view::{Update, View};
+use run::Run;
 
 /// Events that wait for the owner. When it does not take them the socket is not read, so that the edge conflates.
 pub const EVENTS: usize = 256;
@@ -23,47 +34,26 @@ const ASKS: usize = 64;
 /// Most subscriptions of a client: what an edge allows by default.
 pub const SUBSCRIPTIONS: usize = 256;
 
-/// What to hear of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subscription {
-    /// Where.
-    pub to: Pattern,
-    /// Last values and what the devices are.
-    pub state: bool,
-    /// Connected or not.
-    pub presence: bool,
-    /// Which paths.
-    pub path: PathFilter,
-}
-
-impl Subscription {
-    /// State and presence of everything that the pattern names.
-    pub fn all(to: Pattern) -> Self {
-        Self { to, state: true, presence: true, path: PathFilter::ALL }
-    }
-
-    fn frame(&self, n: u64) -> String {
-        let lanes = [("state", self.state), ("presence", self.presence)];
-        let lanes: Vec<&str> = lanes.into_iter().filter_map(|(lane, wanted)| wanted.then_some(lane)).collect();
-        let mut frame = json!({"t": "subscribe", "n": n, "to": self.to, "lanes": lanes});
-        if !self.path.is_all() {
-            frame["path"] = json!(self.path);
-        }
-        frame.to_string()
-    }
-}
-
 /// What happens to a client.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// A session began; the subscriptions are asked for again.
+    /// A session began; the subscriptions are asked for again. Streams that were heard before are over; those that are
+    /// still there are told again.
     Connected(Box<Welcome>),
     /// A frame came.
     Frame {
         /// As it came.
         text: String,
-        /// What it did to the view, when it did something.
+        /// What it says, when it is about more than this connection.
         update: Option<Update>,
+    },
+    /// A frame of a live stream came.
+    Live(LiveFrame),
+    /// Half of what was left of the credential has passed: fetch another one and give it to
+    /// [`Client::set_credential`].
+    CredentialDue {
+        /// When it runs out, Unix milliseconds on the cluster's clock.
+        expires_at_ms: u64,
     },
     /// A subscription was refused. It is not asked for again.
     Refused {
@@ -96,9 +86,16 @@ pub enum AskError {
     TooMany,
 }
 
-enum Ask {
-    Subscribe(Subscription),
+/// What the owner asks the task for.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    Subscribe(Box<Subscription>),
     Unsubscribe(Pattern),
+    Call(Call),
+    Order(u64, Box<Order>, mpsc::Sender<Progress>),
+    Cancel(u64),
+    /// It was taken: the next sessions begin with it.
+    Credential(Credential, Option<u64>),
     Leave,
 }
 
@@ -110,11 +107,15 @@ enum Told {
     Unsubscribed(Pattern),
 }
 
-/// A session that comes back by itself. Dropping it ends its task and its connection.
+/// A session that comes back by itself. Its events must be taken with [`Client::next`], also by those who only wait for
+/// answers: when too many wait, nothing more is read. Dropping it ends its task and its connection.
 #[derive(Debug)]
 pub struct Client {
     asks: mpsc::Sender<Ask>,
+    say: mpsc::Sender<Say>,
     told: mpsc::Receiver<Told>,
+    sessions: watch::Receiver<u64>,
+    orders: AtomicU64,
     view: View,
     patterns: BTreeSet<Pattern>,
     task: Task,
@@ -125,25 +126,69 @@ impl Client {
     pub async fn connect(config: Config) -> Result<Self, End> {
         let first = Link::open(&config).await?;
         let (asks, asked) = mpsc::channel(ASKS);
+        let (say, said) = mpsc::channel(FRAMES);
         let (tell, told) = mpsc::channel(EVENTS);
-        let run = Run { config, asked, tell, subscriptions: BTreeMap::new(), open: BTreeMap::new(), n: 0 };
-        let task = Task::start(run.run(first));
-        Ok(Self { asks, told, view: View::default(), patterns: BTreeSet::new(), task })
+        let (count, sessions) = watch::channel(0);
+        let task = Task::start(Run::new(config, asked, said, tell, count).run(first));
+        let (view, patterns) = (View::default(), BTreeSet::new());
+        Ok(Self { asks, say, told, sessions, orders: AtomicU64::new(0), view, patterns, task })
     }
 
-    /// Asks for a subscription, now and after each reconnect. Whether it was granted shows in the events: snapshots
-    /// and [`Update::Synced`], or [`Event::Refused`]. The same pattern again replaces what was asked for.
+    /// Asks for a subscription, now and after each reconnect; of events, from then on after the last that was heard.
+    /// Whether it was granted shows in the events: snapshots and [`Update::Synced`], or [`Event::Refused`]. The same
+    /// pattern again replaces what was asked for.
     pub async fn subscribe(&mut self, subscription: Subscription) -> Result<(), AskError> {
         if self.patterns.len() >= SUBSCRIPTIONS && !self.patterns.contains(&subscription.to) {
             return Err(AskError::TooMany);
         }
         self.patterns.insert(subscription.to.clone());
-        self.asks.send(Ask::Subscribe(subscription)).await.map_err(|_| AskError::Ended)
+        self.asks.send(Ask::Subscribe(Box::new(subscription))).await.map_err(|_| AskError::Ended)
     }
 
     /// Ends a subscription. What only it named leaves the view once the server has confirmed.
     pub async fn unsubscribe(&mut self, to: Pattern) -> Result<(), AskError> {
         self.asks.send(Ask::Unsubscribe(to)).await.map_err(|_| AskError::Ended)
+    }
+
+    /// Asks a gateway to do something, now or in the next session within its deadline, and again in each further
+    /// session until its outcome is there. Gives the handle that hears what becomes of it.
+    pub async fn command(&self, mut order: Order) -> Result<Command, Refused> {
+        let key = order.key.get_or_insert_with(unique).clone();
+        let (tell, told) = mpsc::channel(OUTCOMES);
+        let id = self.orders.fetch_add(1, Ordering::Relaxed);
+        self.asks.send(Ask::Order(id, Box::new(order), tell)).await.map_err(|_| Refused::Ended)?;
+        Ok(Command { id, key, told, asks: self.asks.clone() })
+    }
+
+    /// Tells an event at an address. Ready with its cursor when it is stored, however many reconnects later; dropping
+    /// the future ends the repetitions.
+    pub async fn event(&self, to: &Address, notice: &Notice) -> Result<Option<String>, Refused> {
+        Ok(self.call(notice.frame(Some(to)), true).await?.granted.cursor)
+    }
+
+    /// Says that a notice was seen. Ready as [`Client::event`].
+    pub async fn seen(&self, of: &Address, id: &EventId) -> Result<(), Refused> {
+        self.call(seen(of, id), true).await.map(drop)
+    }
+
+    /// Opens a live stream to an address. It lasts as long as the session.
+    pub async fn open(&self, to: &Address, open: Open) -> Result<Stream, Refused> {
+        let given = self.call(open.frame(Some(to)), false).await?;
+        let none = || Refused::ByServer { code: "internal".into(), message: "a stream without a number".into() };
+        let id = given.granted.stream.ok_or_else(none)?;
+        Ok(Stream::new(id, open.kind, given.session, self.sessions.clone(), self.say.clone()))
+    }
+
+    /// Gives the session a fresh credential of the same peer; without a session, the next attempt uses it. When it runs
+    /// out is in Unix milliseconds on the cluster's clock, none for never. A refused one changes nothing.
+    pub async fn set_credential(&self, token: Credential, expires_at_ms: Option<u64>) -> Result<(), Refused> {
+        let frame = json!({"t": "auth", "token": token.expose()}).to_string();
+        match self.call(frame, false).await {
+            // The next session begins with it.
+            Ok(_) | Err(Refused::Lost) => {}
+            Err(refused) => return Err(refused),
+        }
+        self.asks.send(Ask::Credential(token, expires_at_ms)).await.map_err(|_| Refused::Ended)
     }
 
     /// The next event; none after [`Event::Ended`]. May be dropped and called again without losing anything.
@@ -184,170 +229,14 @@ impl Client {
         }
     }
 
+    async fn call(&self, frame: String, repeats: bool) -> Result<Given, Refused> {
+        let (answer, answered) = oneshot::channel();
+        self.asks.send(Ask::Call(Call { frame, repeats, answer })).await.map_err(|_| Refused::Ended)?;
+        answered.await.unwrap_or(Err(Refused::Ended))
+    }
+
     fn forget(&mut self, to: &Pattern) {
         self.patterns.remove(to);
         self.view.retain(&self.patterns);
     }
-}
-
-/// What an open number stands for.
-enum Open {
-    Subscribe(Pattern),
-    Unsubscribe(Pattern),
-}
-
-/// The task behind a client.
-struct Run {
-    config: Config,
-    asked: mpsc::Receiver<Ask>,
-    tell: mpsc::Sender<Told>,
-    subscriptions: BTreeMap<Pattern, Subscription>,
-    open: BTreeMap<u64, Open>,
-    n: u64,
-}
-
-impl Run {
-    async fn run(mut self, first: (Link, Welcome)) {
-        let mut backoff = Backoff::new(fastrand::Rng::new());
-        let mut next = Ok(first);
-        loop {
-            let end = match next {
-                Ok((link, welcome)) => {
-                    let began = Instant::now();
-                    let end = self.session(link, welcome).await;
-                    backoff.lasted(began.elapsed());
-                    end
-                }
-                Err(end) => end,
-            };
-            let Some(back_in) = backoff.after(&end) else {
-                self.event(Event::Ended(end)).await;
-                return;
-            };
-            self.event(Event::Disconnected { end, back_in }).await;
-            if !self.wait(back_in).await {
-                return;
-            }
-            next = Link::open(&self.config).await;
-        }
-    }
-
-    /// Tells the owner, if it is still there; if it is not, the task is about to be ended by its handle.
-    async fn event(&self, event: Event) {
-        let _ = self.tell.send(Told::Event(event)).await;
-    }
-
-    /// Waits, and takes asks meanwhile. False when the owner left.
-    async fn wait(&mut self, time: Duration) -> bool {
-        let until = Instant::now() + time;
-        loop {
-            tokio::select! {
-                biased;
-                ask = self.asked.recv() => match ask {
-                    Some(Ask::Subscribe(subscription)) => {
-                        self.subscriptions.insert(subscription.to.clone(), subscription);
-                    }
-                    Some(Ask::Unsubscribe(to)) => {
-                        self.subscriptions.remove(&to);
-                        let _ = self.tell.send(Told::Unsubscribed(to)).await;
-                    }
-                    Some(Ask::Leave) | None => return false,
-                },
-                () = tokio::time::sleep_until(until) => return true,
-            }
-        }
-    }
-
-    async fn session(&mut self, mut link: Link, welcome: Welcome) -> End {
-        self.open.clear();
-        self.event(Event::Connected(Box::new(welcome))).await;
-        let again: Vec<Subscription> = self.subscriptions.values().cloned().collect();
-        for subscription in again {
-            if let Err(end) = self.subscribe(&mut link, subscription) {
-                return end;
-            }
-        }
-        loop {
-            let done = tokio::select! {
-                biased;
-                ask = self.asked.recv() => match ask {
-                    Some(Ask::Subscribe(subscription)) => self.subscribe(&mut link, subscription),
-                    Some(Ask::Unsubscribe(to)) => self.unsubscribe(&mut link, to),
-                    Some(Ask::Leave) | None => {
-                        link.close(1000, "").await;
-                        return End::Left;
-                    }
-                },
-                heard = heard(&self.tell, &mut link) => match heard {
-                    Ok((room, text)) => self.frame(&mut link, room, text).await,
-                    Err(end) => Err(end),
-                },
-            };
-            if let Err(end) = done {
-                return end;
-            }
-        }
-    }
-
-    fn number(&mut self, open: Open) -> u64 {
-        self.n += 1;
-        self.open.insert(self.n, open);
-        self.n
-    }
-
-    fn subscribe(&mut self, link: &mut Link, subscription: Subscription) -> Result<(), End> {
-        let n = self.number(Open::Subscribe(subscription.to.clone()));
-        link.send(&subscription.frame(n))?;
-        self.subscriptions.insert(subscription.to.clone(), subscription);
-        Ok(())
-    }
-
-    fn unsubscribe(&mut self, link: &mut Link, to: Pattern) -> Result<(), End> {
-        self.subscriptions.remove(&to);
-        let frame = json!({"t": "unsubscribe", "n": self.n + 1, "to": to}).to_string();
-        self.number(Open::Unsubscribe(to));
-        link.send(&frame)
-    }
-
-    /// Hands a frame to the owner, and then what it means for the subscriptions.
-    async fn frame(&mut self, link: &mut Link, room: Option<mpsc::OwnedPermit<Told>>, text: String) -> Result<(), End> {
-        // The owner is gone: what came is for nobody, and the next ask ends the session.
-        let Some(room) = room else { return Ok(()) };
-        let frame = Received::parse(&text).map_err(|error| End::Broken(error.to_string()))?;
-        let then = match &frame {
-            Received::Ping => {
-                link.send(r#"{"t":"pong"}"#)?;
-                None
-            }
-            Received::Unsubscribed { to, .. } => {
-                self.subscriptions.remove(to);
-                None
-            }
-            Received::Ok(ok) => match self.open.remove(&ok.n) {
-                Some(Open::Unsubscribe(to)) => Some(Told::Unsubscribed(to)),
-                _ => None,
-            },
-            Received::Error(refusal) => match refusal.n.and_then(|n| self.open.remove(&n)) {
-                Some(Open::Subscribe(to)) => {
-                    self.subscriptions.remove(&to);
-                    let (code, message) = (refusal.code.clone(), refusal.message.clone());
-                    Some(Told::Event(Event::Refused { to, code, message }))
-                }
-                Some(Open::Unsubscribe(to)) => Some(Told::Unsubscribed(to)),
-                None => None,
-            },
-            _ => None,
-        };
-        room.send(Told::Frame(text, Box::new(frame)));
-        if let Some(then) = then {
-            let _ = self.tell.send(then).await;
-        }
-        Ok(())
-    }
-}
-
-/// Waits for room for a frame, then for the frame. May be dropped without losing one.
-async fn heard(tell: &mpsc::Sender<Told>, link: &mut Link) -> Result<(Option<mpsc::OwnedPermit<Told>>, String), End> {
-    let room = tell.clone().reserve_owned().await.ok();
-    Ok((room, link.next().await?))
 }

@@ -1,11 +1,16 @@
 //! What a server sends, parsed. A frame of a type that is not known here is no error: newer servers may send it.
 
+mod exchange;
+
 use std::collections::BTreeMap;
 
 use riser_core::frame::Credential;
 use riser_core::limits::Limits;
+use riser_core::live::StreamId;
 use riser_core::{Address, Devices, Epoch, Json, Path, Pattern, Reason, Rev, TenantId, Version};
 use serde::{Deserialize, Deserializer};
+
+pub use exchange::{CMD_BYTES, Closed, Happened, Opened, Ordered, Outcome, Pong, Step};
 
 /// A text message that is no frame, or one whose fields are not as agreed. It never repeats the message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -139,6 +144,15 @@ pub struct Granted {
     /// When that token runs out, Unix milliseconds.
     #[serde(default)]
     pub expires_at_ms: Option<u64>,
+    /// The name under which a command is recorded.
+    #[serde(default, deserialize_with = "exchange::some_cmd")]
+    pub cmd: Option<String>,
+    /// Where an event is stored.
+    #[serde(default)]
+    pub cursor: Option<String>,
+    /// The number of a stream that was opened.
+    #[serde(default)]
+    pub stream: Option<StreamId>,
 }
 
 /// `error`.
@@ -174,6 +188,28 @@ pub enum Received {
     Synced {
         /// Which.
         to: Pattern,
+        /// The position in the tenant's events from which on more will come.
+        cursor: Option<String>,
+    },
+    /// `gap`: events between the cursor and what follows are gone.
+    Gap {
+        /// Of which subscription.
+        to: Pattern,
+    },
+    /// `event`.
+    Event(Box<Happened>),
+    /// `outcome`.
+    Outcome(Outcome),
+    /// `opened`.
+    Opened(Opened),
+    /// `closed`.
+    Closed(Closed),
+    /// `command`, to a gateway.
+    Command(Box<Ordered>),
+    /// `cancel`, to a gateway.
+    Cancel {
+        /// Which command.
+        cmd: String,
     },
     /// `unsubscribed`: a right was withdrawn.
     Unsubscribed {
@@ -195,6 +231,8 @@ pub enum Received {
     Resync,
     /// `ping`: asks for a `pong`.
     Ping,
+    /// `pong`.
+    Pong(Pong),
     /// Anything else.
     Other,
 }
@@ -208,10 +246,12 @@ impl Received {
             t: std::borrow::Cow<'a, str>,
         }
         #[derive(Deserialize)]
-        struct To {
+        struct About {
             to: Pattern,
             #[serde(default)]
             code: String,
+            #[serde(default)]
+            cursor: Option<String>,
         }
         #[derive(Deserialize)]
         struct Away {
@@ -225,16 +265,30 @@ impl Received {
             "state" => Self::State(read(text)?),
             "devices" => Self::Devices(read(text)?),
             "presence" => Self::Presence(read(text)?),
-            "synced" => Self::Synced { to: read::<To>(text)?.to },
+            "synced" => {
+                let About { to, cursor, .. } = read(text)?;
+                Self::Synced { to, cursor }
+            }
+            "gap" => Self::Gap { to: read::<About>(text)?.to },
             "unsubscribed" => {
-                let To { to, code } = read(text)?;
+                let About { to, code, .. } = read(text)?;
                 Self::Unsubscribed { to, code }
             }
+            "event" => Self::Event(read(text)?),
+            "outcome" => {
+                let exchange::Whose { cmd, of } = read(text)?;
+                Self::Outcome(Outcome { cmd, of, step: read(text)? })
+            }
+            "opened" => Self::Opened(read(text)?),
+            "closed" => Self::Closed(read(text)?),
+            "command" => Self::Command(read(text)?),
+            "cancel" => Self::Cancel { cmd: read::<exchange::Which>(text)?.cmd },
             "ok" => Self::Ok(read(text)?),
             "error" => Self::Error(read(text)?),
             "goaway" => Self::Goaway { after_ms: read::<Away>(text)?.after_ms },
             "resync" => Self::Resync,
             "ping" => Self::Ping,
+            "pong" => Self::Pong(read(text)?),
             _ => Self::Other,
         })
     }
@@ -262,7 +316,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_no_error() {
-        assert_eq!(Received::parse(r#"{"t":"opened","of":"b/g","stream":5}"#), Ok(Received::Other));
+        assert_eq!(Received::parse(r#"{"t":"rang","of":"b/g","stream":5}"#), Ok(Received::Other));
         let text = r#"{"t":"presence","of":"b/g","online":false,"epoch":7,"reason":"vanished","at_ms":9,"later":1}"#;
         let Ok(Received::Presence(presence)) = Received::parse(text) else { panic!("not read") };
         assert_eq!((presence.reason, presence.epoch), (None, Epoch(7)));

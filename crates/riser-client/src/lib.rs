@@ -1,9 +1,10 @@
 //! Riser's client: one session that comes back by itself, whoever uses it.
 //!
-//! [`Client`] watches: it subscribes, subscribes again after each reconnect, and keeps a [`View`] of the gateways it
-//! hears of. [`Gateway`] reports for one flat: it keeps what the flat's values should be and makes the broker know
-//! them, across reconnects and after losses. [`Link`] is one connection without any of that. [`Api`] makes the HTTP
-//! calls of a tenant's back end. All of them speak plain `http` and `ws`.
+//! [`Client`] watches and commands: it subscribes, subscribes again after each reconnect, keeps a [`View`] of the
+//! gateways it hears of, and asks after its commands until they have their outcomes. [`Gateway`] reports for one flat: it
+//! keeps what the flat's values should be and makes the broker know them, across reconnects and after losses, and gives
+//! each command to its application once. Both tell events and speak on live streams. [`Link`] is one connection without
+//! any of that. [`Api`] makes the HTTP calls of a tenant's back end. All of them speak plain `http` and `ws`.
 
 pub mod api;
 pub mod backoff;
@@ -13,19 +14,31 @@ pub mod endpoint;
 pub mod frame;
 pub mod gateway;
 pub mod link;
+pub mod live;
+pub mod notice;
+pub mod order;
 pub mod view;
 
+mod calls;
+mod clock;
+mod refused;
+mod subs;
 mod task;
 mod wire;
 
 pub use api::{Api, Minted};
 pub use backoff::Backoff;
-pub use client::{Client, Event, Subscription};
+pub use client::{Client, Event};
 pub use end::End;
 pub use endpoint::{Endpoint, EndpointError};
-pub use frame::{Received, Welcome};
-pub use gateway::{Gateway, Refused, Status};
-pub use link::Link;
+pub use frame::{Outcome, Received, Step, Welcome};
+pub use gateway::{Commands, Gateway, Live, Memory, Request, Status};
+pub use link::{Link, Message};
+pub use live::{LiveFrame, Open, Stream};
+pub use notice::Notice;
+pub use order::{Command, Order};
+pub use refused::Refused;
+pub use subs::Subscription;
 pub use view::{Update, View};
 
 use riser_core::frame::Credential;
@@ -39,7 +52,7 @@ pub struct Config {
     pub credential: Credential,
     /// What the peer calls itself, at most 256 bytes.
     pub agent: String,
-    /// For how long a gateway recognises a command that it has seen, in milliseconds.
+    /// For how long a gateway recognises a command that it has seen, in milliseconds; [`Gateway::serve`] sets it.
     pub remembers_ms: Option<u64>,
 }
 

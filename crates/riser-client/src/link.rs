@@ -20,6 +20,7 @@ use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use riser_core::limits::Limits;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -47,10 +48,19 @@ const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// What came, before it is known whether anyone is to see it.
 enum Heard {
     Text(String),
-    Binary,
+    Binary(Bytes),
     Ping(Vec<u8>),
     Pong,
     Close(Option<u16>, String),
+}
+
+/// A message from the other side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// A frame of the protocol.
+    Text(String),
+    /// A frame of a live stream, header and payload.
+    Binary(Bytes),
 }
 
 /// Whole messages, up to the first error.
@@ -67,6 +77,7 @@ pub struct Link {
     heard: Instant,
     /// When bytes were last taken by the socket, or began to wait for it.
     wrote: Instant,
+    limits: Limits,
 }
 
 impl std::fmt::Debug for Link {
@@ -89,6 +100,7 @@ impl Link {
             patience: wire::ANSWER_WAIT,
             heard: Instant::now(),
             wrote: Instant::now(),
+            limits: Limits::default(),
         };
         let mut hello = json!({"t": "hello", "agent": config.agent});
         if let Some(ms) = config.remembers_ms {
@@ -96,6 +108,7 @@ impl Link {
         }
         link.send(&hello.to_string())?;
         let welcome = link.greeted().await?;
+        link.limits = welcome.limits;
         // Half a heartbeat more than the server waits, so that it is the server who decides about a slow path.
         link.patience = Duration::from_millis(welcome.heartbeat_ms.clamp(50, 3_600_000) * 5 / 2);
         Ok((link, welcome))
@@ -114,9 +127,18 @@ impl Link {
         }
     }
 
-    /// The next text frame. Pings are answered and frames that wait are written on the way; binary messages are
-    /// left out. May be dropped and called again without losing anything.
+    /// The next text frame; binary messages are left out. Otherwise as [`Link::receive`].
     pub async fn next(&mut self) -> Result<String, End> {
+        loop {
+            if let Message::Text(text) = self.receive().await? {
+                return Ok(text);
+            }
+        }
+    }
+
+    /// The next message. Pings are answered and frames that wait are written on the way. May be dropped and called
+    /// again without losing anything.
+    pub async fn receive(&mut self) -> Result<Message, End> {
         loop {
             let waiting = !self.out.is_empty();
             let deadline = if waiting { self.heard.min(self.wrote) } else { self.heard } + self.patience;
@@ -125,8 +147,8 @@ impl Link {
                 heard = self.incoming.next() => {
                     let heard = heard.unwrap_or_else(|| Err(End::Broken("it was closed before".into())))?;
                     self.heard = Instant::now();
-                    if let Some(text) = self.take(heard)? {
-                        return Ok(text);
+                    if let Some(message) = self.take(heard)? {
+                        return Ok(message);
                     }
                 }
                 written = self.write.write_buf(&mut self.out), if waiting => self.written(written)?,
@@ -140,6 +162,21 @@ impl Link {
     /// Queues a text frame; [`Link::next`] and [`Link::flush`] write it. Fails when [`WAITING_BYTES`] wait already.
     pub fn send(&mut self, text: &str) -> Result<(), End> {
         self.push(Frame::text(Payload::Borrowed(text.as_bytes())))
+    }
+
+    /// Queues a binary message as [`Link::send`] does.
+    pub fn send_binary(&mut self, message: &[u8]) -> Result<(), End> {
+        self.push(Frame::binary(Payload::Borrowed(message)))
+    }
+
+    /// What the session may use.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// How many bytes wait for the socket.
+    pub fn waiting(&self) -> usize {
+        self.out.len()
     }
 
     /// Whether few enough bytes wait for the socket that a large frame may be queued.
@@ -193,10 +230,11 @@ impl Link {
         }
     }
 
-    fn take(&mut self, heard: Heard) -> Result<Option<String>, End> {
+    fn take(&mut self, heard: Heard) -> Result<Option<Message>, End> {
         match heard {
-            Heard::Text(text) => Ok(Some(text)),
-            Heard::Binary | Heard::Pong => Ok(None),
+            Heard::Text(text) => Ok(Some(Message::Text(text))),
+            Heard::Binary(bytes) => Ok(Some(Message::Binary(bytes))),
+            Heard::Pong => Ok(None),
             Heard::Ping(payload) => {
                 self.push(Frame::pong(Payload::Owned(payload)))?;
                 Ok(None)
@@ -307,7 +345,7 @@ async fn message<R: AsyncRead + Unpin>(reader: &mut WebSocketRead<R>, joined: &m
         if frame.fin {
             let Joined { text, bytes } = std::mem::take(joined);
             if text != Some(true) {
-                return Ok(Heard::Binary);
+                return Ok(Heard::Binary(bytes.into()));
             }
             return String::from_utf8(bytes).map(Heard::Text).map_err(|_| End::Broken("text that is not UTF-8".into()));
         }

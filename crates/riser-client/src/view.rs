@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use riser_core::state::Value;
 use riser_core::{Address, Devices, Epoch, Json, Path, Pattern, Reason, Version};
 
-use crate::frame::{Delta, Described, Presence, Received, Snapshot};
+use crate::frame::{Closed, Delta, Described, Happened, Opened, Outcome, Presence, Received, Snapshot};
 
 /// Most gateways that a view holds: four times what one edge is built for.
 pub const VIEW_GATEWAYS: usize = 65_536;
@@ -37,7 +37,7 @@ pub struct Seen {
     current: bool,
 }
 
-/// What a frame did to a view.
+/// What a frame says: what it did to a view, or what happened besides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Update {
     /// All of a gateway was replaced.
@@ -59,6 +59,8 @@ pub enum Update {
         to: Pattern,
         /// Gateways that a connection before this one knew, and that are no more.
         gone: Vec<Address>,
+        /// The position in the tenant's events from which on more will come.
+        cursor: Option<String>,
     },
     /// A subscription ended: a right was withdrawn.
     Unsubscribed {
@@ -67,6 +69,20 @@ pub enum Update {
         /// Why.
         code: String,
     },
+    /// Something happened.
+    Event(Box<Happened>),
+    /// The cursor that a subscription went on from is not known or no longer kept: events follow from the oldest that
+    /// is.
+    Gap {
+        /// Which subscription.
+        to: Pattern,
+    },
+    /// A live stream began, or was there already.
+    Opened(Box<Opened>),
+    /// A live stream is over.
+    Closed(Closed),
+    /// Something became of a command that no handle asks for any more.
+    Outcome(Box<Outcome>),
 }
 
 /// The gateways that a client hears of.
@@ -137,13 +153,18 @@ impl View {
                 self.described(whole)
             }
             Received::Presence(presence) => self.presence(presence),
-            Received::Synced { to } => {
+            Received::Synced { to, cursor } => {
                 let gone = |(of, seen): (&Address, &Seen)| (!seen.current && to.matches(of)).then(|| of.clone());
                 let gone: Vec<Address> = self.gateways.iter().filter_map(gone).collect();
                 self.gateways.retain(|of, seen| seen.current || !to.matches(of));
-                Some(Update::Synced { to, gone })
+                Some(Update::Synced { to, gone, cursor })
             }
             Received::Unsubscribed { to, code } => Some(Update::Unsubscribed { to, code }),
+            Received::Event(happened) => Some(Update::Event(happened)),
+            Received::Gap { to } => Some(Update::Gap { to }),
+            Received::Opened(opened) => Some(Update::Opened(Box::new(opened))),
+            Received::Closed(closed) => Some(Update::Closed(closed)),
+            Received::Outcome(outcome) => Some(Update::Outcome(Box::new(outcome))),
             _ => None,
         }
     }

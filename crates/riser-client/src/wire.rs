@@ -43,8 +43,8 @@ pub(crate) async fn dial(endpoint: &Endpoint) -> Result<TcpStream, End> {
     Ok(stream)
 }
 
-/// Makes one call and reads the answer.
-pub(crate) async fn call(endpoint: &Endpoint, request: Request<Full<Bytes>>) -> Result<Answer, End> {
+/// Makes one call and reads the answer, which may take this long.
+pub(crate) async fn call(endpoint: &Endpoint, request: Request<Full<Bytes>>, wait: Duration) -> Result<Answer, End> {
     let stream = dial(endpoint).await?;
     let exchange = async {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
@@ -56,7 +56,7 @@ pub(crate) async fn call(endpoint: &Endpoint, request: Request<Full<Bytes>>) -> 
         });
         answer
     };
-    timeout(ANSWER_WAIT, exchange).await.map_err(|_| silent())?
+    timeout(wait, exchange).await.map_err(|_| End::Silent(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)))?
 }
 
 /// Reads an answer to its end.

@@ -94,6 +94,13 @@ pub enum ToEdge {
         /// Which.
         cmd: CommandId,
     },
+    /// To the edge of a stream's opener: the gateway of its address is held by another edge now, which is to get the frames.
+    Hears {
+        /// The edge that holds it.
+        edge: EdgeId,
+        /// Its session.
+        epoch: Epoch,
+    },
     /// To an edge whose sessions want to know: all that became of a command so far. Who lost one of these has lost
     /// nothing once it has the next.
     Outcomes {

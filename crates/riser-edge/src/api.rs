@@ -1,6 +1,7 @@
 //! The HTTP API of a tenant's own back end.
 
 pub(crate) mod commands;
+pub(crate) mod events;
 
 use std::sync::Arc;
 
@@ -151,6 +152,15 @@ impl<'a> Page<'a> {
 fn may_read(identity: &Identity, to: &Pattern) -> Result<PathFilter, Refused> {
     let text = "this credential does not show it";
     identity.paths(Verb::Read, to).ok_or_else(|| Refused::new("forbidden", Problem::forbidden(text)))
+}
+
+/// A pattern or address as it stands in a query. Its names hold nothing that is escaped; only what joins them may be.
+fn unescaped(text: &str) -> String {
+    ["%2F", "%2f"]
+        .into_iter()
+        .fold(text.to_owned(), |text, slash| text.replace(slash, "/"))
+        .replace("%2A", "*")
+        .replace("%2a", "*")
 }
 
 /// The values of the query's parameters in the order of `known`. What is not known is refused by name, rather than

@@ -13,6 +13,9 @@ pub struct EdgeConfig {
     pub heartbeat: Duration,
     /// How long `hello` may take after the upgrade, and the first request after the connection.
     pub hello: Duration,
+    /// How long writing the answers to an HTTP client may take until all of them are with the kernel. A state of a
+    /// megabyte gets through 300 kbit/s in it; who reads nothing gives its place among the handshakes back.
+    pub exchange: Duration,
     /// For how long the registry holds this edge's lease without a word. With [`EdgeConfig::sweep`] it is what a dead edge's
     /// gateways wait before they are marked offline: 15 s are promised.
     pub lease: Duration,
@@ -50,6 +53,7 @@ impl EdgeConfig {
             id,
             heartbeat: Duration::from_secs(20),
             hello: Duration::from_secs(5),
+            exchange: Duration::from_secs(30),
             lease: Duration::from_secs(8),
             renew: Duration::from_secs(2),
             sweep: Duration::from_secs(1),

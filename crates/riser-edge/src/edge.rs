@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::session::{Session, Upgrade};
 use crate::shared::{Ports, Shared};
 use crate::ws::{self, CLOSE_WAIT, Conn, WriteHalf, frame};
-use crate::{commands, heartbeat, http, presence};
+use crate::{commands, heartbeat, http, live, presence};
 
 /// Connections that the kernel keeps for an edge that is busy accepting: a burst of reconnects is not refused.
 const BACKLOG: u32 = 4_096;
@@ -59,6 +59,7 @@ impl Edge {
         shared.tasks.spawn(presence::keep_audit(shared.clone()));
         shared.tasks.spawn(presence::keep_sweeping(shared.clone()));
         shared.tasks.spawn(heartbeat::run(shared.clone()));
+        shared.tasks.spawn(live::hear(shared.clone()));
         shared.tasks.spawn(commands::keeper::keep_waiting(shared.clone()));
         shared.tasks.spawn(commands::keeper::keep_sweeping(shared.clone()));
         Self { shared }
@@ -110,8 +111,13 @@ impl Edge {
         let gone = async {
             loop {
                 let left = shared.someone_left.notified();
-                let (sessions, gateways) = (shared.sessions.lock().len(), shared.gateways.lock().ending.len());
-                if sessions + gateways == 0 {
+                let sessions = shared.sessions.lock().len();
+                // A session is gone before its end was told to everybody.
+                let gateways = {
+                    let gateways = shared.gateways.lock();
+                    gateways.opening.len() + gateways.closing + gateways.ending.len()
+                };
+                if sessions + gateways + shared.live.open() == 0 {
                     return;
                 }
                 left.await;

@@ -351,25 +351,24 @@ impl Gateway {
         self.conn.close(CloseCode::TakenOver.number(), "{\"retry_after_ms\":60000}");
     }
 
-    /// Registers the session again after the registry lost it. False when the session is over.
+    /// Registers the session again after the registry lost it. False when the session is over. Only whoever stores calls
+    /// it, so that no version changes under a change that is on its way.
     async fn restore(&self, shared: &Shared) -> Result<bool, RegistryError> {
         // Only the answer says whether state was lost: until it has come the call must be made again.
         self.unsure.store(true, Ordering::Relaxed);
-        let lease = shared.lease();
-        let mut version = self.version();
-        if shared.lease.lock().may_have_been_swept() {
-            // The end that a sweep may have given the session took a revision. Whoever was told of it must find a
-            // greater one, even in a registry that has forgotten it.
-            version = version.next().next();
+        let swept = shared.lease.lock().may_have_been_swept();
+        let mut restored = self.restore_at(shared, self.version()).await?;
+        // The end that a sweep may have given the session took a revision. Whoever was told of it must find a greater
+        // one, even in a registry that has forgotten it.
+        if let Restored::Held { lost } = restored
+            && swept
+            && (lost || !self.step_over(shared).await?)
+        {
+            restored = self.restore_at(shared, self.version().next().next()).await?;
         }
-        let restore = shared.ports.registry.restore(&lease, &self.key, version, self.since_ms());
-        let restored = shared.call(restore).await?;
         self.unsure.store(false, Ordering::Relaxed);
         match restored {
             Restored::Held { lost } => {
-                let mut at = self.at.lock();
-                at.version = at.version.max(version);
-                drop(at);
                 if lost {
                     self.ask_for_everything(shared);
                 }
@@ -381,17 +380,49 @@ impl Gateway {
         Ok(false)
     }
 
+    async fn restore_at(&self, shared: &Shared, version: Version) -> Result<Restored, RegistryError> {
+        let lease = shared.lease();
+        let restore = shared.ports.registry.restore(&lease, &self.key, version, self.since_ms());
+        let restored = shared.call(restore).await?;
+        if matches!(restored, Restored::Held { .. }) {
+            self.reached(version);
+        }
+        Ok(restored)
+    }
+
+    /// Takes two revisions that change nothing, so that the version grows and the store has lost nothing: an outage
+    /// costs no gateway its full state. They are not published, because who was told of an end must read the store. False
+    /// when the store does not take them.
+    async fn step_over(&self, shared: &Shared) -> Result<bool, RegistryError> {
+        let limits = shared.with_tenant(&self.key.tenant, |t| t.limits).unwrap_or_default();
+        let nothing = Change::default();
+        for _ in 0..2 {
+            let version = self.version().next();
+            let apply = shared.ports.store.apply(&self.key, version, &nothing, &limits);
+            let Applied::Stored { .. } = shared.call(apply).await? else { return Ok(false) };
+            self.reached(version);
+        }
+        Ok(true)
+    }
+
+    fn reached(&self, version: Version) {
+        let mut at = self.at.lock();
+        at.version = at.version.max(version);
+    }
+
     /// Has the session registered again, by whoever can: a call of the store that is on its way must not find that the
-    /// version has changed under it, so that then its own task does it next.
-    pub(crate) async fn restore_soon(&self, shared: &Shared) {
+    /// version has changed under it, so that then its own task does it next; and what comes meanwhile waits.
+    pub(crate) async fn restore_soon(self: &Arc<Self>, shared: &Arc<Shared>) {
         let storing = {
-            let side = self.side.lock();
+            let mut guard = self.side.lock();
             self.unsure.store(true, Ordering::Relaxed);
-            side.as_ref().is_some_and(|side| side.storing)
+            std::mem::replace(&mut guard.get_or_insert_default().storing, true)
         };
         if !storing {
             // What is not answered now is asked again in the audit's next round.
             let _ = self.restore(shared).await;
+            let (shared, gateway) = (shared.clone(), self.clone());
+            shared.clone().tasks.spawn(async move { gateway.store(&shared).await });
         }
     }
 

@@ -1,5 +1,7 @@
 //! The public listener: accepts connections, upgrades those that become WebSockets, and answers the HTTP API.
 
+mod bounded;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +30,7 @@ use crate::shared::Shared;
 use crate::ws::handshake::{self, Subprotocols};
 use crate::ws::tune;
 use crate::{api, auth};
+use bounded::Bounded;
 
 /// The subprotocols that this edge speaks.
 const SUBPROTOCOLS: &[&str] = &["riser.v1"];
@@ -84,6 +87,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, permit: OwnedSemaphorePer
     let permit = Mutex::new(Some(permit));
     let asked = AtomicBool::new(false);
     let hello = shared.config.hello;
+    let stream = Bounded::new(stream, shared.config.exchange);
     let service = service_fn(|request: Request<Incoming>| {
         let shared = shared.clone();
         let permit = &permit;
@@ -158,8 +162,8 @@ async fn route(
         return upgrade(shared, request, permit);
     }
     let allowed: &[Method] = match parts[..] {
-        ["v1", "tokens"] => &[Method::POST],
-        ["v1", "state", _, _] | ["v1", "presence"] | ["v1", "commands", _] => &[Method::GET],
+        ["v1", "tokens"] | ["v1", "events", _, _] => &[Method::POST],
+        ["v1", "state", _, _] | ["v1", "presence" | "events"] | ["v1", "commands", _] => &[Method::GET],
         ["v1", "commands"] => &[Method::GET, Method::POST],
         _ => return Err(Refused::new("not_found", Problem::not_found("there is nothing at this path"))),
     };
@@ -177,6 +181,8 @@ async fn route(
         ["v1", "commands"] if request.method() == Method::POST => {
             api::commands::post(shared, &identity, request, permit).await
         }
+        ["v1", "events", building, gateway] => api::events::post(shared, &identity, request, building, gateway).await,
+        ["v1", "events"] => api::events::list(shared, &identity, &request).await,
         ["v1", "commands"] => api::commands::list(shared, &identity, &request).await,
         ["v1", "commands", cmd] => api::commands::get(shared, &identity, &request, cmd).await,
         ["v1", "state", building, gateway] => api::state(shared, &identity, &request, building, gateway).await,
@@ -293,9 +299,9 @@ fn origin(shared: &Shared, headers: &HeaderMap) -> Result<Option<String>, Refuse
 }
 
 async fn become_session(shared: Arc<Shared>, upgraded: hyper::upgrade::OnUpgrade, upgrade: Upgrade) {
-    // Every connection of this listener is a TCP stream, so that the downcast does not fail.
+    // Every connection of this listener is such a stream, so that the downcast does not fail.
     let Ok(Ok(upgraded)) = timeout(shared.config.hello, upgraded).await else { return };
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-    let (read, write) = parts.io.into_inner().into_split();
+    let Ok(parts) = upgraded.downcast::<TokioIo<Bounded<TcpStream>>>() else { return };
+    let (read, write) = parts.io.into_inner().into_inner().into_split();
     attach(&shared, read, write, &parts.read_buf, upgrade);
 }

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
-use riser_core::command::Outcome;
 use riser_core::{CloseCode, ErrorCode};
+
+use crate::commands::metrics::CommandMetrics;
+use crate::events::metrics::EventMetrics;
+use crate::live::metrics::LiveMetrics;
 
 /// An edge's counters and gauges. They outlive the edge, so that a restart in the same process goes on counting.
 #[derive(Debug)]
@@ -36,16 +39,10 @@ pub struct Metrics {
     bus_ignored: IntCounterVec,
     pub(crate) publish_failures: IntCounter,
     pub(crate) panics: IntCounter,
-    commands: IntCounterVec,
-    command_outcomes: IntCounterVec,
-    commands_sent: IntCounterVec,
-    pub(crate) outcomes_told: IntCounter,
-    pub(crate) commands_waiting: IntGauge,
-    pub(crate) command_looks: IntCounter,
-    pub(crate) commands_dispatched_again: IntCounter,
-    pub(crate) commands_swept: IntCounter,
-    pub(crate) commands_lost: IntCounter,
+    pub(crate) commands: CommandMetrics,
+    pub(crate) events: EventMetrics,
     pub(crate) clones: IntCounter,
+    pub(crate) live: LiveMetrics,
 }
 
 /// Why a message of the bus was ignored.
@@ -62,6 +59,11 @@ impl Metrics {
     /// When the registry holds one of these names already, which is a mistake in the program.
     pub fn new(registry: &Registry) -> Arc<Self> {
         let m = Maker(registry);
+        let delivered = m.counters(
+            "riser_frames_delivered_total",
+            "Frames handed to listeners' connections, by lane; snapshots and presence count as state.",
+            "lane",
+        );
         let sessions = m.gauges("riser_sessions", "Open sessions, by peer.", "peer");
         Arc::new(Self {
             refused: m.counters(
@@ -97,7 +99,7 @@ impl Metrics {
                 "riser_frames_encoded_total",
                 "Frames for listeners that were encoded, each shared by all who get the same.",
             ),
-            delivered: m.counter("riser_frames_delivered_total", "Frames handed to listeners' connections."),
+            delivered: delivered.with_label_values(&["state"]),
             conflated: m.counter(
                 "riser_conflated_total",
                 "Values that a slow listener did not get because a newer one replaced them.",
@@ -132,39 +134,13 @@ impl Metrics {
                 "Messages that could not be handed to the bus; mirrors repair what they held.",
             ),
             panics: m.counter("riser_session_panics_total", "Sessions that ended by a defect of this program."),
-            commands: m.counters(
-                "riser_commands_total",
-                "Commands that were issued here, by what came of it.",
-                "result",
-            ),
-            command_outcomes: m.counters(
-                "riser_command_outcomes_total",
-                "Outcomes that records of commands were given here, by status; late for words after the final one.",
-                "status",
-            ),
-            commands_sent: m.counters(
-                "riser_commands_sent_total",
-                "Commands written to gateways' sockets: first, or again in a later session.",
-                "kind",
-            ),
-            outcomes_told: m.counter("riser_command_outcomes_told_total", "Outcomes told to sessions and HTTP calls."),
-            commands_waiting: m
-                .gauge("riser_commands_waiting", "Commands of which somebody on this edge wants to hear."),
-            command_looks: m
-                .counter("riser_command_looks_total", "Records of commands that were read because no notice had come."),
-            commands_dispatched_again: m.counter(
-                "riser_commands_dispatched_again_total",
-                "Commands that a gateway's edge was told of again because they had not been sent.",
-            ),
-            commands_swept: m.counter(
-                "riser_commands_swept_total",
-                "Commands past their deadline that this edge looked at as sweeper.",
-            ),
-            commands_lost: m.counter("riser_commands_lost_total", "Looks at commands whose record the store has lost."),
+            commands: CommandMetrics::new(&m),
+            events: EventMetrics::new(&m, delivered.with_label_values(&["event"])),
             clones: m.counter(
                 "riser_clones_suspected_total",
                 "Gateways that take over from each other again and again: two devices share a credential.",
             ),
+            live: LiveMetrics::new(&m, delivered.with_label_values(&["live"])),
         })
     }
 
@@ -183,20 +159,6 @@ impl Metrics {
         self.errors.with_label_values(&[code.as_str()]).inc();
     }
 
-    /// What came of issuing a command: one of a closed set of words.
-    pub(crate) fn command(&self, result: &'static str) {
-        self.commands.with_label_values(&[result]).inc();
-    }
-
-    pub(crate) fn command_outcome(&self, outcome: &Outcome) {
-        let status = if outcome.late { "late" } else { outcome.status.as_str() };
-        self.command_outcomes.with_label_values(&[status]).inc();
-    }
-
-    pub(crate) fn command_sent(&self, again: bool) {
-        self.commands_sent.with_label_values(&[if again { "again" } else { "first" }]).inc();
-    }
-
     pub(crate) fn ended(&self, reason: riser_core::Reason) {
         self.ended.with_label_values(&[reason.as_str()]).inc();
     }
@@ -210,30 +172,31 @@ impl Metrics {
     }
 }
 
-struct Maker<'a>(&'a Registry);
+/// Makes metrics and registers them, once.
+pub(crate) struct Maker<'a>(&'a Registry);
 
 const ONCE: &str = "an edge's metrics are registered once, under names that are right";
 
 impl Maker<'_> {
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
+    pub(crate) fn counter(&self, name: &str, help: &str) -> IntCounter {
         let counter = IntCounter::new(name, help).expect(ONCE);
         self.0.register(Box::new(counter.clone())).expect(ONCE);
         counter
     }
 
-    fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
+    pub(crate) fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
         let counters = IntCounterVec::new(Opts::new(name, help), &[label]).expect(ONCE);
         self.0.register(Box::new(counters.clone())).expect(ONCE);
         counters
     }
 
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+    pub(crate) fn gauge(&self, name: &str, help: &str) -> IntGauge {
         let gauge = IntGauge::new(name, help).expect(ONCE);
         self.0.register(Box::new(gauge.clone())).expect(ONCE);
         gauge
     }
 
-    fn gauges(&self, name: &str, help: &str, label: &str) -> IntGaugeVec {
+    pub(crate) fn gauges(&self, name: &str, help: &str, label: &str) -> IntGaugeVec {
         let gauges = IntGaugeVec::new(Opts::new(name, help), &[label]).expect(ONCE);
         self.0.register(Box::new(gauges.clone())).expect(ONCE);
         gauges

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use riser_bus::Subject;
-use riser_core::event::Event;
 use riser_core::frame::N;
 use riser_core::frame::outbound::{self, Welcome};
 use riser_core::limits::Limits;
@@ -14,7 +13,9 @@ use riser_registry::{Acquired, Ended, RegistryError, TAKEOVER_WINDOW};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::commands::desk;
+use crate::events;
 use crate::gateway::Gateway;
+use crate::live;
 use crate::session::{answer_ok, key_of, later};
 use crate::shared::Shared;
 use crate::ws::{Conn, frame};
@@ -65,6 +66,25 @@ impl Drop for Opening {
                 gateways.opening.remove(&self.key);
             }
         }
+        drop(gateways);
+        self.shared.someone_left.notify_waiters();
+    }
+}
+
+/// Counts an end that is under way, so that a drain waits for it.
+struct Closing(Arc<Shared>);
+
+impl Closing {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.gateways.lock().closing += 1;
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.gateways.lock().closing -= 1;
+        self.0.someone_left.notify_waiters();
     }
 }
 
@@ -166,6 +186,9 @@ impl Arrival {
         answer_ok(&self.conn, self.n);
         self.conn.flush();
         desk::opened(shared, &gateway, acquired.open_commands);
+        if acquired.has_streams {
+            live::gateway_came(shared, &gateway);
+        }
         self.conn.resume();
     }
 }
@@ -204,20 +227,11 @@ fn suspect_clones(shared: &Arc<Shared>, key: &GatewayKey, acquired: &Acquired) {
     tracing::warn!(tenant = %key.tenant, gateway = %key.address, "two devices seem to share the credential of a gateway");
     let (Ok(id), Ok(kind)) = (format!("clone-{}", acquired.epoch).parse(), "clone_suspected".parse()) else { return };
     let data = serde_json::json!({ "takeovers": acquired.takeovers, "within_ms": TAKEOVER_WINDOW.as_millis() });
-    let event = Event {
-        of: key.address.clone(),
-        id,
-        path: None,
-        kind,
-        data: Some(Json::of(&data)),
-        from: "broker".into(),
-        at_ms: acquired.now_ms,
-        ts_ms: None,
-    };
+    let event = events::of_broker(key, id, kind, Json::of(&data));
     let (shared, tenant) = (shared.clone(), key.tenant.clone());
     shared.clone().tasks.spawn(async move {
         // The counter and the log say it in any case.
-        let _ = timeout(shared.config.call, shared.ports.log.append(&tenant, event, TAKEOVER_WINDOW)).await;
+        let _ = events::store(&shared, &tenant, event, Instant::now()).await;
     });
 }
 
@@ -248,6 +262,8 @@ pub(crate) fn welcome(
 
 /// Ends the session here, and in the registry when there is a reason for the gateway to be offline.
 pub(crate) fn close(shared: &Arc<Shared>, gateway: Arc<Gateway>, reason: Option<Reason>) {
+    // Before the session is gone, so that nobody finds neither.
+    let closing = Closing::new(shared);
     let shared = shared.clone();
     shared.clone().tasks.spawn(async move {
         if reason.is_some() {
@@ -268,6 +284,7 @@ pub(crate) fn close(shared: &Arc<Shared>, gateway: Arc<Gateway>, reason: Option<
         if let Some(reason) = reason {
             release(&shared, key, epoch, reason).await;
         }
+        drop(closing);
     });
 }
 
@@ -295,6 +312,7 @@ pub(crate) async fn release(shared: &Shared, key: &GatewayKey, epoch: Epoch, rea
             gateways.ending.swap_remove(key);
         }
     }
+    shared.someone_left.notify_waiters();
     if let Some(ended) = ended {
         shared.metrics.ended(ended.reason);
         tell_offline(shared, key, &ended).await;

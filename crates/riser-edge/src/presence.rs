@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use riser_bus::{Delivery, Subject};
 use riser_core::routed::{self, AmongEdges, RoutedError, ToEdge};
 use riser_core::{Address, BuildingId, CloseCode, EdgeId, Epoch, GatewayKey, Reason, TenantId};
-use riser_registry::{Held, Lease, Renewed};
+use riser_registry::{Held, Holder, Lease, Renewed};
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, interval};
 
@@ -154,14 +154,18 @@ pub(crate) async fn keep_audit(shared: Arc<Shared>) {
 async fn audit_all(shared: &Arc<Shared>) {
     let lease = shared.lease();
     let Ok(index) = shared.call(shared.ports.registry.lease_index(&lease)).await else { return };
-    let mut buildings: BTreeSet<(TenantId, BuildingId)> = index.into_iter().collect();
+    let mut buildings: BTreeMap<(TenantId, BuildingId), BTreeSet<GatewayKey>> =
+        index.into_iter().map(|building| (building, BTreeSet::new())).collect();
     {
+        // Once for the round: going through all gateways for each building would cost their product, under the lock.
         let gateways = shared.gateways.lock();
-        let keys = gateways.held.keys().chain(gateways.ending.keys());
-        buildings.extend(keys.map(|key| (key.tenant.clone(), key.address.building().clone())));
+        for key in gateways.held.keys().chain(gateways.ending.keys()) {
+            let building = (key.tenant.clone(), key.address.building().clone());
+            buildings.entry(building).or_default().insert(key.clone());
+        }
     }
     let mut unanswered = 0;
-    for (tenant, building) in buildings {
+    for ((tenant, building), keys) in buildings {
         let Ok(records) = shared.call(shared.ports.registry.audit(&tenant, &building)).await else {
             // One building that is not answered must not keep the others from their audit.
             unanswered += 1;
@@ -170,27 +174,25 @@ async fn audit_all(shared: &Arc<Shared>) {
             }
             continue;
         };
-        audit_building(shared, &lease, &tenant, &building, records).await;
+        let of = |record: &Held| Address::new(building.clone(), record.gateway.clone()).ok();
+        let key_of = |record: &Held| of(record).map(|address| GatewayKey::new(tenant.clone(), address));
+        let records = records.into_iter().filter_map(|r| Some((key_of(&r)?, r))).collect();
+        audit_building(shared, &lease, &keys, &records).await;
     }
 }
 
+/// Compares one building's gateways, those that were here when the round began, as they are now.
 async fn audit_building(
     shared: &Arc<Shared>,
     lease: &Lease,
-    tenant: &TenantId,
-    building: &BuildingId,
-    records: Vec<Held>,
+    keys: &BTreeSet<GatewayKey>,
+    records: &BTreeMap<GatewayKey, Held>,
 ) {
-    let key_of = |record: &Held| {
-        Address::new(building.clone(), record.gateway.clone()).ok().map(|a| GatewayKey::new(tenant.clone(), a))
-    };
-    let records: BTreeMap<GatewayKey, Held> = records.into_iter().filter_map(|r| Some((key_of(&r)?, r))).collect();
-    let (ours, ending) = {
+    let (ours, ending): (Vec<_>, Vec<_>) = {
         let gateways = shared.gateways.lock();
-        let here = |key: &GatewayKey| key.tenant == *tenant && key.address.building() == building;
-        let ours: Vec<_> = gateways.held.values().filter(|g| here(&g.key)).cloned().collect();
-        let ending: Vec<_> = gateways.ending.iter().filter(|(k, _)| here(k)).map(|(k, e)| (k.clone(), *e)).collect();
-        (ours, ending)
+        let ours = keys.iter().filter_map(|key| gateways.held.get(key).cloned());
+        let ending = keys.iter().filter_map(|key| Some((key.clone(), *gateways.ending.get(key)?)));
+        (ours.collect(), ending.collect())
     };
     let mut lost = Vec::new();
     for gateway in ours {
@@ -287,6 +289,10 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Delive
             Subject::Edge(_, key) => match routed::decode::<ToEdge>(&payload) {
                 Ok(ToEdge::TakenOver { epoch }) => {
                     taken_over(&shared, &key, epoch);
+                    Ok(())
+                }
+                Ok(ToEdge::Hears { edge, epoch }) => {
+                    shared.live.gateway_moved(&key, &Holder { edge, epoch });
                     Ok(())
                 }
                 Ok(message) => {

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use riser_core::command::Word;
-use riser_core::frame::{Broken, Credential, Inbound, N, outbound};
+use riser_core::event::{Cursor, EventId};
+use riser_core::frame::{Broken, Credential, Inbound, N, NewEvent, outbound};
 use riser_core::{
-    Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, TenantId, Verb,
+    Address, Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, Verb,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -20,11 +21,13 @@ use tokio::time::Instant;
 use crate::commands::desk;
 use crate::commands::issuer::Issuer;
 use crate::gateway::Gateway;
-use crate::hub::{Hub, Member, Sub};
+use crate::hub::{Hub, Member, Sub, SubscribeError};
+use crate::live::ear::Ear;
+use crate::live::speaker::{self, Speaker, Wish};
 use crate::open::{Arrival, Progress, Slot};
 use crate::shared::Shared;
 use crate::ws::{Conn, End, Handler, frame};
-use crate::{auth, open};
+use crate::{auth, events, open};
 
 /// Subscriptions and their ends that may wait behind one another. A client at its limit may replace each of its
 /// subscriptions once without waiting for an answer.
@@ -72,12 +75,19 @@ struct Open {
     listener: Option<Arc<Listener>>,
     /// Made with a client's first command.
     issuer: Option<Arc<Issuer>>,
+    /// Made with the first stream that it asks for.
+    speaker: Option<Arc<Speaker>>,
+    /// Made with the first event.
+    sender: Option<Arc<events::Sender>>,
 }
 
 /// A session that subscribes.
 struct Listener {
     hub: Arc<Hub>,
     member: Arc<Member>,
+    ear: Ear,
+    /// The session's rights as they are now, which is not always what they were when a subscription was asked for.
+    identity: Mutex<Arc<Identity>>,
     waiting: Mutex<(VecDeque<Op>, bool)>,
 }
 
@@ -160,7 +170,14 @@ impl Session {
             conn.push(frame::text(&open::welcome(shared, self.id, &identity, None, None, &limits)));
             answer_ok(conn, n);
         }
-        self.phase = Phase::Open(Box::new(Open { identity, gateway, listener: None, issuer: None }));
+        self.phase = Phase::Open(Box::new(Open {
+            identity,
+            gateway,
+            listener: None,
+            issuer: None,
+            sender: None,
+            speaker: None,
+        }));
     }
 }
 
@@ -195,14 +212,11 @@ impl Handler for Session {
         }
     }
 
-    fn binary(&mut self, conn: &Arc<Conn>, _: &[u8]) {
+    fn binary(&mut self, conn: &Arc<Conn>, data: &[u8]) {
         self.shared.metrics.frames.inc();
-        match self.phase {
+        match &self.phase {
             Phase::Hello(_) => Self::protocol_error(conn, "the first frame is not a good hello"),
-            Phase::Open(_) => {
-                let text = "a binary frame belongs to a live stream, and this session has none open";
-                answer_error(&self.shared, conn, None, ErrorCode::BadFrame, text);
-            }
+            Phase::Open(open) => speaker::message(&self.shared, conn, open.speaker.as_ref(), data),
             Phase::Over => {}
         }
     }
@@ -243,6 +257,10 @@ impl Session {
         }
         if let Some(listener) = &open.listener {
             listener.hub.leave(&listener.member);
+            listener.ear.leave(&listener.member);
+        }
+        if let Some(speaker) = &open.speaker {
+            speaker.leave();
         }
         if let Some(issuer) = &open.issuer {
             issuer.leave(&self.shared);
@@ -295,21 +313,17 @@ impl Open {
     fn frame(&mut self, shared: &Arc<Shared>, id: u64, conn: &Arc<Conn>, inbound: Inbound) {
         match inbound {
             Inbound::Hello { .. } => Session::protocol_error(conn, "hello comes once"),
-            Inbound::Ping { n } => {
-                let now_ms = shared.clock.now_ms();
-                let pong = match self.gateway() {
-                    Some(gateway) => outbound::pong_gateway(now_ms, gateway.epoch, gateway.desk.held()),
-                    None => outbound::pong(now_ms, None),
-                };
-                conn.push(frame::text(&pong));
-                answer_ok(conn, n);
-            }
+            Inbound::Ping { n } => self.ping(shared, conn, n),
             Inbound::Pong { n } => answer_ok(conn, n),
             Inbound::Auth { n, token } => self.auth(shared, id, conn, n, &token),
             Inbound::Subscribe { n, to, lanes, path, cursor } => {
-                let gap = lanes.event && cursor.is_some();
-                self.subscribe(shared, conn, n, Sub { to, lanes, filter: Arc::new(path), gap });
+                self.subscribe(shared, conn, n, Sub { to, lanes, filter: Arc::new(path), cursor });
             }
+            Inbound::Open { n, to, path, kind, params } => {
+                let speaker = self.speaker.get_or_insert_with(|| Speaker::new(conn, &self.identity));
+                speaker.open(shared, n, Wish { to, path, kind, params });
+            }
+            Inbound::Close { n, stream } => speaker::close(shared, conn, self.speaker.as_ref(), n, stream),
             Inbound::Unsubscribe { n, to } => self.queue(shared, conn, n, Op::Unsubscribe(n, to)),
             Inbound::State { n, .. }
             | Inbound::Device { n, .. }
@@ -329,7 +343,9 @@ impl Open {
             Inbound::Describe { n, devices } => {
                 self.with_gateway(|g| g.change(shared, n, Change::describe(devices), None));
             }
-            Inbound::Command { n, .. } | Inbound::Cancel { n, .. } if self.gateway.is_some() => {
+            Inbound::Command { n, .. } | Inbound::Cancel { n, .. } | Inbound::Seen { n, .. }
+                if self.gateway.is_some() =>
+            {
                 let text = format!("only a client sends `{}`", inbound.kind());
                 answer_error(shared, conn, Some(n), ErrorCode::Forbidden, &text);
             }
@@ -338,20 +354,68 @@ impl Open {
             Inbound::Result { n, cmd, status, code, data } => {
                 self.with_gateway(|g| desk::said(shared, g, n, cmd, Word { status, code, data }));
             }
-            Inbound::Event { n, .. } => Self::not_yet(shared, conn, n),
-            Inbound::Open { n, .. } | Inbound::Close { n, .. } | Inbound::Seen { n, .. } => {
-                Self::not_yet(shared, conn, Some(n))
-            }
+            Inbound::Event { n, to, event } => self.event(shared, conn, n, to, event),
+            Inbound::Seen { n, of, id } => self.seen(shared, conn, n, of, &id),
         }
+    }
+
+    /// Answers a ping: a client is told where it stands in the tenant's events, which must be asked for when nobody here
+    /// follows them.
+    fn ping(&self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: Option<N>) {
+        if let Some(gateway) = self.gateway() {
+            let pong = outbound::pong_gateway(shared.clock.now_ms(), gateway.epoch, gateway.desk.held());
+            conn.push(frame::text(&pong));
+            return answer_ok(conn, n);
+        }
+        let feed = shared.feed(&self.identity.tenant);
+        let member = self.listener.as_ref().map(|listener| listener.member.id);
+        let pong = move |shared: &Shared, conn: &Conn, position: Option<Cursor>| {
+            conn.push(frame::text(&outbound::pong(shared.clock.now_ms(), position)));
+            answer_ok(conn, n);
+        };
+        if feed.is_known() {
+            return pong(shared, conn, feed.position(member));
+        }
+        let (shared, conn) = (shared.clone(), conn.clone());
+        shared.clone().tasks.spawn(async move {
+            feed.look(&shared).await;
+            pong(&shared, &conn, feed.position(member));
+            conn.flush();
+        });
+    }
+
+    fn event(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: Option<N>, to: Option<Address>, event: NewEvent) {
+        let Some(of) = to.or_else(|| self.identity.address().cloned()) else {
+            return answer_error(shared, conn, n, ErrorCode::BadFrame, "`to` is missing");
+        };
+        if !events::may_send(&self.identity, &of, &event) {
+            shared.metrics.events.stored("forbidden");
+            let text = "`to`: not a gateway's own address, and no grant of this credential covers it and the path";
+            return answer_error(shared, conn, n, ErrorCode::Forbidden, text);
+        }
+        let event = events::event_of(shared, &self.identity, of, event);
+        self.sender(conn).send(shared, n, event);
+    }
+
+    fn seen(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, of: Address, id: &EventId) {
+        if self.identity.paths(Verb::Read, &Pattern::One(of.clone())).is_none() {
+            shared.metrics.events.stored("forbidden");
+            let text = "no grant of this credential shows the address";
+            return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
+        }
+        let event = events::seen(&self.identity, of, id);
+        self.sender(conn).send(shared, Some(n), event);
+    }
+
+    /// What stores the events of this session.
+    fn sender(&mut self, conn: &Arc<Conn>) -> Arc<events::Sender> {
+        let tenant = &self.identity.tenant;
+        self.sender.get_or_insert_with(|| events::Sender::new(conn, tenant)).clone()
     }
 
     /// What records the commands of this session.
     fn issuer(&mut self, conn: &Arc<Conn>) -> Arc<Issuer> {
         self.issuer.get_or_insert_with(|| Issuer::new(conn)).clone()
-    }
-
-    fn not_yet(shared: &Shared, conn: &Conn, n: Option<N>) {
-        answer_error(shared, conn, n, ErrorCode::Unsupported, "this release does not serve the frame yet");
     }
 
     /// The open gateway. The connection is paused until it is, so that none of its frames comes before.
@@ -387,10 +451,15 @@ impl Open {
         }
         self.identity = Arc::new(identity);
         conn.push(frame::text(&outbound::ok(n)));
+        if let Some(speaker) = &self.speaker {
+            speaker.renewed(&self.identity);
+        }
         let Some(listener) = &self.listener else { return };
+        // The rights first, the subscriptions after: what is still being made is either among them or sees the rights.
+        *listener.identity.lock() = self.identity.clone();
         for sub in listener.hub.subscriptions(&listener.member) {
-            if granted(&self.identity, &sub).is_none_or(|shown| !shown.contains(&sub.filter)) {
-                listener.hub.unsubscribe(&listener.member, &sub.to);
+            if !is_granted(&self.identity, &sub) {
+                listener.unsubscribe(&sub.to);
                 conn.push(frame::text(&outbound::unsubscribed(&sub.to, ErrorCode::Forbidden)));
             }
         }
@@ -418,8 +487,8 @@ impl Open {
 
     /// Has subscriptions and their ends done one after the other, in the order in which they came.
     fn queue(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, op: Op) {
-        let tenant = &self.identity.tenant;
-        let listener = self.listener.get_or_insert_with(|| Listener::new(shared, tenant, conn)).clone();
+        let identity = &self.identity;
+        let listener = self.listener.get_or_insert_with(|| Listener::new(shared, identity, conn)).clone();
         let mut waiting = listener.waiting.lock();
         if waiting.0.len() >= WAITING {
             let text = "too many subscriptions wait for their answer";
@@ -429,7 +498,7 @@ impl Open {
         let idle = !std::mem::replace(&mut waiting.1, true);
         drop(waiting);
         if idle {
-            let limit = shared.with_tenant(tenant, |t| t.limits.subscriptions).unwrap_or(0);
+            let limit = shared.with_tenant(&identity.tenant, |t| t.limits.subscriptions).unwrap_or(0);
             let shared = shared.clone();
             shared.clone().tasks.spawn(async move { listener.work(&shared, limit).await });
         }
@@ -454,14 +523,38 @@ fn granted(identity: &Identity, sub: &Sub) -> Option<PathFilter> {
     Some(filter)
 }
 
+/// Whether a credential covers a subscription whose paths were chosen already.
+fn is_granted(identity: &Identity, sub: &Sub) -> bool {
+    granted(identity, sub).is_some_and(|shown| shown.contains(&sub.filter))
+}
+
 impl Listener {
-    fn new(shared: &Arc<Shared>, tenant: &TenantId, conn: &Arc<Conn>) -> Arc<Self> {
-        let hub = shared.hub(tenant);
+    fn new(shared: &Arc<Shared>, identity: &Arc<Identity>, conn: &Arc<Conn>) -> Arc<Self> {
+        let hub = shared.hub(&identity.tenant);
         let member = Member::new(hub.next_member(), conn.clone());
-        Arc::new(Self { hub, member, waiting: Mutex::default() })
+        let (ear, identity) = (Ear::new(identity), Mutex::new(identity.clone()));
+        Arc::new(Self { hub, member, ear, identity, waiting: Mutex::default() })
     }
 
-    async fn work(&self, shared: &Shared, limit: usize) {
+    async fn subscribe(&self, shared: &Arc<Shared>, n: N, sub: Sub, limit: usize) -> Result<(), SubscribeError> {
+        let _heard = self.ear.prepare(shared, &sub).await?;
+        let live = sub.clone();
+        let allowed = |sub: &Sub| is_granted(&self.identity.lock(), sub);
+        let begin = || {
+            self.member.conn.push(frame::text(&outbound::ok(n)));
+            self.ear.join(shared, &self.member, &live);
+        };
+        self.hub.subscribe(shared, &self.member, sub, limit, allowed, begin).await
+    }
+
+    /// Ends a subscription; false when there is none.
+    fn unsubscribe(&self, to: &Pattern) -> bool {
+        let there = self.hub.unsubscribe(&self.member, to);
+        self.ear.part(&self.member, to);
+        there
+    }
+
+    async fn work(&self, shared: &Arc<Shared>, limit: usize) {
         loop {
             let op = {
                 let mut waiting = self.waiting.lock();
@@ -476,12 +569,11 @@ impl Listener {
             let conn = &self.member.conn;
             match op {
                 Op::Subscribe(n, sub) => {
-                    let subscribed = self.hub.subscribe(shared, &self.member, sub, limit, outbound::ok(n)).await;
-                    if let Err(error) = subscribed {
+                    if let Err(error) = self.subscribe(shared, n, sub, limit).await {
                         answer_error(shared, conn, Some(n), error.code(), error.message());
                     }
                 }
-                Op::Unsubscribe(n, to) if self.hub.unsubscribe(&self.member, &to) => {
+                Op::Unsubscribe(n, to) if self.unsubscribe(&to) => {
                     conn.push(frame::text(&outbound::ok(n)));
                 }
                 Op::Unsubscribe(n, _) => {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use indexmap::IndexMap;
 use parking_lot::Mutex;
 use riser_bus::log::Log;
 use riser_bus::{Bus, Subject};
+use riser_core::live::StreamId;
 use riser_core::{Epoch, GatewayKey, Reason, Snapshot, Tenant, TenantId, TenantTable};
 use riser_registry::{CommandStore, Lease, Registry, RegistryError, StateStore, StreamStore};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -20,8 +21,10 @@ use crate::clock::Clock;
 use crate::commands::keeper;
 use crate::commands::waiters::Waiters;
 use crate::config::EdgeConfig;
+use crate::events::feed::Feed;
 use crate::gateway::Gateway;
 use crate::hub::Hub;
+use crate::live::LiveStreams;
 use crate::metrics::Metrics;
 use crate::presence::LeaseState;
 use crate::session::SessionHandle;
@@ -65,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) gateways: Mutex<Gateways>,
     /// Who wants to know what becomes of which command.
     pub(crate) waiters: Waiters,
+    /// Who speaks and who hears.
+    pub(crate) live: LiveStreams,
     /// Woken when something ends, for who waits until nobody is left.
     pub(crate) someone_left: Notify,
     pub(crate) handshakes: Arc<Semaphore>,
@@ -78,6 +83,9 @@ pub(crate) struct Shared {
     registered_again: Notify,
     settings: Mutex<Vec<Arc<Settings>>>,
     hubs: Mutex<IndexMap<TenantId, Arc<Hub>>>,
+    feeds: Mutex<IndexMap<TenantId, Arc<Feed>>>,
+    /// Bytes that pages of stored events take, of all tenants.
+    pub(crate) event_pages: Arc<AtomicUsize>,
     rng: Mutex<fastrand::Rng>,
     next: AtomicU64,
 }
@@ -90,6 +98,8 @@ pub(crate) struct Gateways {
     /// Sessions that are being fenced, by gateway, how many and the newest of them: what the registry shows of them is
     /// not yet known here.
     pub(crate) opening: HashMap<GatewayKey, (usize, u64)>,
+    /// How many ends are under way: what waits for the store, the registry's answer, and those who watch.
+    pub(crate) closing: usize,
     /// Ended sessions of which the registry could not be told yet. One per gateway: a newer one makes an older moot.
     pub(crate) ending: IndexMap<GatewayKey, (Epoch, Reason)>,
 }
@@ -105,6 +115,7 @@ impl Shared {
             sessions: Mutex::default(),
             gateways: Mutex::default(),
             waiters: Waiters::default(),
+            live: LiveStreams::default(),
             someone_left: Notify::new(),
             handshakes: Arc::new(Semaphore::new(config.handshakes)),
             waits: Arc::new(Semaphore::new(WAITS)),
@@ -114,6 +125,8 @@ impl Shared {
             registered_again: Notify::new(),
             settings: Mutex::default(),
             hubs: Mutex::default(),
+            feeds: Mutex::default(),
+            event_pages: Arc::default(),
             rng: Mutex::new(rng),
             next: AtomicU64::new(1),
             config,
@@ -169,6 +182,11 @@ impl Shared {
         self.hubs.lock().get(tenant).cloned()
     }
 
+    /// The events of a tenant.
+    pub(crate) fn feed(&self, tenant: &TenantId) -> Arc<Feed> {
+        self.feeds.lock().entry(tenant.clone()).or_insert_with(|| Feed::new(self, tenant.clone())).clone()
+    }
+
     /// The settings of a connection before its tenant is known, shared by all that have the same.
     pub(crate) fn settings(&self, limits: ws::Limits) -> Arc<Settings> {
         let mut known = self.settings.lock();
@@ -198,6 +216,11 @@ impl Shared {
     /// A key for a command that came without one, which nobody else uses.
     pub(crate) fn next_key(&self) -> String {
         format!("{}-{:032x}", self.config.id, self.rng.lock().u128(..))
+    }
+
+    /// A number for a stream that probably no other has. 0 is none, so that a frame of zeros is nobody's.
+    pub(crate) fn next_stream(&self) -> StreamId {
+        StreamId(self.rng.lock().u32(1..))
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -233,6 +256,7 @@ impl Shared {
             hub.look_again();
         }
         keeper::look_again(self);
+        self.live.look_again();
     }
 
     /// Which lease new sessions are registered under.

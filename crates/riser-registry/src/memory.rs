@@ -135,7 +135,8 @@ impl MemoryRegistry {
         self.0.store.checkpoint()
     }
 
-    /// Goes back to an older copy, as when a failover loses its tail. The clock runs on.
+    /// Goes back to an older copy, as when a failover loses its tail; records of held commands stay as they are. The
+    /// clock runs on.
     pub fn rewind(&self, to: &Checkpoint) {
         self.0.store.rewind(to);
     }
@@ -266,7 +267,7 @@ impl CommandStore for MemoryClient {
     }
 
     async fn latest(&self, key: &GatewayKey, before: Option<u64>, limit: usize) -> Result<Vec<Record>, RegistryError> {
-        self.call(|store, _| store.latest(key, before, limit)).await
+        self.call(|store, now_ms| store.latest(key, before, limit, now_ms)).await
     }
 
     async fn overdue(&self, by: &EdgeId) -> Result<Vec<(TenantId, CommandId)>, RegistryError> {

@@ -13,15 +13,23 @@ use tokio::time::Instant;
 
 use crate::{Acquired, Applied, Lease, PRESENCE_PAGE, Registry, StateStore};
 
+mod commands;
 mod leases;
+mod lists;
 mod restores;
 mod sessions;
 mod state;
+mod steps;
+mod streams;
 
+pub use commands::*;
 pub use leases::*;
+pub use lists::*;
 pub use restores::*;
 pub use sessions::*;
 pub use state::*;
+pub use steps::*;
+pub use streams::*;
 
 /// How long a case waits for what must come. A real server takes milliseconds; this is for a machine that is busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -78,6 +86,7 @@ macro_rules! conformance {
             an_epoch_grows_over_an_end
             a_takeover_never_shows_offline
             a_takeover_keeps_the_values
+            a_session_is_told_how_often_it_was_taken_over
             sessions_that_begin_at_once_take_over_one_after_another
             a_session_after_an_end_is_a_plain_arrival
             a_release_ends_the_session
@@ -114,6 +123,45 @@ macro_rules! conformance {
             a_session_has_state_when_there_are_values_or_descriptions
             versions_and_buildings_come_in_the_order_of_names
             nothing_is_known_of_what_was_never_acquired
+
+            a_command_is_recorded_as_it_was_issued
+            commands_of_a_gateway_are_in_the_order_of_calls
+            commands_that_come_at_once_follow_one_another
+            a_command_of_an_offline_gateway_is_held_or_decided_at_once
+            a_known_digest_is_the_same_command
+            the_newest_edges_are_told
+            a_known_digest_with_another_body_is_a_conflict
+            repeating_an_overdue_command_decides_it
+            held_commands_are_bounded
+            only_what_waits_to_be_sent_is_held
+            open_commands_are_bounded
+            decided_commands_beyond_the_bound_are_forgotten
+
+            steps_do_what_the_vocabulary_says
+            words_of_one_command_are_bounded
+            a_step_of_an_unknown_command_is_none
+            only_the_session_that_holds_the_gateway_sends
+            a_command_is_sent_again_to_a_gateway_that_remembers
+            a_deadline_that_has_passed_is_seen_first
+            of_steps_that_exclude_each_other_one_happens
+
+            open_commands_come_in_their_order
+            the_latest_commands_come_first
+            a_page_of_commands_is_bounded
+            a_session_is_told_how_many_commands_are_open
+            an_audit_counts_what_waits_to_be_sent
+            the_most_overdue_commands_are_given_first
+            what_is_decided_or_not_yet_due_is_not_given
+            overdue_commands_are_given_to_one_edge_until_it_is_gone
+
+            an_open_stream_is_listed_until_it_is_closed
+            opening_a_stream_tells_who_holds_its_gateway
+            a_stream_ends_unless_it_is_opened_again
+            a_number_belongs_to_one_open_stream
+            of_streams_that_take_a_number_at_once_one_has_it
+            streams_come_in_the_order_of_their_numbers
+            open_streams_of_a_tenant_are_bounded
+            a_session_is_told_whether_streams_are_open
         }
     };
     (# $attribute:tt $bench:path; $($case:ident)*) => {
@@ -195,12 +243,23 @@ impl<S: Registry + StateStore> Bench<S> {
         }
     }
 
+    /// The store's clock.
+    async fn now_ms(&self) -> u64 {
+        self.one.renew(&self.lease("clock", 1), LONG).await.expect("an answer").now_ms
+    }
+
     /// Waits until the store's clock has moved on, so that what happens now has another time than what happened
     /// before.
     async fn tick(&self) {
-        let lease = self.lease("clock", 1);
-        let before = self.one.renew(&lease, LONG).await.expect("an answer").now_ms;
-        while self.one.renew(&lease, LONG).await.expect("an answer").now_ms == before {
+        let before = self.now_ms().await;
+        while self.now_ms().await == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Waits until the store's clock has reached a time.
+    async fn until(&self, ms: u64) {
+        while self.now_ms().await < ms {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }

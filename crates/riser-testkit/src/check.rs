@@ -1,18 +1,24 @@
 //! The checker: whether a history is one that a correct cluster may have.
 //!
-//! It is a pure function of what the witnesses wrote down. The rules are those of the promises: *isolation*, *phantom*,
-//! *lost*, *state*, *presence* and *owner*. A verdict is `Unknown` when too little happened to say anything.
+//! It is a pure function of what the witnesses wrote down. The rules are those of the promises: see [`Rule`]. A verdict is
+//! `Unknown` when too little happened to say anything.
 
 mod client;
+mod commands;
+mod events;
 mod gateway;
+mod live;
 mod model;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::history::{Event, Line, Who};
+use crate::history::{Became, Event, Fault, Happened, Line, Who};
 use client::Connection;
+use commands::Commands;
+use events::Events;
 use gateway::Gateway;
+use live::Live;
 use model::Key;
 
 /// A promise.
@@ -22,8 +28,18 @@ pub enum Rule {
     Isolation,
     /// Everything seen was sent, with the same body, to the same path.
     Phantom,
-    /// What was acknowledged is in the store until something newer replaces it.
+    /// What was acknowledged is in the store until something newer replaces it; an accepted command has a record.
     Lost,
+    /// A command is executed once, whoever repeats its key, and an event is stored once, whoever repeats its id.
+    Twice,
+    /// A gateway executes the commands of one sender in the order in which they were accepted; events come in the order in
+    /// which they are stored.
+    Order,
+    /// The frames of a live stream come in their order, as they were said, to who was told that it is open; and who was
+    /// told so is told when it is over.
+    Live,
+    /// A command has one final outcome, in time, told to everybody alike, and true to what its gateway did.
+    Outcome,
     /// Nobody sees an older value after a newer one, and in the end everybody has the newest.
     State,
     /// In the end presence is the truth; an epoch comes and goes once, and a takeover is never shown as offline.
@@ -62,6 +78,12 @@ pub enum Verdict {
 
 /// Fewest acknowledged frames, and fewest values compared at the end, below which a history says nothing.
 const ENOUGH: usize = 20;
+/// Fewest commands accepted, and fewest executed, below which it says nothing either.
+const ENOUGH_COMMANDS: usize = 3;
+/// Fewest events stored, and fewest given to clients, below which it says nothing either.
+const ENOUGH_EVENTS: usize = 2;
+/// Fewest frames of live streams heard, below which it says nothing either.
+const ENOUGH_FRAMES: usize = 5;
 /// For how long after everything is healed an older session may still act, in milliseconds.
 const SETTLED_MS: u64 = 5_000;
 
@@ -78,6 +100,9 @@ pub fn check(lines: &[Line]) -> Verdict {
 struct Judge {
     gateways: BTreeMap<Key, Gateway>,
     clients: BTreeMap<(String, String), Connection>,
+    commands: Commands,
+    events: Events,
+    live: Live,
     /// The canaries that each tenant's gateways sent.
     canaries: BTreeMap<String, String>,
     quiet_at: Option<u64>,
@@ -90,6 +115,7 @@ struct Judge {
 impl Judge {
     fn line(&mut self, line: &Line) {
         let at = line.at;
+        self.commands.next_line();
         match (&line.who, &line.event) {
             (_, Event::Broken { text }) => self.violate(Rule::State, at, format!("a frame that is none: {text}")),
             (Who::Gateway { tenant, of, session }, event) => {
@@ -101,7 +127,20 @@ impl Judge {
                 self.oks += usize::from(matches!(event, Event::Ok { .. }));
                 let settled = self.quiet_at.is_some_and(|quiet| at >= quiet + SETTLED_MS);
                 let found = self.gateways.entry(key).or_default().event(*session, event, settled);
-                self.violate_all(at, &format!("{tenant} {of} session {session}"), found);
+                let who = format!("{tenant} {of} session {session}");
+                self.violate_all(at, &who, found);
+                if let Event::Got { order, .. } = event {
+                    self.marked(at, tenant, &order.body, &who);
+                }
+                let found = self.commands.gateway(tenant, of, event);
+                self.violate_all(at, &who, found);
+                let found = self.events.peer(at, tenant, of, event);
+                self.violate_all(at, &who, found);
+                if let Event::Hears { body, .. } = event {
+                    self.marked(at, tenant, body, &who);
+                }
+                let found = self.live.event(at, tenant, of, *session, event);
+                self.violate_all(at, &who, found);
             }
             (Who::Client { tenant, name, session }, event) => self.client(at, tenant, name, *session, event),
             (Who::Store, Event::Read { tenant, of, found }) => {
@@ -112,7 +151,27 @@ impl Judge {
                 let violations = self.gateways.entry(key).or_default().stored(found.as_ref());
                 self.violate_all(at, &format!("store of {tenant} {of}"), violations);
             }
+            (Who::Store, Event::Record { tenant, cmd, outcomes, .. }) => {
+                for body in outcomes.iter().filter_map(|became| became.body.as_ref()) {
+                    self.marked(at, tenant, body, "store");
+                }
+                self.commands.record(tenant, cmd, outcomes);
+            }
+            (Who::Store, Event::Logged { tenant, cursor, happened }) => {
+                if let Some(body) = &happened.body {
+                    self.marked(at, tenant, body, "store");
+                }
+                let found = self.events.logged(at, tenant, cursor, happened);
+                self.violate_all(at, &format!("events of {tenant}"), found);
+            }
+            (Who::Faults, Event::Keeps { events }) => self.events.keeps(*events),
+            (Who::Faults, Event::LogLost { tenant }) => self.events.lost(tenant),
+            (Who::Faults, Event::Begin { fault: Fault::BusLossy, .. }) => self.live.copies(at, true),
+            (Who::Faults, Event::End { fault: Fault::BusLossy }) => self.live.copies(at, false),
+            (Who::Faults, Event::Begin { fault, .. }) if fault.is_of_registry() => self.commands.trouble(at, true),
+            (Who::Faults, Event::End { fault }) if fault.is_of_registry() => self.commands.trouble(at, false),
             (Who::Faults, Event::Emptied) => {
+                self.commands.emptied();
                 self.gateways.values_mut().for_each(Gateway::emptied);
                 self.clients.values_mut().for_each(Connection::emptied);
             }
@@ -144,9 +203,31 @@ impl Judge {
                 self.violate(Rule::Isolation, at, format!("a client of {tenant} saw devices of {of} called {name}"));
             }
         }
+        let who = format!("client {tenant}/{name} {session}");
+        match event {
+            Event::Command { order, .. } => drop(self.canaries.insert(tenant.to_owned(), order.body.c.clone())),
+            Event::Outcome { became: Became { body: Some(body), .. }, .. }
+            | Event::Hears { body, .. }
+            | Event::Heard { happened: Happened { body: Some(body), .. }, .. } => self.marked(at, tenant, body, &who),
+            _ => {}
+        }
         let connection = self.clients.entry((tenant.to_owned(), name.to_owned())).or_default();
         let found = connection.event(event);
-        self.violate_all(at, &format!("client {tenant}/{name} {session}"), found);
+        self.violate_all(at, &who, found);
+        let found = self.commands.client(at, tenant, name, session, event);
+        self.violate_all(at, &who, found);
+        let found = self.events.peer(at, tenant, name, event);
+        self.violate_all(at, &who, found);
+        self.events.client(at, tenant, name, event);
+        let found = self.live.event(at, tenant, name, session, event);
+        self.violate_all(at, &who, found);
+    }
+
+    /// Something was seen that carries a body: it must be the own tenant's.
+    fn marked(&mut self, at: u64, tenant: &str, body: &crate::history::Body, who: &str) {
+        if self.canaries.get(tenant).is_some_and(|own| *own != body.c) {
+            self.violate(Rule::Isolation, at, format!("{who}: a canary of somebody else"));
+        }
     }
 
     /// What was seen of a gateway's values: its own tenant's, and sent by it.
@@ -166,6 +247,15 @@ impl Judge {
             for (rule, text) in gateway.end() {
                 self.violations.push(Violation { rule, at, text: format!("{} {}: {text}", key.0, key.1) });
             }
+        }
+        for (rule, text) in self.live.end() {
+            self.violations.push(Violation { rule, at, text });
+        }
+        for (at, rule, text) in self.events.end(at) {
+            self.violations.push(Violation { rule, at, text });
+        }
+        for (rule, text) in self.commands.end(at) {
+            self.violations.push(Violation { rule, at, text });
         }
         for ((tenant, name), connection) in &self.clients {
             let mine = self.gateways.iter().filter(|(key, _)| key.0 == *tenant);
@@ -187,6 +277,20 @@ impl Judge {
         }
         if self.oks < ENOUGH || self.seen < ENOUGH {
             return Verdict::Unknown(format!("{} acknowledged frames, {} values seen", self.oks, self.seen));
+        }
+        let (accepted, executed) = self.commands.counts();
+        let decided = self.commands.decided_by_gateways;
+        if accepted < ENOUGH_COMMANDS || executed < ENOUGH_COMMANDS || decided == 0 {
+            let text = format!("{accepted} accepted commands, {executed} executed, {decided} decided by gateways");
+            return Verdict::Unknown(text);
+        }
+        let (stored, given) = self.events.counts();
+        if stored < ENOUGH_EVENTS || given < ENOUGH_EVENTS {
+            return Verdict::Unknown(format!("{stored} events stored, {given} given"));
+        }
+        let heard = self.live.heard();
+        if heard < ENOUGH_FRAMES {
+            return Verdict::Unknown(format!("{heard} live frames heard"));
         }
         Verdict::Valid
     }

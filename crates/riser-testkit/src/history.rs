@@ -11,6 +11,10 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+mod event;
+
+pub use event::Event;
+
 /// Most lines of a history. A seed makes some thousands; more would mean that something runs away.
 pub const LINES: usize = 200_000;
 
@@ -83,6 +87,53 @@ pub struct Stored {
     pub stale: Vec<String>,
 }
 
+/// What a command asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// With which device.
+    pub path: String,
+    /// What.
+    pub action: String,
+    /// How: unique within its issuer.
+    pub body: Body,
+}
+
+/// An event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Happened {
+    /// Where.
+    pub of: String,
+    /// Its sender's name for it.
+    pub id: String,
+    /// With which device.
+    pub path: Option<String>,
+    /// Who sent it.
+    pub from: String,
+    /// What there is to say about it, when a peer sent it: unique within its sender.
+    pub body: Option<Body>,
+}
+
+/// Something that became of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Became {
+    /// What.
+    pub status: String,
+    /// Whether it decided the command.
+    #[serde(rename = "final")]
+    pub last: bool,
+    /// Whether a gateway said it after that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub late: bool,
+    /// The gateway's own word for it, or the broker's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The command's body, when the gateway said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Body>,
+    /// When, on the store's clock.
+    pub at_ms: u64,
+}
+
 /// A kind of fault that lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -101,6 +152,12 @@ pub enum Fault {
     RegistryCut,
     /// Nobody can reach the registry.
     RegistryDown,
+    /// Calls of the event store are slow, and requests and replies are lost.
+    LogLossy,
+    /// One edge cannot reach the event store, and what it followed ends.
+    LogCut,
+    /// Nobody can reach the event store.
+    LogDown,
 }
 
 impl Fault {
@@ -127,182 +184,10 @@ pub struct Effects {
     pub lost_requests: u64,
     /// Replies of the registry that were lost.
     pub lost_replies: u64,
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "do")]
-pub enum Event {
-    /// A peer connected to an edge and is about to say `hello`.
-    Hello {
-        /// Which edge.
-        edge: String,
-    },
-    /// A peer was welcomed.
-    Welcome {
-        /// A gateway's epoch; 0 for a client.
-        epoch: u64,
-    },
-    /// A gateway is about to send values.
-    Send {
-        /// The number to be answered.
-        n: u64,
-        /// Whether they replace everything.
-        full: bool,
-        /// The values.
-        set: Set,
-    },
-    /// A gateway is about to send something else that is to be answered.
-    Mention {
-        /// The number to be answered.
-        n: u64,
-    },
-    /// A frame was answered `ok`.
-    Ok {
-        /// Its number.
-        n: u64,
-    },
-    /// A frame was answered with an error.
-    Error {
-        /// Its number, when it had one.
-        n: Option<u64>,
-        /// The code.
-        code: String,
-    },
-    /// A gateway was asked for its full state.
-    Resync,
-    /// The edge ended the connection, or it broke; the code of the close frame when there was one.
-    Closed {
-        /// The code.
-        code: Option<u16>,
-    },
-    /// The peer is about to end the connection.
-    Left {
-        /// In which way.
-        how: Leaving,
-    },
-    /// A client is about to subscribe.
-    Subscribe {
-        /// The number to be answered.
-        n: u64,
-        /// The pattern.
-        to: String,
-        /// Whether to last values.
-        state: bool,
-        /// Whether to presence.
-        presence: bool,
-        /// The path filter; empty for all.
-        path: Vec<String>,
-    },
-    /// A client is about to unsubscribe.
-    Unsubscribe {
-        /// The number to be answered.
-        n: u64,
-        /// The pattern.
-        to: String,
-    },
-    /// A subscription was served.
-    Synced {
-        /// The pattern.
-        to: String,
-    },
-    /// A client got a snapshot.
-    Snapshot {
-        /// Of which gateway.
-        of: String,
-        /// Whether it is online.
-        online: bool,
-        /// The epoch of its version.
-        epoch: u64,
-        /// The revision of its version.
-        rev: u64,
-        /// The values, when it is about values.
-        values: Option<BTreeMap<String, Body>>,
-        /// Stale paths, each with all below it.
-        stale: Vec<String>,
-    },
-    /// A client got a change.
-    State {
-        /// Of which gateway.
-        of: String,
-        /// The epoch of its version.
-        epoch: u64,
-        /// The revision of its version.
-        rev: u64,
-        /// The values.
-        set: Set,
-        /// Paths that became stale, each with all below it; to be applied after `fresh`.
-        stale: Vec<String>,
-        /// Paths that became fresh, each with all below it.
-        fresh: Vec<String>,
-    },
-    /// A client was told of presence.
-    Presence {
-        /// Of which gateway.
-        of: String,
-        /// Whether it is online.
-        online: bool,
-        /// The epoch.
-        epoch: u64,
-        /// Why.
-        reason: Option<String>,
-    },
-    /// A client was told what the devices are.
-    Devices {
-        /// Of which gateway.
-        of: String,
-        /// The names of the devices, each of which is a canary.
-        names: Vec<String>,
-    },
-    /// A client stops reading for a while.
-    Slow,
-    /// A client reads again.
-    Reads,
-    /// A frame was not as agreed.
-    Broken {
-        /// The frame.
-        text: String,
-    },
-    /// The store's reader read a gateway.
-    Read {
-        /// Whose.
-        tenant: String,
-        /// Its address.
-        of: String,
-        /// What it found.
-        found: Option<Stored>,
-    },
-    /// A fault begins.
-    Begin {
-        /// Which.
-        fault: Fault,
-        /// Where.
-        edges: Vec<String>,
-    },
-    /// A fault ends.
-    End {
-        /// Which.
-        fault: Fault,
-    },
-    /// The registry lost everything.
-    Emptied,
-    /// An edge was killed.
-    Killed {
-        /// Which.
-        edge: String,
-    },
-    /// An edge was started.
-    Started {
-        /// Which.
-        edge: String,
-    },
-    /// All faults have ended and gateways send nothing new from now on.
-    Quiet,
-    /// The quiet time is over: what is known now is what counts.
-    Over {
-        /// How often the faults took effect.
-        effects: Effects,
-    },
+    /// Calls of the event store that a cut refused.
+    pub log_refused: u64,
+    /// Requests and replies of the event store that were lost.
+    pub log_lost: u64,
 }
 
 /// One line.

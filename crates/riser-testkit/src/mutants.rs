@@ -16,6 +16,9 @@ use tokio::sync::watch;
 
 use crate::cluster::Decorate;
 
+mod commands;
+mod events;
+
 /// Something that may be wrong with an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutant {
@@ -27,17 +30,47 @@ pub enum Mutant {
     PresenceNeverExpires,
     /// A session gets the epoch of an earlier one.
     EpochUsedAgain,
+    /// A command is acknowledged and dropped.
+    CommandForgotten,
+    /// A command is delivered twice to a gateway that does not remember it.
+    CommandSentAgain,
+    /// A key that comes again is executed again.
+    KeyForgotten,
+    /// Two commands change places.
+    CommandsReordered,
+    /// An event is acknowledged and dropped.
+    EventForgotten,
+    /// An event that comes again is delivered again.
+    EventStoredTwice,
+    /// Two events change places.
+    EventsReordered,
+    /// Two frames of a live stream change places.
+    LiveReordered,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 4] =
-        [Self::AckBeforeStored, Self::SwapTenants, Self::PresenceNeverExpires, Self::EpochUsedAgain];
+    pub const ALL: [Mutant; 12] = [
+        Self::AckBeforeStored,
+        Self::SwapTenants,
+        Self::PresenceNeverExpires,
+        Self::EpochUsedAgain,
+        Self::CommandForgotten,
+        Self::CommandSentAgain,
+        Self::KeyForgotten,
+        Self::CommandsReordered,
+        Self::EventForgotten,
+        Self::EventStoredTwice,
+        Self::EventsReordered,
+        Self::LiveReordered,
+    ];
 
     /// Ports that make every edge this mutant.
     pub fn decorate(self, seed: u64) -> Decorate {
         let rng = Arc::new(Mutex::new(fastrand::Rng::with_seed(seed)));
         let epochs: Arc<Mutex<BTreeMap<GatewayKey, Epoch>>> = Arc::default();
+        let seen = commands::Shared { rng: Mutex::new(fastrand::Rng::with_seed(seed)), seen: Mutex::default() };
+        let shared = Arc::new(seen);
         Arc::new(move |_, ports| {
             let rng = rng.clone();
             match self {
@@ -46,6 +79,10 @@ impl Mutant {
                     Ports { store, ..ports }
                 }
                 Self::SwapTenants => Ports { bus: Arc::new(Swapping { inner: ports.bus.clone(), rng }), ..ports },
+                Self::LiveReordered => Ports {
+                    bus: Arc::new(Overtaking { inner: ports.bus.clone(), rng, held: Mutex::default() }),
+                    ..ports
+                },
                 Self::PresenceNeverExpires => {
                     let registry = Wrong { inner: ports.registry.clone(), never_expires: true, epochs: None, rng };
                     Ports { registry: Arc::new(registry), ..ports }
@@ -55,9 +92,25 @@ impl Mutant {
                     let registry = Wrong { inner: ports.registry.clone(), never_expires: false, epochs, rng };
                     Ports { registry: Arc::new(registry), ..ports }
                 }
+                Self::CommandForgotten => wrong_commands(ports, commands::Fault::Forgets, &shared),
+                Self::CommandSentAgain => wrong_commands(ports, commands::Fault::SendsAgain, &shared),
+                Self::KeyForgotten => wrong_commands(ports, commands::Fault::ForgetsKeys, &shared),
+                Self::CommandsReordered => wrong_commands(ports, commands::Fault::Reorders, &shared),
+                Self::EventForgotten => wrong_events(ports, events::Fault::Forgets, rng),
+                Self::EventStoredTwice => wrong_events(ports, events::Fault::StoresTwice, rng),
+                Self::EventsReordered => wrong_events(ports, events::Fault::Reorders, rng),
             }
         })
     }
+}
+
+fn wrong_commands(ports: Ports, fault: commands::Fault, shared: &Arc<commands::Shared>) -> Ports {
+    let wrong = commands::Wrong { inner: ports.commands.clone(), fault, shared: shared.clone() };
+    Ports { commands: Arc::new(wrong), ..ports }
+}
+
+fn wrong_events(ports: Ports, fault: events::Fault, rng: Arc<Mutex<fastrand::Rng>>) -> Ports {
+    Ports { log: Arc::new(events::Wrong { inner: ports.log.clone(), fault, rng }), ..ports }
 }
 
 struct Hasty {
@@ -113,6 +166,36 @@ impl Bus for Swapping {
             return self.inner.publish(&Subject::Up(GatewayKey::new(tenant, key.address.clone())), payload).await;
         }
         self.inner.publish(subject, payload).await
+    }
+    async fn subscribe(&self, filter: &Filter, inbox: &Inbox) -> Result<Subscription, BusError> {
+        self.inner.subscribe(filter, inbox).await
+    }
+    fn health(&self) -> watch::Receiver<Health> {
+        self.inner.health()
+    }
+}
+
+/// A bus on which a live message now and then waits until the next one has gone.
+struct Overtaking {
+    inner: Arc<dyn Bus>,
+    rng: Arc<Mutex<fastrand::Rng>>,
+    held: Mutex<BTreeMap<GatewayKey, Bytes>>,
+}
+
+#[async_trait]
+impl Bus for Overtaking {
+    async fn publish(&self, subject: &Subject, payload: Bytes) -> Result<(), BusError> {
+        let Subject::Live(key) = subject else { return self.inner.publish(subject, payload).await };
+        let held = self.held.lock().remove(key);
+        if held.is_none() && self.rng.lock().u8(..8) == 0 {
+            self.held.lock().insert(key.clone(), payload);
+            return Ok(());
+        }
+        self.inner.publish(subject, payload).await?;
+        match held {
+            Some(held) => self.inner.publish(subject, held).await,
+            None => Ok(()),
+        }
     }
     async fn subscribe(&self, filter: &Filter, inbox: &Inbox) -> Result<Subscription, BusError> {
         self.inner.subscribe(filter, inbox).await

@@ -4,8 +4,12 @@
 //! reader keeps its place between polls, so that waiting for a frame may be an arm of a `select!`.
 
 mod client;
+mod duty;
+mod emits;
 mod frame;
 mod gateway;
+mod orders;
+mod talk;
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -16,6 +20,8 @@ use fastwebsockets::{
 use futures_util::{Stream, StreamExt, stream};
 use tokio::io::{DuplexStream, ReadHalf, WriteHalf, split};
 use tokio::time::timeout;
+
+use crate::history::Event;
 
 pub use client::ClientPlan;
 pub use gateway::GatewayPlan;
@@ -34,10 +40,25 @@ const WELCOME_WAIT: Duration = Duration::from_secs(12);
 #[derive(Debug)]
 pub(crate) enum Heard {
     Text(String),
+    Binary(Vec<u8>),
     Ping(Vec<u8>),
     Pong,
     /// The connection ended, with this code when there was a close frame.
     Closed(Option<u16>),
+}
+
+/// What is to be written down, and then sent.
+struct Sending {
+    event: Event,
+    frame: String,
+}
+
+/// Waits until then, or for ever.
+async fn until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 type Incoming = Pin<Box<dyn Stream<Item = Heard> + Send>>;
@@ -65,6 +86,11 @@ impl Link {
     /// Sends a text frame; false when the connection is gone. Must not be dropped before it is done.
     pub(crate) async fn send(&mut self, text: &str) -> bool {
         self.write(Frame::text(Payload::Borrowed(text.as_bytes()))).await
+    }
+
+    /// Sends a binary frame, in the same way.
+    pub(crate) async fn send_binary(&mut self, bytes: Vec<u8>) -> bool {
+        self.write(Frame::binary(Payload::Owned(bytes))).await
     }
 
     pub(crate) async fn pong(&mut self, payload: Vec<u8>) -> bool {
@@ -107,7 +133,8 @@ async fn heard(read: &mut WebSocketRead<ReadHalf<DuplexStream>>) -> Heard {
         (OpCode::Pong, _) => Heard::Pong,
         (OpCode::Close, [high, low, ..]) => Heard::Closed(Some(u16::from_be_bytes([*high, *low]))),
         (OpCode::Close, _) => Heard::Closed(Some(1005)),
-        // An edge sends neither fragments nor, in these lanes, binary messages: what is none will not parse.
+        (OpCode::Binary, payload) => Heard::Binary(payload.to_vec()),
+        // An edge sends no fragments: what is one will not parse.
         (_, payload) => Heard::Text(text(payload)),
     }
 }

@@ -11,8 +11,10 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use riser_client::Endpoint;
+use riser_core::command::{Action, CommandKey};
+use riser_core::event::{EventId, EventType};
 use riser_core::frame::Credential;
-use riser_core::{Address, BuildingId, Grant, Pattern};
+use riser_core::{Address, BuildingId, Grant, Json, Path, Pattern};
 
 use crate::exit::{self, Failure};
 pub(crate) use parse::{duration, grant, heartbeat, ttl};
@@ -27,6 +29,7 @@ const KEY_FILE_BYTES: u64 = 16 * 1024;
 Examples:
   riser dev                         a cluster with a simulated building, for this machine alone
   riser watch '*/*'                 everything that happens there, in a second terminal
+  riser send b1/f0101 hall/lock unlock
   riser token gateway b1/mine       a token for a gateway of your own
 
 Exit codes: 0 done, 1 failed, 64 bad usage, 69 a cluster or a port cannot be had, 77 the credential does not allow it.")]
@@ -43,6 +46,12 @@ pub(crate) enum Command {
     Sim(Sim),
     /// Show what happens at the gateways that a pattern names.
     Watch(Watch),
+    /// Have a gateway do something, and wait for what becomes of it.
+    Send(Send),
+    /// Show the events of what a pattern names.
+    Events(Events),
+    /// Tell an event at an address: a notice to a building, or to the whole tenant.
+    Notify(Notify),
     /// Make a token, and print it alone.
     Token(Token),
     /// Print the version.
@@ -125,9 +134,36 @@ pub(crate) struct Cluster {
     )]
     pub(crate) url: Endpoint,
     /// The API key or token. Other users of the machine can see it here: better set `RISER_KEY`.
-    #[arg(long, env = "RISER_KEY", hide_env_values = true, value_name = "KEY", value_parser = parse::unchecked)]
+    #[arg(
+        long,
+        alias = "api-key",
+        env = "RISER_KEY",
+        hide_env_values = true,
+        value_name = "KEY",
+        value_parser = parse::unchecked
+    )]
     key: Option<Credential>,
     /// A file that holds the API key or token, instead of `--key`.
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+/// As [`Cluster`], for a command whose `--key` is that of what it sends.
+#[derive(Debug, Args)]
+pub(crate) struct Keyed {
+    /// The cluster.
+    #[arg(
+        long,
+        env = "RISER_URL",
+        default_value = "http://127.0.0.1:8080",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub(crate) url: Endpoint,
+    /// The API key or token. Other users of the machine can see it here: better set `RISER_KEY`.
+    #[arg(long, env = "RISER_KEY", hide_env_values = true, value_name = "KEY", value_parser = parse::unchecked)]
+    api_key: Option<Credential>,
+    /// A file that holds the API key or token, instead of `--api-key`.
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
 }
@@ -186,6 +222,112 @@ pub(crate) struct Watch {
     pub(crate) time: Option<Duration>,
 }
 
+/// How an answer is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people, a line each.
+    Text,
+    /// One JSON object a line: the protocol's frames.
+    Json,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  riser send b1/f0101 hall/lock unlock
+  riser send b1/f0101 bedroom/light dim '{\"level\":40}'
+  riser send b1/f0101 hall/lock lock --hold --deadline 2h     also when it is offline now
+  riser send b1/f0101 hall/lock unlock --output json --key 7f3a
+
+What becomes of it shows on standard error, and its final outcome on standard output. It asks again after a reconnect,
+and the same key is the same command. Ctrl-C cancels it; a second Ctrl-C does not wait for what becomes of that.
+
+Exit codes: 0 succeeded, 1 failed, 3 rejected, 4 offline, 5 expired, 6 unknown, 7 cancelled; 64 bad usage, 69 the cluster
+cannot be reached, 77 the credential does not allow it.")]
+pub(crate) struct Send {
+    /// The gateway: building/gateway.
+    #[arg(value_name = "ADDRESS", value_parser = parse::gateway)]
+    pub(crate) to: Address,
+    /// With which device or property.
+    #[arg(value_name = "PATH")]
+    pub(crate) path: Path,
+    /// What to do.
+    #[arg(value_name = "ACTION")]
+    pub(crate) action: Action,
+    /// How: any JSON.
+    #[arg(value_name = "JSON", value_parser = parse::json)]
+    pub(crate) args: Option<Json>,
+    /// In which time there must be an outcome: 100ms to 1d.
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse::deadline)]
+    pub(crate) deadline: Duration,
+    /// Let it wait for a gateway that is offline.
+    #[arg(long)]
+    pub(crate) hold: bool,
+    /// What makes a repetition the same command; made at random without it. Not the API key.
+    #[arg(long, value_name = "KEY", value_parser = parse::command_key)]
+    pub(crate) key: Option<CommandKey>,
+    /// How to show the final outcome.
+    #[arg(long, short, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Format,
+    #[command(flatten)]
+    pub(crate) cluster: Keyed,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  riser events '*/*'                           everything from now on
+  riser events 'b1/*' --since a1.2f            all that followed this cursor, and then what comes
+  riser events b1/f0101 --output json --for 10s
+
+It reconnects by itself and goes on where it was. When it ends it says from which cursor on nothing was shown.")]
+pub(crate) struct Events {
+    /// Whose: building/gateway, building/* or */*.
+    #[arg(value_name = "PATTERN")]
+    pub(crate) pattern: Pattern,
+    /// After which cursor; from now on without it.
+    #[arg(long, value_name = "CURSOR", value_parser = parse::cursor)]
+    pub(crate) since: Option<String>,
+    /// How to show them.
+    #[arg(long, short, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Format,
+    /// End after this time.
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub(crate) time: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  riser notify b1/_ notice '{\"text\":\"The lift is out of order\"}'
+  riser notify _/_ notice '{\"text\":\"New tariffs from May on\"}' --id tariffs-2027
+
+It prints the event's cursor once it is stored. The same id within two minutes is the same event.")]
+pub(crate) struct Notify {
+    /// Where: building/_, _/_ or building/gateway.
+    #[arg(value_name = "ADDRESS")]
+    pub(crate) to: Address,
+    /// What kind of event.
+    #[arg(value_name = "TYPE")]
+    pub(crate) kind: EventType,
+    /// What there is to say: any JSON.
+    #[arg(value_name = "JSON", value_parser = parse::json)]
+    pub(crate) data: Option<Json>,
+    /// Which device or property it is about.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) path: Option<Path>,
+    /// Its name; made at random without it.
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<EventId>,
+    /// How to show what was stored.
+    #[arg(long, short, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: Format,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Token {
     #[command(subcommand)]
@@ -229,19 +371,30 @@ Examples:
 impl Cluster {
     /// The credential, from wherever it was given.
     pub(crate) fn credential(&self) -> Result<Credential, Failure> {
-        let Some(file) = &self.key_file else {
-            let none = || Failure::Usage("a key is needed: set RISER_KEY or give --key-file".into());
-            let key = self.key.as_ref().ok_or_else(none)?;
-            return parse::key(key.expose()).map_err(|error| Failure::Usage(error.to_owned()));
-        };
-        let read = || -> io::Result<String> {
-            let mut text = String::new();
-            io::Read::read_to_string(&mut io::Read::take(std::fs::File::open(file)?, KEY_FILE_BYTES), &mut text)?;
-            Ok(text)
-        };
-        let text = read().map_err(|error| Failure::Usage(format!("cannot read {}: {error}", file.display())))?;
-        parse::key(text.trim()).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
+        credential(self.key.as_ref(), self.key_file.as_ref())
     }
+}
+
+impl Keyed {
+    /// The credential, from wherever it was given.
+    pub(crate) fn credential(&self) -> Result<Credential, Failure> {
+        credential(self.api_key.as_ref(), self.key_file.as_ref())
+    }
+}
+
+fn credential(key: Option<&Credential>, file: Option<&PathBuf>) -> Result<Credential, Failure> {
+    let Some(file) = file else {
+        let none = || Failure::Usage("a key is needed: set RISER_KEY or give --key-file".into());
+        let key = key.ok_or_else(none)?;
+        return parse::key(key.expose()).map_err(|error| Failure::Usage(error.to_owned()));
+    };
+    let read = || -> io::Result<String> {
+        let mut text = String::new();
+        io::Read::read_to_string(&mut io::Read::take(std::fs::File::open(file)?, KEY_FILE_BYTES), &mut text)?;
+        Ok(text)
+    };
+    let text = read().map_err(|error| Failure::Usage(format!("cannot read {}: {error}", file.display())))?;
+    parse::key(text.trim()).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
 }
 
 impl Log {

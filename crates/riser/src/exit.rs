@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use riser_client::End;
+use riser_client::{End, Refused};
+use riser_ops::visible;
 
 /// Bad usage (`EX_USAGE`).
 const USAGE: u8 = 64;
@@ -43,6 +44,18 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// A refusal of the cluster.
+    pub(crate) fn refused(code: &str, message: &str) -> Self {
+        let text = format!("{}: {}", visible(code), visible(message));
+        match code {
+            "forbidden" => Self::Denied(text),
+            "unavailable" | "rate_limited" | "internal" => Self::Unavailable(text),
+            _ => Self::Other(anyhow::Error::msg(text)),
+        }
+    }
+}
+
 impl From<End> for Failure {
     fn from(end: End) -> Self {
         let text = end.to_string();
@@ -54,6 +67,16 @@ impl From<End> for Failure {
             | End::Closed { code: 1000..=1015 | 4000..=4499, .. } => Self::Unavailable(text),
             End::Refused { status: 401 | 403, .. } | End::Closed { code: 4501 | 4502 | 4504, .. } => Self::Denied(text),
             _ => Self::Other(anyhow::Error::msg(text)),
+        }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::ByServer { code, message } => Self::refused(&code, &message),
+            Refused::NoOutcome | Refused::Lost | Refused::Ended => Self::Unavailable(refused.to_string()),
+            refused => Self::Other(refused.into()),
         }
     }
 }
@@ -78,6 +101,11 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
         _ => ExitCode::from(USAGE),
     }
+}
+
+/// Says something on standard error. Whoever closed it does not want to know.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Writes to standard output and flushes it. False when nobody reads it any more: then there is nothing left to do,

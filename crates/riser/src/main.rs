@@ -3,7 +3,10 @@
 mod cli;
 mod clock;
 mod dev;
+mod events;
 mod exit;
+mod notify;
+mod send;
 mod sim;
 mod token;
 mod watch;
@@ -24,6 +27,9 @@ fn main() -> ExitCode {
         Command::Dev(args) => dev::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Watch(args) => watch::run(&args),
+        Command::Send(args) => send::run(&args),
+        Command::Events(args) => events::run(&args),
+        Command::Notify(args) => notify::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Version => cli::version(),
         Command::Completions { shell } => cli::completions(shell),

@@ -1,7 +1,9 @@
-//! The simulated building: flats that are real gateway sessions, with rates and jitter like a home's.
+//! The simulated building: flats that are real gateway sessions, with rates and jitter like a home's, that do what they
+//! are told to and ring their doorbells.
 
 mod flat;
 mod home;
+mod life;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;

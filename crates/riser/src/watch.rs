@@ -3,13 +3,13 @@
 mod lines;
 mod table;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use riser_client::{Client, Config, End, Event, Subscription};
+use riser_ops::Signals;
 use riser_ops::visible::json_line;
-use riser_ops::{Signals, visible};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::cli::{Output, Watch};
@@ -63,7 +63,7 @@ async fn watch(args: &Watch, config: Config) -> Result<ExitCode, Failure> {
             }
             event = client.next() => match event {
                 Some(Event::Ended(end)) => break Err(end.into()),
-                Some(Event::Refused { code, message, .. }) => break Err(refused(&code, &message)),
+                Some(Event::Refused { code, message, .. }) => break Err(Failure::refused(&code, &message)),
                 Some(event) => if !show.event(&client, event)? {
                     break Ok(ExitCode::SUCCESS);
                 },
@@ -77,11 +77,6 @@ async fn watch(args: &Watch, config: Config) -> Result<ExitCode, Failure> {
     done
 }
 
-fn refused(code: &str, message: &str) -> Failure {
-    let text = format!("{}: {}", visible(code), visible(message));
-    if code == "forbidden" { Failure::Denied(text) } else { Failure::Other(anyhow::Error::msg(text)) }
-}
-
 impl Show {
     /// Shows an event. False when nobody reads the output any more.
     fn event(&mut self, client: &Client, event: Event) -> io::Result<bool> {
@@ -91,8 +86,7 @@ impl Show {
         }
         match event {
             Event::Disconnected { end, back_in } => {
-                // Whoever closed standard error does not want to know.
-                let _ = writeln!(io::stderr(), "riser: {end}; again in {:.1} s", back_in.as_secs_f64());
+                exit::say(&format!("riser: {end}; again in {:.1} s", back_in.as_secs_f64()));
                 Ok(true)
             }
             Event::Frame { text, update } => match self {

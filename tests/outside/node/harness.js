@@ -97,6 +97,29 @@ class Server {
   }
 }
 
+// The type under which a live stream's binary frame stands among a session's frames: none of the protocol has it.
+const BINARY = '(binary)';
+const HEADER_BYTES = 16;
+
+// A live stream's binary frame: the header of 16 bytes, big-endian, and the payload.
+function liveFrame(stream, seq, payload, { kind = 1, flags = 0, clock = 0 } = {}) {
+  const header = Buffer.alloc(HEADER_BYTES);
+  header.writeUInt8(kind, 0);
+  header.writeUInt8(flags, 1);
+  header.writeUInt32BE(stream, 4);
+  header.writeUInt32BE(seq, 8);
+  header.writeUInt32BE(clock, 12);
+  return Buffer.concat([header, Buffer.from(payload)]);
+}
+
+function parsedBinary(message) {
+  if (message.length < HEADER_BYTES || message.readUInt16BE(2) !== 0) throw new Error(`no header: ${message.toString('hex')}`);
+  return {
+    t: BINARY, kind: message.readUInt8(0), flags: message.readUInt8(1), stream: message.readUInt32BE(4),
+    seq: message.readUInt32BE(8), clock: message.readUInt32BE(12), payload: Buffer.from(message.subarray(HEADER_BYTES)),
+  };
+}
+
 // One session. Frames are kept in order; `until` looks at them again after each arrival.
 class Peer {
   constructor(socket) {
@@ -106,8 +129,7 @@ class Peer {
     this.number = 0;
     this.waiting = new Set();
     socket.on('message', (data, isBinary) => {
-      if (isBinary) throw new Error('a binary frame without a stream');
-      this.frames.push(JSON.parse(data.toString()));
+      this.frames.push(isBinary ? parsedBinary(data) : JSON.parse(data.toString()));
       this.wake();
     });
     socket.on('close', (code, reason) => {
@@ -211,6 +233,19 @@ class Peer {
     return state;
   }
 
+  // The outcomes of a command so far; `final` waits for the last of them.
+  outcomes(cmd) {
+    return this.frames.filter((f) => f.t === 'outcome' && f.cmd === cmd);
+  }
+
+  final(cmd, limit = 20_000) {
+    return this.receive((f) => f.t === 'outcome' && f.cmd === cmd && f.final, `the final outcome of ${cmd}`, { limit });
+  }
+
+  heard(stream) {
+    return this.frames.filter((f) => f.t === BINARY && f.stream === stream);
+  }
+
   presenceOf(address) {
     return this.frames.filter((f) => f.t === 'presence' && f.of === address);
   }
@@ -226,4 +261,4 @@ class Peer {
   }
 }
 
-module.exports = { EVERYTHING, Peer, Server, WebSocket, eventually };
+module.exports = { BINARY, EVERYTHING, Peer, Server, WebSocket, eventually, liveFrame };

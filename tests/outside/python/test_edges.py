@@ -16,12 +16,6 @@ from harness.web import call
 EDGE_LOST_S = 15.0
 
 
-async def control(server, action: str) -> None:
-    """`kill` or `start` of the second edge, through the first one's admin port."""
-    answer = await call(server.admin(0), "POST", f"/dev/edges/1/{action}", timeout=30.0)
-    assert 200 <= answer.status < 300, (action, answer.status, answer.body)
-
-
 async def back_on_edge_1(crew: Crew, token: str) -> Peer:
     """A session on the restarted edge, as soon as it listens again."""
 
@@ -49,7 +43,7 @@ async def test_gateways_of_a_killed_edge_go_offline_exactly_once_and_come_back(s
         for address in gateways:
             await watcher.knows(address, {"a": 1})
 
-        await control(server, "kill")
+        await server.kill(1)
         begun = asyncio.get_running_loop().time()
         for address in [*lost, moved]:
             assert await gateways[address].ended() == 1006, "a killed edge says no goodbye"
@@ -64,7 +58,7 @@ async def test_gateways_of_a_killed_edge_go_offline_exactly_once_and_come_back(s
         listed = (await server.api("GET", f"/v1/presence?building={building}")).json()["gateways"]
         assert {e["of"]: e["online"] for e in listed} == {**dict.fromkeys(lost, False), kept: True, moved: True}
 
-        await control(server, "start")
+        await server.start(1)
         for address in lost:
             again = await back_on_edge_1(crew, tokens[address])
             assert again.welcome["epoch"] > gateways[address].welcome["epoch"]
@@ -91,10 +85,10 @@ async def test_a_restarted_edge_serves_what_happened_while_it_was_gone(server, b
         await client.subscribe(f"{building}/*")
         await gateway.set({"a": 1})
         await client.knows(f"{building}/g1", {"a": 1})
-        await control(server, "kill")
+        await server.kill(1)
         assert await client.ended() == 1006
         await gateway.set({"a": 2})
-        await control(server, "start")
+        await server.start(1)
         again = await back_on_edge_1(crew, await server.client_token())
         await again.subscribe(f"{building}/*")
         assert again.view.of(f"{building}/g1").state == {"a": 2}

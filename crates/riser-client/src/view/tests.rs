@@ -136,7 +136,7 @@ fn what_a_new_connection_does_not_hear_of_is_gone_when_synced() {
     apply(&mut view, SNAPSHOT);
     let to: Pattern = "b/*".parse().expect("a pattern");
     let synced = apply(&mut view, r#"{"t":"synced","to":"b/*"}"#);
-    assert_eq!(synced, Some(Update::Synced { to, gone: vec![address("b/h")] }));
+    assert_eq!(synced, Some(Update::Synced { to, gone: vec![address("b/h")], cursor: None }));
     let left: Vec<String> = view.iter().map(|(of, _)| of.to_string()).collect();
     assert_eq!(left, ["b/g", "c/g"]);
 }

@@ -1,6 +1,9 @@
 //! Clients and gateways against a server that follows a script, over real sockets.
 
 mod client;
+mod commands;
+mod desk;
+mod exchange;
 mod gateway;
 mod link;
 
@@ -83,8 +86,13 @@ impl Server {
 
     /// The next connection, upgraded and greeted.
     async fn session(&self, more: Value) -> Peer {
+        self.greeted(json!({"t": "hello", "agent": "test"}), more).await
+    }
+
+    /// The next connection, upgraded, heard and greeted.
+    async fn greeted(&self, hello: Value, more: Value) -> Peer {
         let (mut peer, _) = self.upgrade(&GOOD).await;
-        assert_eq!(peer.recv().await, json!({"t": "hello", "agent": "test"}));
+        assert_eq!(peer.recv().await, hello);
         peer.send(&welcome(more)).await;
         peer
     }
@@ -119,6 +127,28 @@ impl Peer {
     async fn send(&mut self, frame: &Value) {
         let text = frame.to_string();
         self.ws.write_frame(Frame::text(Payload::Borrowed(text.as_bytes()))).await.expect("it reads");
+    }
+
+    async fn send_binary(&mut self, bytes: &[u8]) {
+        self.ws.write_frame(Frame::binary(Payload::Borrowed(bytes))).await.expect("it reads");
+    }
+
+    /// Answers a frame with `ok` and these fields.
+    async fn ok_with(&mut self, frame: &Value, more: Value) {
+        let mut ok = json!({"t": "ok", "n": frame["n"]});
+        if let (Some(ok), Value::Object(more)) = (ok.as_object_mut(), more) {
+            ok.extend(more);
+        }
+        self.send(&ok).await;
+    }
+
+    /// Refuses a frame.
+    async fn refuse(&mut self, frame: &Value, code: &str, retry_after_ms: Option<u64>) {
+        let mut error = json!({"t": "error", "n": frame["n"], "code": code, "message": "because"});
+        if let Some(ms) = retry_after_ms {
+            error["retry_after_ms"] = ms.into();
+        }
+        self.send(&error).await;
     }
 
     /// Answers a frame with `ok`.

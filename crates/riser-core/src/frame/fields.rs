@@ -22,15 +22,15 @@ pub struct Fields<'a>(BTreeMap<Cow<'a, str>, &'a RawValue>);
 pub enum NotFields {
     /// Not a JSON object.
     Malformed,
-    /// The same field twice, or too many of them.
-    Ambiguous,
+    /// The same field twice, or too many of them; and the number to answer with, when that is not in doubt.
+    Ambiguous(Option<u64>),
 }
 
 impl<'a> Fields<'a> {
     /// Reads an object.
     pub fn parse(text: &'a str) -> Result<Self, NotFields> {
         let Raw { fields, ambiguous } = serde_json::from_str(text).map_err(|_| NotFields::Malformed)?;
-        if ambiguous { Err(NotFields::Ambiguous) } else { Ok(Self(fields)) }
+        ambiguous.map_or(Ok(Self(fields)), |Ambiguous(n)| Err(NotFields::Ambiguous(n)))
     }
 
     /// Whether the object has the field and it is not `null`.
@@ -112,15 +112,23 @@ fn quoted(text: &str) -> String {
 
 struct Raw<'a> {
     fields: BTreeMap<Cow<'a, str>, &'a RawValue>,
-    ambiguous: bool,
+    ambiguous: Option<Ambiguous>,
 }
+
+/// A field comes twice, or there are too many; with what `n` says, if it comes once.
+struct Ambiguous(Option<u64>);
 
 impl<'de> Deserialize<'de> for Raw<'de> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let Unchecked(list) = Unchecked::deserialize(d)?;
         let count = list.len();
+        let numbers: Vec<&RawValue> = list.iter().filter(|(key, _)| key == "n").map(|(_, raw)| *raw).collect();
         let fields: BTreeMap<_, _> = list.into_iter().collect();
-        Ok(Raw { ambiguous: fields.len() < count || count > FRAME_FIELDS, fields })
+        let ambiguous = (fields.len() < count || count > FRAME_FIELDS).then(|| match numbers[..] {
+            [one] => Ambiguous(serde_json::from_str(one.get()).ok()),
+            _ => Ambiguous(None),
+        });
+        Ok(Raw { fields, ambiguous })
     }
 }
 

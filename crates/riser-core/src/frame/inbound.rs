@@ -274,9 +274,9 @@ impl Inbound {
         let fields = match Fields::parse(text) {
             Ok(fields) => fields,
             Err(NotFields::Malformed) => return Err(Broken::NotAFrame("a text message is not a JSON object")),
-            Err(NotFields::Ambiguous) => {
+            Err(NotFields::Ambiguous(n)) => {
                 return Err(refused(
-                    None,
+                    n.and_then(N::new),
                     ErrorCode::BadFrame,
                     "a field stands there twice, or there are over 64".into(),
                 ));
@@ -579,6 +579,18 @@ mod tests {
         assert_eq!(set[&"h".parse::<Path>().expect("a path")], None);
         let hello = Inbound::parse(r#"{"t":"hello","token":"very-secret"}"#).expect("a hello");
         assert!(!format!("{hello:?}").contains("very-secret"));
+    }
+
+    #[test]
+    fn a_frame_that_names_a_field_twice_is_answered_when_its_number_is_not_in_doubt() {
+        for (text, n) in [
+            (r#"{"t":"event","n":9,"data":1,"data":2}"#, N::new(9)),
+            (r#"{"t":"event","n":9,"n":9}"#, None),
+            (r#"{"t":"event","n":"x","data":1,"data":2}"#, None),
+        ] {
+            let Err(Broken::Refused(refused)) = Inbound::parse(text) else { panic!("not refused: {text}") };
+            assert_eq!((refused.n, refused.code), (n, ErrorCode::BadFrame), "{text}");
+        }
     }
 
     #[test]

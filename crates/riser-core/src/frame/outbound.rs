@@ -201,8 +201,16 @@ pub fn synced(to: &Pattern, cursor: Option<Cursor>) -> String {
 
 /// `event`.
 pub fn event(cursor: Cursor, event: &Event) -> String {
-    Frame::new("event")
-        .shown("of", &event.of)
+    rest_of_event(Frame::new("event").shown("of", &event.of), cursor, event)
+}
+
+/// An event as the HTTP API answers it: the frame's fields without `t`.
+pub fn whole_event(cursor: Cursor, event: &Event) -> String {
+    rest_of_event(Frame(format!("{{\"of\":{}", Json::of(&event.of).as_str())), cursor, event)
+}
+
+fn rest_of_event(frame: Frame, cursor: Cursor, event: &Event) -> String {
+    frame
         .shown("cursor", &cursor)
         .text("id", event.id.as_str())
         .maybe(event.path.as_ref(), |f, path| f.text("path", path.as_str()))

@@ -14,7 +14,7 @@ use riser_registry::commands::RECORDS_PAGE;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Duration, timeout};
 
-use super::{Answer, bad, body, json, query, unavailable};
+use super::{Answer, bad, body, json, query, unavailable, unescaped};
 use crate::commands::issuer::{self, Refused as NotIssued};
 use crate::commands::step;
 use crate::http::Refused;
@@ -23,6 +23,8 @@ use crate::shared::Shared;
 
 /// Commands in one answer when the request does not say.
 const PAGE: usize = 20;
+/// The fields that the body of a `POST` may have.
+const KNOWN: [&str; 8] = ["to", "path", "action", "args", "deadline_ms", "if_offline", "key", "wait"];
 /// How long after its deadline a call waits for the final outcome: what is promised.
 const AFTER_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -38,13 +40,10 @@ pub(crate) async fn post(
     let (to, command, wait) = parse(&bytes).map_err(bad)?;
     let deadline = Duration::from_millis(command.deadline_ms);
     let key = GatewayKey::new(identity.tenant.clone(), to);
-    let place = match wait {
-        true => Some(shared.waits.clone().try_acquire_owned().map_err(|_| {
-            let detail = "as many calls wait for outcomes as may; ask without `wait`, or come back";
-            Refused::new("too_many_waits", Problem::unavailable(detail, 5))
-        })?),
-        false => None,
-    };
+    let place = wait.then(|| shared.waits.clone().try_acquire_owned()).transpose().map_err(|_| {
+        let detail = "as many calls wait for outcomes as may; ask without `wait`, or come back";
+        Refused::new("too_many_waits", Problem::unavailable(detail, 5))
+    })?;
     let stepped = issuer::record(shared, identity, &key, command).await.map_err(refused)?;
     let record = stepped.record.clone();
     let waiting = place.map(|place| (shared.waiters.call(&key, &record, stepped.now_ms), place));
@@ -55,10 +54,7 @@ pub(crate) async fn post(
     };
     // Who waits for a gateway does not keep others from connecting.
     drop(permit.lock().take());
-    let outcomes = match timeout(deadline + AFTER_DEADLINE, outcomes).await {
-        Ok(Ok(outcomes)) => outcomes,
-        _ => return Err(unavailable()),
-    };
+    let Ok(Ok(outcomes)) = timeout(deadline + AFTER_DEADLINE, outcomes).await else { return Err(unavailable()) };
     Ok(json(StatusCode::OK, whole(&record.cmd, &outcomes)))
 }
 
@@ -84,12 +80,8 @@ pub(crate) async fn get(shared: &Arc<Shared>, identity: &Identity, request: &Req
 /// `GET /v1/commands?to=b12/f0304`.
 pub(crate) async fn list(shared: &Arc<Shared>, identity: &Identity, request: &Request<Incoming>) -> Answer {
     let [to, cursor, limit] = query(request, &["to", "cursor", "limit"])?[..] else { return Err(bad("query")) };
-    let to: Address = to
-        .ok_or_else(|| bad("`to` is missing"))?
-        .replace("%2F", "/")
-        .replace("%2f", "/")
-        .parse()
-        .map_err(|error| bad(format!("`to`: {error}")))?;
+    let to: Address =
+        unescaped(to.ok_or_else(|| bad("`to` is missing"))?).parse().map_err(|error| bad(format!("`to`: {error}")))?;
     let before = cursor.map(|text| u64::from_str_radix(text, 16)).transpose();
     let before = before.map_err(|_| bad("`cursor`: not what an answer of this call gave"))?;
     let limit = match limit {
@@ -106,8 +98,7 @@ pub(crate) async fn list(shared: &Arc<Shared>, identity: &Identity, request: &Re
     let key = GatewayKey::new(identity.tenant.clone(), to);
     let records = shared.call(shared.ports.commands.latest(&key, before, limit)).await.map_err(|_| unavailable())?;
     let next = (records.len() == limit).then(|| records.last().map(|record| format!("{:x}", record.seq))).flatten();
-    let shown: Vec<String> =
-        records.iter().filter(|record| shows_record(identity, record)).map(|record| row(record)).collect();
+    let shown: Vec<String> = records.iter().filter(|record| shows_record(identity, record)).map(row).collect();
     let next = Json::of(&next);
     Ok(json(StatusCode::OK, format!("{{\"commands\":[{}],\"next\":{}}}", shown.join(","), next.as_str())))
 }
@@ -116,7 +107,6 @@ pub(crate) async fn list(shared: &Arc<Shared>, identity: &Identity, request: &Re
 fn parse(bytes: &[u8]) -> Result<(Address, NewCommand, bool), String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "the body is not UTF-8")?;
     let fields = Fields::parse(text).map_err(|_| "the body is not a JSON object, or names a field twice")?;
-    const KNOWN: [&str; 8] = ["to", "path", "action", "args", "deadline_ms", "if_offline", "key", "wait"];
     if let Some(name) = fields.names().find(|name| !KNOWN.contains(name)) {
         let name: String = name.chars().take(48).collect();
         return Err(format!("the field {name:?} is not known here; known are: {}", KNOWN.join(", ")));

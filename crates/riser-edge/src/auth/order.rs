@@ -98,7 +98,7 @@ fn read_object(text: &str) -> Result<Fields<'_>, Problem> {
     Fields::parse(text).map_err(|what| {
         Problem::bad_frame(match what {
             NotFields::Malformed => "the body is not a JSON object",
-            NotFields::Ambiguous => "the body has a field twice, or too many fields",
+            NotFields::Ambiguous(_) => "the body has a field twice, or too many fields",
         })
     })
 }

@@ -214,7 +214,7 @@ async fn send(shared: &Arc<Shared>, gateway: &Arc<Gateway>, record: &Record) -> 
         super::count(shared, &stepped);
         match stepped.took {
             Took::Yes => {
-                shared.metrics.command_sent(stepped.record.sends > 1);
+                shared.metrics.commands.sent(stepped.record.sends > 1);
                 gateway.conn.send(frame::text(&outbound::command(&stepped.record, stepped.now_ms)));
             }
             Took::No(Refusal::Fenced) => {
@@ -241,21 +241,19 @@ async fn record_word(
 ) {
     let said = Step::Word(word);
     let stepped = loop {
-        match step(shared, &gateway.key, cmd, &said).await {
-            Ok(stepped) => break stepped,
-            Err(_) => {
-                let late = since.elapsed() >= shared.config.answer;
-                if late && n.is_some() {
-                    let text = "the command store does not answer; sending it again is safe";
-                    answer_error(shared, &gateway.conn, n.take(), ErrorCode::Unavailable, text);
-                    gateway.conn.flush();
-                }
-                if late && gateway.conn.is_ending() {
-                    return;
-                }
-                sleep(REPEAT).await;
-            }
+        if let Ok(stepped) = step(shared, &gateway.key, cmd, &said).await {
+            break stepped;
         }
+        let late = since.elapsed() >= shared.config.answer;
+        if late && n.is_some() {
+            let text = "the command store does not answer; sending it again is safe";
+            answer_error(shared, &gateway.conn, n.take(), ErrorCode::Unavailable, text);
+            gateway.conn.flush();
+        }
+        if late && gateway.conn.is_ending() {
+            return;
+        }
+        sleep(REPEAT).await;
     };
     let refusal = match stepped.as_ref().map(|stepped| stepped.took) {
         Some(Took::Yes | Took::Nothing) => None,

@@ -204,7 +204,7 @@ pub(crate) async fn record(
     command: NewCommand,
 ) -> Result<Stepped, Refused> {
     if !identity.allows_path(Verb::Command, &key.address, &command.path) {
-        shared.metrics.command("forbidden");
+        shared.metrics.commands.issued("forbidden");
         return Err(FORBIDDEN);
     }
     let name = command.key.map_or_else(|| own_key(shared), Ok)?;
@@ -232,7 +232,7 @@ pub(crate) async fn record(
         }
         Err(_) => ("unavailable", Err(UNAVAILABLE)),
     };
-    shared.metrics.command(result);
+    shared.metrics.commands.issued(result);
     created
 }
 

@@ -18,22 +18,23 @@ const SWEEP: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 16;
 /// How soon everything is looked at after messages may have been lost, so that a burst of losses is one look.
 const SOON: Duration = Duration::from_millis(500);
-/// The longest time without a look, so that what nobody woke it for is found.
-const REST: Duration = Duration::from_secs(5);
+/// The least time between two goes through all waiters.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Looks at commands that sessions of this edge wait for, as long as the edge lives.
 pub(crate) async fn keep_waiting(shared: Arc<Shared>) {
     loop {
         let now = Instant::now();
         let (due, next) = shared.waiters.due(now);
-        shared.metrics.commands_waiting.set(i64::try_from(shared.waiters.len()).unwrap_or(i64::MAX));
+        shared.metrics.commands.waiting.set(i64::try_from(shared.waiters.len()).unwrap_or(i64::MAX));
         if due.is_empty() {
-            let until = next.map_or(now + REST, |at| at.min(now + REST));
             tokio::select! {
                 biased;
                 () = shared.waiters.sooner.notified() => {}
-                () = sleep_until(until) => {}
+                () = sleep_until(next) => {}
             }
+            // Going through all of them costs time with their number: not for each one that comes.
+            sleep_until(now + PAUSE).await;
             continue;
         }
         let mut looks = futures_util::stream::FuturesUnordered::new();
@@ -55,12 +56,12 @@ pub(crate) fn look_again(shared: &Shared) {
 
 /// Sees how a command stands, tells who waits, and moves it on when it should have been sent.
 async fn look(shared: &Arc<Shared>, key: &GatewayKey, cmd: &CommandId) {
-    shared.metrics.command_looks.inc();
+    shared.metrics.commands.looks.inc();
     // What is not answered is looked at again soon.
     let Ok(seen) = step(shared, key, cmd, &Step::Look).await else { return };
     let Some(stepped) = seen else {
         // The record was lost, and nobody can know any more what became of it.
-        shared.metrics.commands_lost.inc();
+        shared.metrics.commands.lost.inc();
         let (code, at_ms) = ("record_lost".parse().ok(), shared.clock.now_ms());
         let lost = Outcome { status: Status::Unknown, code, data: None, at_ms, late: false };
         shared.waiters.lost(shared, key, cmd, lost);
@@ -72,7 +73,7 @@ async fn look(shared: &Arc<Shared>, key: &GatewayKey, cmd: &CommandId) {
     }
     match &stepped.holder {
         Some(holder) => {
-            shared.metrics.commands_dispatched_again.inc();
+            shared.metrics.commands.dispatched_again.inc();
             dispatch(shared, key, stepped.record, holder).await;
         }
         None if !stepped.record.body.hold || stepped.record.outcomes.is_empty() => {
@@ -102,14 +103,13 @@ async fn sweep(shared: &Arc<Shared>) {
         let mut unanswered = 0;
         for (tenant, cmd) in overdue {
             let key = GatewayKey::new(tenant, cmd.of.clone());
-            match step(shared, &key, &cmd, &Step::Look).await {
-                Ok(_) => shared.metrics.commands_swept.inc(),
-                Err(_) => {
-                    unanswered += 1;
-                    if unanswered == UNANSWERED {
-                        return;
-                    }
-                }
+            if step(shared, &key, &cmd, &Step::Look).await.is_ok() {
+                shared.metrics.commands.swept.inc();
+                continue;
+            }
+            unanswered += 1;
+            if unanswered == UNANSWERED {
+                return;
             }
         }
         if count < OVERDUE_PAGE {

@@ -8,6 +8,7 @@
 pub(crate) mod desk;
 pub(crate) mod issuer;
 pub(crate) mod keeper;
+pub(crate) mod metrics;
 pub(crate) mod waiters;
 
 use std::sync::Arc;
@@ -59,7 +60,7 @@ pub(crate) async fn step(
 /// Counts what a step added, where it was won.
 pub(crate) fn count(shared: &Shared, stepped: &Stepped) {
     for outcome in stepped.record.outcomes.iter().skip(stepped.before) {
-        shared.metrics.command_outcome(outcome);
+        shared.metrics.commands.outcome(outcome);
     }
 }
 
@@ -105,7 +106,8 @@ pub(crate) async fn take(shared: &Arc<Shared>, key: &GatewayKey, message: ToEdge
         ToEdge::NotHere { cmd } => shared.waiters.not_here(key, &cmd),
         ToEdge::Cancel { cmd } => forward_cancel(shared, key, &cmd),
         ToEdge::Outcomes { cmd, outcomes } => shared.waiters.deliver(shared, key, &cmd, &outcomes),
-        ToEdge::TakenOver { .. } => {}
+        // These are not about commands.
+        ToEdge::TakenOver { .. } | ToEdge::Hears { .. } => {}
     }
 }
 

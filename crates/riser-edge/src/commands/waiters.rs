@@ -26,6 +26,8 @@ const NOT_HERE: Duration = Duration::from_millis(200);
 const SENT: Duration = Duration::from_secs(10);
 /// How long after its deadline a command is looked at: the store's clock must have passed it.
 const AFTER_DEADLINE: Duration = Duration::from_millis(300);
+/// The longest time between two goes through all of them, so that what nobody woke them for is found.
+const REST: Duration = Duration::from_secs(5);
 /// For how long after its outcome a command's issuers are told what the gateway says late.
 const LINGER: Duration = Duration::from_secs(60);
 
@@ -36,7 +38,9 @@ type Name = (GatewayKey, CommandId);
 #[derive(Default)]
 pub(crate) struct Waiters {
     waiting: Mutex<IndexMap<Name, Waiter>>,
-    /// Woken when the next look comes sooner than was thought.
+    /// When all of them are gone through next.
+    next: Mutex<Option<Instant>>,
+    /// Woken when that must be sooner.
     pub(super) sooner: Notify,
 }
 
@@ -67,7 +71,7 @@ impl Waiters {
         waiter.listeners.push(Listener::Session(issuer.clone(), 0));
         waiter.tell(&record.cmd);
         issuer.conn.flush();
-        self.sooner.notify_one();
+        self.by(waiter.look);
     }
 
     /// Adds an HTTP call; what it gets comes once, when the command is decided.
@@ -77,7 +81,7 @@ impl Waiters {
         let waiter = waiter(&mut waiting, key, record, now_ms);
         waiter.listeners.push(Listener::Call(sender));
         waiter.tell(&record.cmd);
-        self.sooner.notify_one();
+        self.by(waiter.look);
         receiver
     }
 
@@ -96,9 +100,16 @@ impl Waiters {
             waiter.look = (Instant::now() + SENT).min(waiter.deadline);
         }
         let told = waiter.tell(cmd);
-        shared.metrics.outcomes_told.inc_by(told);
+        shared.metrics.commands.told.inc_by(told);
         waiter.flush();
-        self.sooner.notify_one();
+        self.by(waiter.look);
+    }
+
+    /// Sees to it that all are gone through by then.
+    fn by(&self, look: Instant) {
+        if self.next.lock().is_none_or(|next| look < next) {
+            self.sooner.notify_one();
+        }
     }
 
     /// The record of a command was lost: if it was not decided before, this outcome is its last.
@@ -150,7 +161,7 @@ impl Waiters {
             && !waiter.is_sent()
         {
             waiter.look = (Instant::now() + wait(waiter)).min(waiter.deadline);
-            self.sooner.notify_one();
+            self.by(waiter.look);
         }
     }
 
@@ -160,7 +171,7 @@ impl Waiters {
     }
 
     /// The commands that are to be looked at now, and when the next one is.
-    pub(super) fn due(&self, now: Instant) -> (Vec<Name>, Option<Instant>) {
+    pub(super) fn due(&self, now: Instant) -> (Vec<Name>, Instant) {
         let mut waiting = self.waiting.lock();
         waiting.retain(|_, waiter| {
             waiter.listeners.retain(Listener::is_there);
@@ -171,7 +182,7 @@ impl Waiters {
             !over && !waiter.listeners.is_empty()
         });
         let mut due = Vec::new();
-        let mut next = None;
+        let mut next = now + REST;
         for (name, waiter) in waiting.iter_mut() {
             if waiter.look <= now {
                 due.push(name.clone());
@@ -183,8 +194,9 @@ impl Waiters {
                     waiter.look = waiter.look.min(waiter.deadline);
                 }
             }
-            next = Some(next.map_or(waiter.look, |at: Instant| at.min(waiter.look)));
+            next = next.min(waiter.look);
         }
+        *self.next.lock() = Some(next);
         (due, next)
     }
 
@@ -194,7 +206,7 @@ impl Waiters {
         for waiter in waiting.values_mut().filter(|waiter| !is_decided(&waiter.outcomes)) {
             waiter.look = waiter.look.min(soon);
         }
-        self.sooner.notify_one();
+        self.by(soon);
     }
 }
 

@@ -73,7 +73,7 @@ impl Hub {
     async fn compare(&self, shared: &Shared) {
         let Ok(buildings) = self.watched_buildings(shared).await else { return };
         let mut unanswered = 0;
-        for building in buildings {
+        for (building, mirrored) in buildings {
             let Ok(stored) = shared.call(shared.ports.store.versions(&self.tenant, &building)).await else {
                 // One building that is not answered must not keep the others from being compared.
                 unanswered += 1;
@@ -86,45 +86,60 @@ impl Hub {
                 .into_iter()
                 .filter_map(|(gateway, version)| Some((Address::new(building.clone(), gateway).ok()?, version)))
                 .collect();
-            for address in self.compare_building(&building, &stored) {
+            for address in self.compare_building(mirrored, &stored) {
                 self.settle_doubt(shared, &address).await;
             }
         }
     }
 
-    async fn watched_buildings(&self, shared: &Shared) -> Result<BTreeSet<BuildingId>, RegistryError> {
+    /// The buildings that are watched, with those of their gateways that have a mirror.
+    async fn watched_buildings(
+        &self,
+        shared: &Shared,
+    ) -> Result<BTreeMap<BuildingId, BTreeSet<Address>>, RegistryError> {
         let (mut buildings, all) = {
             let inner = self.inner.lock();
-            let mut buildings: BTreeSet<BuildingId> = inner.mirrors.keys().map(|a| a.building().clone()).collect();
-            buildings.extend(inner.watches.keys().filter_map(|p| match p {
-                Pattern::Building(building) => Some(building.clone()),
-                _ => None,
-            }));
+            let mut buildings: BTreeMap<BuildingId, BTreeSet<Address>> = BTreeMap::new();
+            for address in inner.mirrors.keys() {
+                buildings.entry(address.building().clone()).or_default().insert(address.clone());
+            }
+            for pattern in inner.watches.keys() {
+                if let Pattern::Building(building) = pattern {
+                    buildings.entry(building.clone()).or_default();
+                }
+            }
             (buildings, inner.watches.contains_key(&Pattern::All))
         };
         if all {
-            buildings.extend(shared.call(shared.ports.store.buildings(&self.tenant)).await?);
+            for building in shared.call(shared.ports.store.buildings(&self.tenant)).await? {
+                buildings.entry(building).or_default();
+            }
         }
         Ok(buildings)
     }
 
-    /// Marks what must be read; gives the gateways of which the store has known too little for too long.
-    fn compare_building(&self, building: &BuildingId, stored: &BTreeMap<Address, Version>) -> Vec<Address> {
+    /// Marks what must be read; gives the gateways of which the store has known too little for too long. `mirrored` are
+    /// the building's gateways that had a mirror when the round began: going through all mirrors for each building
+    /// would cost their product, under the lock.
+    fn compare_building(&self, mut mirrored: BTreeSet<Address>, stored: &BTreeMap<Address, Version>) -> Vec<Address> {
+        mirrored.extend(stored.keys().cloned());
         let mut inner = self.inner.lock();
         let (mut behind, mut doubtful) = (Vec::new(), Vec::new());
-        for address in stored.keys() {
-            if !inner.mirrors.contains_key(address) && inner.is_watched(address) {
-                inner.mirrors.insert(address.clone(), Mirror::reading());
-                behind.push(address.clone());
-            }
-        }
-        for (address, mirror) in inner.mirrors.iter_mut().filter(|(a, _)| a.building() == building) {
-            match mirror.compare(stored.get(address).copied()) {
+        for address in mirrored {
+            let Some(mirror) = inner.mirrors.get_mut(&address) else {
+                if stored.contains_key(&address) && inner.is_watched(&address) {
+                    inner.mirrors.insert(address.clone(), Mirror::reading());
+                    behind.push(address);
+                }
+                continue;
+            };
+            match mirror.compare(stored.get(&address).copied()) {
                 Compared::Fine => {}
-                Compared::Behind => behind.push(address.clone()),
-                Compared::Doubtful => doubtful.push(address.clone()),
+                Compared::Behind => behind.push(address),
+                Compared::Doubtful => doubtful.push(address),
             }
         }
+        drop(inner);
         self.due.lock().extend(behind);
         doubtful
     }

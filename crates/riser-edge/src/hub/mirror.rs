@@ -11,6 +11,8 @@ use riser_core::{Epoch, Path, Presence, Reason, Snapshot, Version};
 
 /// Most messages kept while a mirror is read anew. When more arrive it is read once more, which covers them all.
 const QUEUED: usize = 64;
+/// Most bytes of changes kept meanwhile, beside the first: as much as one state may hold.
+const QUEUED_BYTES: usize = 256 * 1024;
 /// In how many comparisons in a row the store may know less than the mirror before the mirror believes it. The
 /// gateway's edge makes good what a store lost within its audit, so that this much later nobody holds the gateway.
 const DOUBTS: u8 = 3;
@@ -27,8 +29,32 @@ pub(crate) struct Mirror {
 enum Feed {
     /// What arrives is applied.
     Live,
-    /// What arrives is kept until the store was read. `again` says that too much arrived.
-    Reading { kept: VecDeque<Up>, again: bool },
+    /// What arrives is kept until the store was read.
+    Reading(Kept),
+}
+
+/// Messages without a hole between them, until one was not kept.
+#[derive(Debug, Default)]
+struct Kept {
+    messages: VecDeque<Up>,
+    bytes: usize,
+    /// Too much arrived: from here on nothing is kept, and the store must be read once more.
+    again: bool,
+}
+
+impl Kept {
+    fn keep(&mut self, up: Up) {
+        let bytes = match &up {
+            Up::State { change, .. } => change.weight(),
+            Up::Online { .. } | Up::Offline { .. } => 0,
+        };
+        let room = self.messages.is_empty() || self.bytes + bytes <= QUEUED_BYTES;
+        self.again |= !room || self.messages.len() >= QUEUED;
+        if !self.again {
+            self.bytes += bytes;
+            self.messages.push_back(up);
+        }
+    }
 }
 
 /// What listeners must be told.
@@ -63,7 +89,7 @@ pub(crate) enum Step {
 impl Mirror {
     /// A mirror that is being read for the first time.
     pub(crate) fn reading() -> Self {
-        Self { known: None, feed: Feed::Reading { kept: VecDeque::new(), again: false }, doubts: 0 }
+        Self { known: None, feed: Feed::Reading(Kept::default()), doubts: 0 }
     }
 
     /// What is known, none when nothing is.
@@ -76,24 +102,27 @@ impl Mirror {
     }
 
     pub(crate) fn is_reading(&self) -> bool {
-        matches!(self.feed, Feed::Reading { .. })
+        matches!(self.feed, Feed::Reading(_))
+    }
+
+    /// Whether it was never read: what is known of the gateway is not here yet.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.known.is_none() && self.is_reading()
     }
 
     /// Takes a message of the gateway's edge.
     pub(crate) fn take(&mut self, up: Up) -> Step {
-        if let Feed::Reading { kept, again } = &mut self.feed {
-            if kept.len() < QUEUED {
-                kept.push_back(up);
-            } else {
-                *again = true;
-            }
+        if let Feed::Reading(kept) = &mut self.feed {
+            kept.keep(up);
             return Step::Tell(Vec::new());
         }
         match self.place(&up) {
             Place::Old => Step::Tell(Vec::new()),
             Place::Next => Step::Tell(self.apply(up)),
             Place::Jump => {
-                self.feed = Feed::Reading { kept: VecDeque::from([up]), again: false };
+                let mut kept = Kept::default();
+                kept.keep(up);
+                self.feed = Feed::Reading(kept);
                 Step::Read
             }
         }
@@ -101,14 +130,14 @@ impl Mirror {
 
     /// Takes what the store said. `Read` when it must be asked once more.
     pub(crate) fn install(&mut self, read: Option<Snapshot>) -> (Vec<Effect>, bool) {
-        let Feed::Reading { kept, again } = std::mem::replace(&mut self.feed, Feed::Live) else {
+        let Feed::Reading(Kept { messages, again, .. }) = std::mem::replace(&mut self.feed, Feed::Live) else {
             return (Vec::new(), false);
         };
         let mut effects = match read {
             Some(snapshot) if Some(snapshot.version) > self.version() => self.replace(snapshot),
             _ => Vec::new(),
         };
-        for up in kept {
+        for up in messages {
             // A message is published after it was stored, so the store should stand there. When it does not it lost
             // data; the message is the newest there is, and what is missing comes with the gateway's full state.
             // Of a gateway of which nothing is known at all one change would be a state full of holes.
@@ -118,7 +147,7 @@ impl Mirror {
             }
         }
         if again {
-            self.feed = Feed::Reading { kept: VecDeque::new(), again: false };
+            self.feed = Feed::Reading(Kept::default());
         }
         (joined(effects), again)
     }
@@ -135,7 +164,7 @@ impl Mirror {
         }
         if stored > self.version() {
             self.doubts = 0;
-            self.feed = Feed::Reading { kept: VecDeque::new(), again: false };
+            self.feed = Feed::Reading(Kept::default());
             return Compared::Behind;
         }
         self.doubts = self.doubts.saturating_add(1);
@@ -432,6 +461,26 @@ mod tests {
         }
         assert!(mirror.install(None).1);
         assert!(mirror.is_reading());
+    }
+
+    #[test]
+    fn what_is_kept_during_a_read_is_bounded_in_bytes_and_has_no_hole() {
+        let fat = |rev| {
+            let value = Json::parse(&format!("\"{}\"", "x".repeat(100_000))).expect("JSON");
+            let change = Change::values([(format!("p{rev}").parse().expect("a path"), Some(value))], false);
+            Up::State { version: Version::new(7, rev), change, at_ms: 1, ts_ms: None }
+        };
+        let mut mirror = live(&[online(7, None)]);
+        assert_eq!(mirror.take(fat(2)), Step::Read);
+        for rev in 3..6 {
+            mirror.take(fat(rev));
+        }
+        // A small one would still fit, but what is between is missing.
+        mirror.take(set((7, 6), "a", 6));
+        let (_, again) = mirror.install(None);
+        assert!(again && mirror.is_reading(), "read once more");
+        assert_eq!(mirror.known().expect("known").version, Version::new(7, 3));
+        assert_eq!(mirror.take(set((7, 7), "a", 7)), Step::Tell(vec![]));
     }
 
     proptest! {

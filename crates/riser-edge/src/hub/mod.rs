@@ -5,6 +5,7 @@
 //! encoded once per distinct filter and shared; connections are written to after the lock is gone, each once.
 
 pub(crate) mod keeper;
+mod load;
 pub(crate) mod mirror;
 pub(crate) mod owed;
 pub(crate) mod tell;
@@ -13,19 +14,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use indexmap::{IndexMap, IndexSet};
 use parking_lot::Mutex;
-use riser_bus::{Delivery, Filter, Inbox, Subject, Subscription};
-use riser_core::frame::{Lanes, outbound};
+use riser_bus::{Delivery, Inbox, Subject, Subscription};
+use riser_core::frame::Lanes;
 use riser_core::routed::{self, RoutedError, Up};
 use riser_core::{Address, ErrorCode, GatewayKey, PathFilter, Pattern, TenantId};
-use tokio::sync::{Notify, mpsc};
-use tokio::time::timeout;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
+use crate::events::feed::Feed;
 use crate::metrics::Ignored;
 use crate::shared::Shared;
 use crate::ws::Conn;
+use load::{LOADS, Loaded, READS};
 use mirror::{Mirror, Step};
 use owed::Owed;
 
@@ -34,8 +35,6 @@ use owed::Owed;
 const INBOX: usize = 8_192;
 /// Messages taken from the queue at once, so that a burst is written to each connection once.
 const BATCH: usize = 256;
-/// Reads of the store that one hub has under way at once.
-pub(crate) const READS: usize = 32;
 /// Distinct path filters of one tenant on one edge: each costs an encoding of every frame.
 const FILTERS: usize = 1_024;
 
@@ -65,15 +64,15 @@ pub(crate) struct Sub {
     pub(crate) to: Pattern,
     pub(crate) lanes: Lanes,
     pub(crate) filter: Arc<PathFilter>,
-    /// Whether it came with a cursor that is not known.
-    pub(crate) gap: bool,
+    /// After which event it begins.
+    pub(crate) cursor: Option<String>,
 }
 
 /// A pattern that somebody watches. Dropping it ends the bus subscription.
 struct Watch {
     members: IndexSet<u64>,
-    /// Whether a subscription to it is being made, whose listener is no member yet.
-    pinned: bool,
+    /// How many subscriptions to it are being made, whose listeners are no members yet.
+    pinned: usize,
     _subscription: Subscription,
 }
 
@@ -81,6 +80,9 @@ struct Watch {
 struct Inner {
     members: IndexMap<u64, (Arc<Member>, Vec<Sub>)>,
     watches: BTreeMap<Pattern, Watch>,
+    /// Patterns that are being loaded, and what will have come of it: a thousand dashboards of one building cost one
+    /// load. A session has one subscription under way, so that these are no more than the sessions.
+    loads: BTreeMap<Pattern, watch::Receiver<Option<Loaded>>>,
     mirrors: BTreeMap<Address, Mirror>,
     filters: BTreeMap<PathFilter, Arc<PathFilter>>,
     snapshots: tell::SnapshotCache,
@@ -91,14 +93,17 @@ struct Inner {
 pub(crate) enum SubscribeError {
     TooManySubscriptions,
     TooManyFilters,
+    Withdrawn,
     Unavailable,
+    EventsUnavailable,
 }
 
 impl SubscribeError {
     pub(crate) fn code(self) -> ErrorCode {
         match self {
             Self::TooManySubscriptions | Self::TooManyFilters => ErrorCode::TooMany,
-            Self::Unavailable => ErrorCode::Unavailable,
+            Self::Withdrawn => ErrorCode::Forbidden,
+            Self::Unavailable | Self::EventsUnavailable => ErrorCode::Unavailable,
         }
     }
 
@@ -106,16 +111,24 @@ impl SubscribeError {
         match self {
             Self::TooManySubscriptions => "this session has as many subscriptions as it may",
             Self::TooManyFilters => "the tenant's sessions on this edge use as many distinct path filters as they may",
+            Self::Withdrawn => "the right to it was withdrawn while the subscription was being made",
             Self::Unavailable => "the state store or the bus did not answer; nothing was subscribed",
+            Self::EventsUnavailable => "the event store did not answer; nothing was subscribed",
         }
     }
 }
 
 pub(crate) struct Hub {
     tenant: TenantId,
+    /// The tenant's events. Its lock may be taken under this hub's, and never the other way round.
+    pub(crate) feed: Arc<Feed>,
     inner: Mutex<Inner>,
-    /// Held while a pattern is loaded, so that a thousand dashboards of one building cost one load.
-    loading: tokio::sync::Mutex<()>,
+    /// A place for each pattern that is being loaded.
+    loading: Semaphore,
+    /// A place for each read of the store that is under way.
+    reading: Semaphore,
+    /// Woken when a mirror was read.
+    installed: Notify,
     /// Mirrors that must be read anew.
     due: Mutex<IndexSet<Address>>,
     wake: Notify,
@@ -129,10 +142,14 @@ impl Hub {
     /// A hub for a tenant, with its tasks running.
     pub(crate) fn start(shared: &Arc<Shared>, tenant: TenantId) -> Arc<Self> {
         let (inbox, receiver) = riser_bus::inbox(INBOX);
+        let feed = shared.feed(&tenant);
         let hub = Arc::new(Self {
             tenant,
+            feed,
             inner: Mutex::default(),
-            loading: tokio::sync::Mutex::default(),
+            loading: Semaphore::new(LOADS),
+            reading: Semaphore::new(READS),
+            installed: Notify::new(),
             due: Mutex::default(),
             wake: Notify::new(),
             look: AtomicBool::new(false),
@@ -148,14 +165,17 @@ impl Hub {
         GatewayKey::new(self.tenant.clone(), address.clone())
     }
 
-    /// Makes or replaces a subscription. `answer` is sent before anything of it.
+    /// Makes or replaces a subscription. `allowed` is asked when it takes effect, under the hub's lock: whoever changes the
+    /// rights first and looks at the subscriptions after misses none. `begin` is called when nothing can hinder it any
+    /// more, and before anything of it is sent: it sends the answer.
     pub(crate) async fn subscribe(
         &self,
-        shared: &Shared,
+        shared: &Arc<Shared>,
         member: &Arc<Member>,
         sub: Sub,
         limit: usize,
-        answer: String,
+        allowed: impl Fn(&Sub) -> bool,
+        begin: impl FnOnce(),
     ) -> Result<(), SubscribeError> {
         {
             let inner = self.inner.lock();
@@ -167,23 +187,37 @@ impl Hub {
                 return Err(SubscribeError::TooManyFilters);
             }
         }
-        let _one_at_a_time = self.loading.lock().await;
+        let mut place = None;
+        if sub.lanes.event {
+            let placed = self.feed.place(shared, sub.cursor.as_deref()).await;
+            place = Some(placed.map_err(|_| SubscribeError::EventsUnavailable)?);
+        } else {
+            self.feed.look(shared).await;
+        }
         let watches_state = sub.lanes.wants_snapshots();
         if watches_state {
             self.watch(shared, &sub.to).await?;
         }
         let mut inner = self.inner.lock();
-        inner.unpin(&sub.to);
+        if watches_state {
+            inner.unpin(&sub.to);
+        }
         let full = inner.filters.len() >= FILTERS && !inner.filters.contains_key(&*sub.filter);
-        if member.has_left() || full {
+        let refused = match (full, allowed(&sub)) {
+            (true, _) => Some(SubscribeError::TooManyFilters),
+            (false, false) => Some(SubscribeError::Withdrawn),
+            (false, true) => None,
+        };
+        if member.has_left() || refused.is_some() {
             inner.unwatch(&sub.to);
-            return if full { Err(SubscribeError::TooManyFilters) } else { Ok(()) };
+            return refused.map_or(Ok(()), Err);
         }
-        member.conn.push(crate::ws::frame::text(&answer));
-        if sub.gap {
-            member.conn.push(crate::ws::frame::text(&outbound::gap(&sub.to)));
-        }
+        begin();
         inner.join(member, sub.clone());
+        match place {
+            Some(place) => self.feed.join(shared, member.id, &member.conn, &sub.to, &sub.filter, place),
+            None => self.feed.part(member.id, &sub.to),
+        }
         let mut owed = member.owed.lock();
         if watches_state {
             let known = inner.mirrors.iter().filter(|(address, m)| sub.to.matches(address) && m.known().is_some());
@@ -199,13 +233,17 @@ impl Hub {
 
     /// Ends a subscription; `false` when there is none.
     pub(crate) fn unsubscribe(&self, member: &Member, to: &Pattern) -> bool {
-        self.inner.lock().part(member.id, to)
+        // Under the lock, so that none which is being made comes between.
+        let mut inner = self.inner.lock();
+        self.feed.part(member.id, to);
+        inner.part(member.id, to)
     }
 
     /// Ends everything of a listener.
     pub(crate) fn leave(&self, member: &Member) {
         let mut inner = self.inner.lock();
         member.left.store(true, Ordering::Relaxed);
+        self.feed.leave(member.id);
         let subs = inner.members.get(&member.id).map(|(_, subs)| subs.iter().map(|s| s.to.clone()).collect());
         let patterns: Vec<Pattern> = subs.unwrap_or_default();
         for to in &patterns {
@@ -224,68 +262,6 @@ impl Hub {
         inner.mirrors.get(address).and_then(|m| m.known().map(|s| s.version.epoch))
     }
 
-    /// Sees to it that the pattern is subscribed to and all its gateways are mirrored: subscribes first, reads after.
-    async fn watch(&self, shared: &Shared, to: &Pattern) -> Result<(), SubscribeError> {
-        if let Some(watch) = self.inner.lock().watches.get_mut(to) {
-            watch.pinned = true;
-            return Ok(());
-        }
-        let filter = Filter::Up(self.tenant.clone(), to.clone());
-        let subscription = timeout(shared.config.call, shared.ports.bus.subscribe(&filter, &self.inbox)).await;
-        let Ok(Ok(subscription)) = subscription else { return Err(SubscribeError::Unavailable) };
-        let watch = Watch { members: IndexSet::new(), pinned: true, _subscription: subscription };
-        self.inner.lock().watches.insert(to.clone(), watch);
-        let loaded = self.load(shared, to).await;
-        if loaded.is_err() {
-            let mut inner = self.inner.lock();
-            inner.unpin(to);
-            inner.unwatch(to);
-        }
-        loaded
-    }
-
-    async fn load(&self, shared: &Shared, to: &Pattern) -> Result<(), SubscribeError> {
-        let addresses = keeper::addresses(shared, &self.tenant, to).await.map_err(|_| SubscribeError::Unavailable)?;
-        let mut new = Vec::new();
-        {
-            let mut inner = self.inner.lock();
-            for address in addresses {
-                inner.mirrors.entry(address.clone()).or_insert_with(|| {
-                    new.push(address);
-                    Mirror::reading()
-                });
-            }
-        }
-        let unread = self.read_all(shared, new).await;
-        if unread.is_empty() {
-            return Ok(());
-        }
-        // Another watch may cover them, and then they must not stay unread.
-        self.due.lock().extend(unread);
-        self.wake.notify_one();
-        Err(SubscribeError::Unavailable)
-    }
-
-    /// Reads mirrors anew, a few at once; gives back those for which nobody answered.
-    async fn read_all(&self, shared: &Shared, addresses: impl IntoIterator<Item = Address>) -> Vec<Address> {
-        let mut rest = addresses.into_iter();
-        let mut reads = FuturesUnordered::new();
-        let mut unread = Vec::new();
-        loop {
-            while reads.len() < READS
-                && let Some(address) = rest.next()
-            {
-                let key = self.key(&address);
-                reads.push(async move { (shared.read(&key).await, address) });
-            }
-            match reads.next().await {
-                Some((Ok(snapshot), address)) => self.install(shared, &address, snapshot),
-                Some((Err(_), address)) => unread.push(address),
-                None => return unread,
-            }
-        }
-    }
-
     /// Gives a mirror what the store said.
     fn install(&self, shared: &Shared, address: &Address, snapshot: Option<riser_core::Snapshot>) {
         let mut told = tell::Told::default();
@@ -298,6 +274,7 @@ impl Hub {
                 self.read_again(address);
             }
         }
+        self.installed.notify_waiters();
         told.flush();
     }
 
@@ -308,23 +285,35 @@ impl Hub {
 
     /// Takes messages of the bus, and writes to each connection once.
     fn take(&self, shared: &Shared, deliveries: &mut Vec<Delivery>) {
+        // Before the lock, which every listener of the tenant waits for.
+        let ups: Vec<(Address, Up)> = deliveries.drain(..).filter_map(|d| self.decode(shared, d)).collect();
         let mut told = tell::Told::default();
         let mut inner = self.inner.lock();
-        for delivery in deliveries.drain(..) {
-            let Subject::Up(key) = delivery.subject else { continue };
-            // The subscription's subject names the tenant; a message of another one is a defect of the bus.
-            if key.tenant != self.tenant {
-                shared.metrics.bus_ignored(Ignored::Malformed);
-                continue;
-            }
-            match routed::decode::<Up>(&delivery.payload) {
-                Ok(up) => self.take_up(shared, &mut inner, &key.address, up, &mut told),
-                Err(RoutedError::Version) => shared.metrics.bus_ignored(Ignored::Version),
-                Err(RoutedError::Malformed) => shared.metrics.bus_ignored(Ignored::Malformed),
-            }
+        for (address, up) in ups {
+            self.take_up(shared, &mut inner, &address, up, &mut told);
         }
         drop(inner);
         told.flush();
+    }
+
+    fn decode(&self, shared: &Shared, delivery: Delivery) -> Option<(Address, Up)> {
+        let Subject::Up(key) = delivery.subject else { return None };
+        // The subscription's subject names the tenant; a message of another one is a defect of the bus.
+        if key.tenant != self.tenant {
+            shared.metrics.bus_ignored(Ignored::Malformed);
+            return None;
+        }
+        match routed::decode::<Up>(&delivery.payload) {
+            Ok(up) => Some((key.address, up)),
+            Err(RoutedError::Version) => {
+                shared.metrics.bus_ignored(Ignored::Version);
+                None
+            }
+            Err(RoutedError::Malformed) => {
+                shared.metrics.bus_ignored(Ignored::Malformed);
+                None
+            }
+        }
     }
 
     fn take_up(&self, shared: &Shared, inner: &mut Inner, address: &Address, up: Up, told: &mut tell::Told) {
@@ -385,13 +374,22 @@ impl Inner {
 
     fn unpin(&mut self, to: &Pattern) {
         if let Some(watch) = self.watches.get_mut(to) {
-            watch.pinned = false;
+            watch.pinned = watch.pinned.saturating_sub(1);
         }
+    }
+
+    /// Ends a watch that could not be loaded. Its only members are listeners that want no state.
+    fn unload(&mut self, to: &Pattern) {
+        if let Some(watch) = self.watches.get_mut(to) {
+            watch.members.clear();
+            watch.pinned = 0;
+        }
+        self.unwatch(to);
     }
 
     /// Ends a watch that nobody needs, and the mirrors that no other watch covers.
     fn unwatch(&mut self, to: &Pattern) {
-        if self.watches.get(to).is_none_or(|watch| watch.pinned || !watch.members.is_empty()) {
+        if self.watches.get(to).is_none_or(|watch| watch.pinned > 0 || !watch.members.is_empty()) {
             return;
         }
         self.watches.remove(to);
@@ -406,7 +404,7 @@ impl Inner {
 }
 
 /// The patterns that name an address.
-fn patterns_of(address: &Address) -> [Pattern; 3] {
+pub(crate) fn patterns_of(address: &Address) -> [Pattern; 3] {
     [Pattern::One(address.clone()), Pattern::Building(address.building().clone()), Pattern::All]
 }
 

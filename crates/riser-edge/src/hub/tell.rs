@@ -248,13 +248,21 @@ fn delta(
 
 impl Hub {
     /// Sends a listener what it is owed, as much as its queue should hold. True when something was sent.
-    pub(crate) fn refill(&self, shared: &Shared, member: &Arc<Member>) -> bool {
+    pub(crate) fn refill(&self, shared: &Arc<Shared>, member: &Arc<Member>) -> bool {
+        // What is owed of gateways goes first, and then what is newest of the events.
+        let owed = self.refill_owed(shared, member);
+        self.feed.refill(shared, member.id) || owed
+    }
+
+    fn refill_owed(&self, shared: &Shared, member: &Arc<Member>) -> bool {
         let mut inner = self.inner.lock();
         let mut sent = false;
         while member.conn.queued_bytes() <= shared.config.conflate_above && !member.conn.is_ending() {
             let Some(due) = member.owed.lock().next() else { break };
             let frames = match due {
-                Due::Synced(to) => vec![frame::text(&outbound::synced(&to, None))],
+                // When its events are not yet, the feed says it.
+                Due::Synced(to) if self.feed.owe_synced(member.id, &to) => continue,
+                Due::Synced(to) => vec![frame::text(&outbound::synced(&to, self.feed.position(None)))],
                 Due::Of(address, debt) => inner.settle(shared, member, &address, &debt),
             };
             shared.metrics.delivered.inc_by(frames.len() as u64);

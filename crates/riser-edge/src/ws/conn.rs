@@ -115,6 +115,26 @@ impl Conn {
         true
     }
 
+    /// Queues a frame that is of use now or never, behind everything else that waits or comes to wait before it is
+    /// begun. Of a peer that does not read only the newest 64 such frames, and 64 KiB, wait: the oldest are dropped. They
+    /// are no part of [`Conn::queued_bytes`]. `tag` is what [`Conn::forget_live`] knows the frame by.
+    ///
+    /// Returns how many older frames were dropped. Follow it, or the last of several, with [`Conn::flush`].
+    pub fn push_live(&self, tag: u32, frame: Bytes) -> usize {
+        let mut out = self.out.lock();
+        if out.is_live_full(frame.len()) && !out.blocked {
+            // A burst alone makes nobody slow: what the transport takes is written first.
+            self.write(out);
+            out = self.out.lock();
+        }
+        if out.ending.is_some() { 0 } else { out.push_live(tag, frame) }
+    }
+
+    /// Drops the live frames with this tag that wait and are not begun. Returns how many there were.
+    pub fn forget_live(&self, tag: u32) -> usize {
+        self.out.lock().forget_live(tag)
+    }
+
     /// Writes what is queued, as far as the transport takes it at once; the connection's task writes the rest.
     pub fn flush(&self) {
         let out = self.out.lock();
@@ -142,6 +162,17 @@ impl Conn {
     /// this one.
     pub fn close(&self, code: u16, reason: &str) -> bool {
         self.close_with(code, frame::close(code, reason))
+    }
+
+    /// The same for a peer that takes nothing: what is queued is dropped, all but the frame that is being written.
+    pub fn cut(&self, code: u16, reason: &str) -> bool {
+        let mut out = self.out.lock();
+        if out.ending.is_some() {
+            return false;
+        }
+        out.clear();
+        self.end(out, code, reason);
+        true
     }
 
     /// Ends the connection without a word, dropping what is queued, whatever else goes on.
@@ -177,7 +208,7 @@ impl Conn {
         }
     }
 
-    /// Bytes that wait to be written. It takes no lock, and may lag by the calls that are going on.
+    /// Bytes that wait to be written, live frames left out. It takes no lock, and may lag by the calls that are going on.
     pub fn queued_bytes(&self) -> usize {
         self.queued.load(Ordering::Relaxed)
     }
@@ -293,6 +324,7 @@ impl Conn {
     }
 
     fn end_with(&self, mut out: MutexGuard<'_, Out>, code: u16, frame: Bytes) {
+        out.clear_live();
         out.push(frame);
         out.ending = Some(Ending::Close(code));
         self.flags.fetch_or(ENDING, Ordering::Release);
@@ -338,9 +370,12 @@ impl Conn {
                 Poll::Ready(false)
             }
             Poll::Pending => {
+                if !out.blocked || out.queued() == 0 {
+                    // Whoever takes all but the live frames is not too slow, however long those never end.
+                    self.blocked.store(ticks(self.now_ms()).saturating_add(1), Ordering::Relaxed);
+                }
                 if !out.blocked {
                     out.blocked = true;
-                    self.blocked.store(ticks(self.now_ms()).saturating_add(1), Ordering::Relaxed);
                     // What the peer missed meanwhile is to be made good once it reads again.
                     self.flags.fetch_or(REFILL, Ordering::Release);
                 }

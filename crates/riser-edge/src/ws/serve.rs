@@ -227,7 +227,11 @@ impl<H: Handler> Serve<H> {
 
     /// Writes what waits, and lets the handler push what it owes. Returns whether it did.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
-        let idle = matches!(self.conn.poll_drain(cx), Poll::Ready(true));
+        let idle = match self.conn.poll_drain(cx) {
+            Poll::Ready(written) => written,
+            // Live frames that wait must not keep back what is owed: it goes before them.
+            Poll::Pending => self.conn.queued_bytes() == 0,
+        };
         if !idle || !(self.conn.take_refill() || self.owes) || self.conn.is_ending() {
             return false;
         }

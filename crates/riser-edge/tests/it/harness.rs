@@ -39,9 +39,14 @@ impl Cluster {
     }
 
     pub(super) async fn edge(&self, name: &str) -> (Edge, prometheus::Registry) {
+        self.edge_with(name, |_| {}).await
+    }
+
+    /// An edge whose ports are changed before it starts.
+    pub(super) async fn edge_with(&self, name: &str, change: impl FnOnce(&mut Ports)) -> (Edge, prometheus::Registry) {
         let id: riser_core::EdgeId = name.parse().expect("an edge");
         let client = Arc::new(self.store.client(&id));
-        let ports = Ports {
+        let mut ports = Ports {
             bus: Arc::new(self.net.client(id.clone())),
             registry: client.clone(),
             store: client.clone(),
@@ -50,6 +55,7 @@ impl Cluster {
             log: Arc::new(self.log.client(&id)),
             tenants: self.tenants.subscribe(),
         };
+        change(&mut ports);
         let registry = prometheus::Registry::new();
         let config = EdgeConfig { seed: 7, ..EdgeConfig::new(id) };
         let edge = Edge::without_listener(config, ports, Metrics::new(&registry));
@@ -164,7 +170,7 @@ impl Peerling {
 pub(super) fn counted(metrics: &prometheus::Registry, name: &str, label: Option<&str>) -> u64 {
     let families = metrics.gather();
     let family = families.iter().find(|family| family.name() == name);
-    let metrics = family.into_iter().flat_map(|family| family.get_metric());
+    let metrics = family.into_iter().flat_map(prometheus::proto::MetricFamily::get_metric);
     let of = metrics.filter(|m| label.is_none_or(|label| m.get_label().iter().any(|pair| pair.value() == label)));
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters count whole things")]
     of.map(|m| m.get_counter().get_value() as u64).sum()

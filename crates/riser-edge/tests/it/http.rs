@@ -252,3 +252,41 @@ async fn a_panic_ends_one_connection_and_nothing_else() {
     assert!(server.head(&ask("other")).await.starts_with("HTTP/1.1 404 "));
     assert!(server.head(&upgrade("")).await.starts_with("HTTP/1.1 101 "));
 }
+
+/// Waits until the only place for a handshake is free again.
+async fn place_comes_back(server: &Server) {
+    let served = async { while !server.head(&upgrade("")).await.starts_with("HTTP/1.1 101 ") {} };
+    timeout(PATIENCE, served).await.expect("the place came back");
+}
+
+#[tokio::test]
+async fn a_client_that_reads_no_answer_gives_its_place_back() {
+    let server = server(None, |config| {
+        config.handshakes = 1;
+        config.exchange = Duration::from_millis(100);
+    })
+    .await;
+    let mut deaf = TcpStream::connect(server.address).await.expect("connected");
+    let ask =
+        format!("GET /v1/presence?building=b HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n", server.key);
+    let requests = ask.repeat(1_000);
+    // It asks until nobody takes a request any more, because its answers cannot go; or it is cut off already.
+    let asked = async { while deaf.write_all(requests.as_bytes()).await.is_ok() {} };
+    timeout(PATIENCE, asked).await.expect("cut off in time");
+    place_comes_back(&server).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_nothing_more_gives_its_place_back() {
+    let server = server(None, |config| {
+        config.handshakes = 1;
+        config.hello = Duration::from_millis(100);
+    })
+    .await;
+    let mut idle = TcpStream::connect(server.address).await.expect("connected");
+    let ask =
+        format!("GET /v1/presence?building=b HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n", server.key);
+    idle.write_all(ask.as_bytes()).await.expect("written");
+    assert!(head_of(&mut idle).await.starts_with("HTTP/1.1 200 "));
+    place_comes_back(&server).await;
+}

@@ -5,6 +5,9 @@
 mod auth;
 mod commands;
 mod edge;
+mod events;
 mod harness;
 mod http;
+mod live;
+mod strain;
 mod ws;

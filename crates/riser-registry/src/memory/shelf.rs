@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use riser_core::Address;
 use riser_core::command::{CommandId, Digest, HELD, KEPT_MS, Record, Step, Took};
 
 use crate::commands::{DECIDED, OPEN, RECORDS_PAGE};
@@ -10,19 +11,16 @@ use crate::{Created, Holder, NewCommand, Stepped};
 /// All that is kept of one gateway's commands.
 #[derive(Clone, Default)]
 pub(super) struct Shelf {
+    /// By their places.
     records: BTreeMap<u64, Record>,
+    /// The place of each record.
     places: BTreeMap<Digest, u64>,
+    /// The greatest place that was given.
     last: u64,
 }
 
 impl Shelf {
-    pub(super) fn create(
-        &mut self,
-        of: &riser_core::Address,
-        new: &NewCommand,
-        holder: Option<Holder>,
-        now_ms: u64,
-    ) -> Created {
+    pub(super) fn create(&mut self, of: &Address, new: &NewCommand, holder: Option<Holder>, now_ms: u64) -> Created {
         self.forget(now_ms);
         if let Some(record) = self.places.get(&new.digest).and_then(|seq| self.records.get_mut(seq)) {
             if !record.body.is_same(&new.body) {
@@ -126,10 +124,14 @@ impl Shelf {
         !self.records.is_empty()
     }
 
-    /// Takes what survived.
+    /// Takes what survived. A record that came back from an older copy gives way to a held one of the same digest.
     pub(super) fn take_back(&mut self, held: Self) {
         self.last = self.last.max(held.last);
-        self.places.extend(held.places);
+        for (digest, seq) in held.places {
+            if let Some(older) = self.places.insert(digest, seq) {
+                self.records.remove(&older);
+            }
+        }
         self.records.extend(held.records);
     }
 

@@ -62,6 +62,13 @@ impl Tenant {
         let record = self.buildings.get(of.building())?.get(of.gateway())?;
         record.holder().map(|lease| Holder { edge: lease.edge.clone(), epoch: record.version().epoch })
     }
+
+    /// Forgets the commands whose time is over and the streams that have ended.
+    fn forget(&mut self, now_ms: u64) {
+        self.shelves.values_mut().for_each(|shelf| shelf.forget(now_ms));
+        self.shelves.retain(|_, shelf| !shelf.is_empty());
+        self.streams.forget(now_ms);
+    }
 }
 
 impl Store {
@@ -73,8 +80,12 @@ impl Store {
         self.with_leases(|leases| leases.drain(lease, moving_ms, now_ms));
     }
 
+    /// Makes sure that what has ended by now stays ended, whatever the clock does afterwards.
     pub(super) fn settle(&self, now_ms: u64) {
         self.with_leases(|leases| leases.settle(now_ms));
+        for tenant in self.tenants.read().values() {
+            tenant.lock().forget(now_ms);
+        }
     }
 
     pub(super) fn ended_leases(&self, now_ms: u64) -> Vec<(Lease, Reason)> {
@@ -201,24 +212,35 @@ impl Store {
         self.shelf(key, |shelf| shelf.open(after, limit))
     }
 
-    pub(super) fn latest(&self, key: &GatewayKey, before: Option<u64>, limit: usize) -> Vec<CommandRecord> {
-        self.shelf(key, |shelf| shelf.latest(before, limit))
+    pub(super) fn latest(
+        &self,
+        key: &GatewayKey,
+        before: Option<u64>,
+        limit: usize,
+        now_ms: u64,
+    ) -> Vec<CommandRecord> {
+        self.shelf(key, |shelf| {
+            shelf.forget(now_ms);
+            shelf.latest(before, limit)
+        })
     }
 
     pub(super) fn overdue(&self, by: &EdgeId, now_ms: u64) -> Vec<(TenantId, CommandId)> {
         let tenants = self.tenants.read();
         {
             let mut sweeper = self.sweeper.lock();
-            if sweeper.as_ref().is_some_and(|(edge, until_ms)| edge != by && *until_ms > now_ms) {
+            let ends_ms = now_ms.saturating_add(SWEEPER_MS);
+            // A claim that ends later than one of now was made before the clock jumped back.
+            let claimed = |until_ms: u64| (now_ms + 1..=ends_ms).contains(&until_ms);
+            if sweeper.as_ref().is_some_and(|(edge, until_ms)| edge != by && claimed(*until_ms)) {
                 return Vec::new();
             }
-            *sweeper = Some((by.clone(), now_ms.saturating_add(SWEEPER_MS)));
+            *sweeper = Some((by.clone(), ends_ms));
         }
         let mut overdue = Vec::new();
         for (name, tenant) in tenants.iter() {
             let mut tenant = tenant.lock();
-            tenant.shelves.values_mut().for_each(|shelf| shelf.forget(now_ms));
-            tenant.shelves.retain(|_, shelf| !shelf.is_empty());
+            tenant.forget(now_ms);
             let of = tenant.shelves.values().flat_map(|shelf| shelf.overdue(now_ms));
             overdue.extend(of.map(|(deadline, cmd)| (deadline, name.clone(), cmd)));
         }
@@ -242,8 +264,10 @@ impl Store {
         self.find(tenant, |tenant| tenant.streams.open_ones(building, now_ms)).unwrap_or_default()
     }
 
-    fn shelf<T: Default>(&self, key: &GatewayKey, operation: impl FnOnce(&Shelf) -> T) -> T {
-        self.find(&key.tenant, |tenant| tenant.shelves.get(&key.address).map(operation)).flatten().unwrap_or_default()
+    fn shelf<T: Default>(&self, key: &GatewayKey, operation: impl FnOnce(&mut Shelf) -> T) -> T {
+        self.find(&key.tenant, |tenant| tenant.shelves.get_mut(&key.address).map(operation))
+            .flatten()
+            .unwrap_or_default()
     }
 
     pub(super) fn presence(
@@ -293,6 +317,7 @@ impl Store {
             }
         }
         *self.leases.lock() = to.leases.clone();
+        *self.sweeper.lock() = None;
     }
 
     fn with_leases<T>(&self, operation: impl FnOnce(&mut Leases) -> T) -> T {

@@ -19,7 +19,7 @@ pub(super) enum NotOpened {
 
 impl Streams {
     pub(super) fn open(&mut self, stream: &Stream, ttl_ms: u64, now_ms: u64) -> Result<(), NotOpened> {
-        self.0.retain(|_, (_, ends_at_ms)| *ends_at_ms > now_ms);
+        self.forget(now_ms);
         match self.0.get(&stream.id) {
             Some((other, _)) if other != stream => return Err(NotOpened::Taken),
             None if self.0.len() >= STREAMS => return Err(NotOpened::TooMany),
@@ -27,6 +27,11 @@ impl Streams {
         }
         self.0.insert(stream.id, (stream.clone(), now_ms.saturating_add(ttl_ms)));
         Ok(())
+    }
+
+    /// Forgets the streams that have ended by now.
+    pub(super) fn forget(&mut self, now_ms: u64) {
+        self.0.retain(|_, (_, ends_at_ms)| *ends_at_ms > now_ms);
     }
 
     pub(super) fn close(&mut self, of: &Address, id: StreamId) {

@@ -91,6 +91,20 @@ pub async fn a_takeover_keeps_the_values<S: Registry + StateStore>(bench: &Bench
     assert_eq!(snapshot.state, super::state_after([&change]));
 }
 
+/// "How often a session was taken over before, this time included": neither an arrival nor an end counts, and each
+/// gateway has its own count.
+pub async fn a_session_is_told_how_often_it_was_taken_over<S: Registry + StateStore>(bench: &Bench<S>) {
+    let (one, two, key) = (bench.held("one").await, bench.held("two").await, bench.key("b/g"));
+    for (lease, takeovers) in [(&one, 0), (&two, 1), (&one, 2), (&one, 3)] {
+        assert_eq!(bench.acquire(lease, &key).await.takeovers, takeovers);
+    }
+    assert_eq!(bench.acquire(&one, &bench.key("b/other")).await.takeovers, 0);
+    let epoch = bench.acquire(&two, &key).await.epoch;
+    bench.one.release(&key, epoch, Reason::Closed).await.expect("an answer").expect("an end");
+    assert_eq!(bench.acquire(&one, &key).await.takeovers, 4, "nobody was taken over from");
+    assert_eq!(bench.acquire(&two, &key).await.takeovers, 5);
+}
+
 /// Taking over excludes itself: of sessions that begin at once, each takes over from one other, and the one with
 /// the greatest epoch holds the gateway.
 pub async fn sessions_that_begin_at_once_take_over_one_after_another<S: Registry + StateStore>(bench: &Bench<S>) {

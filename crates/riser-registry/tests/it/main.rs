@@ -1,5 +1,7 @@
 //! Integration tests of riser-registry.
 
+mod command_model;
+mod commands;
 mod conformance;
 mod faults;
 mod model;

@@ -50,16 +50,16 @@ impl Connection {
         match event {
             Event::Hello { .. } => *self = Self { emptied: self.emptied, ..Self::default() },
             Event::Closed { .. } | Event::Left { .. } => self.over = true,
-            Event::Subscribe { n, to, state, presence, path } => {
+            Event::Subscribe { n, to, state, presence, path, .. } => {
                 let sub = Sub { state: *state, presence: *presence, path: path.clone(), synced: false };
                 self.asked.insert(*n, (to.clone(), sub));
             }
-            Event::Ok { n } => {
+            Event::Ok { n, .. } => {
                 if let Some((to, sub)) = self.asked.remove(n) {
                     self.subs.insert(to, sub);
                 }
             }
-            Event::Synced { to } => {
+            Event::Synced { to, .. } => {
                 if let Some(sub) = self.subs.get_mut(to) {
                     sub.synced = true;
                 }

@@ -66,7 +66,7 @@ impl Gateway {
                 }
                 self.sends.push(Sent { n: *n, full: *full, set: set.clone(), acked: false, refused: false });
             }
-            Event::Ok { n } => {
+            Event::Ok { n, .. } => {
                 if settled {
                     self.acted_late.insert(number);
                 }

@@ -37,3 +37,28 @@ pub(super) fn covered(list: &[String], path: &str) -> bool {
     list.iter()
         .any(|above| path.strip_prefix(above.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
+
+/// Stretches of time in which something was the case, in milliseconds. Those that overlap are counted.
+#[derive(Default)]
+pub(super) struct Spans {
+    over: Vec<(u64, u64)>,
+    open: Vec<u64>,
+}
+
+impl Spans {
+    pub(super) fn begin(&mut self, at: u64) {
+        self.open.push(at);
+    }
+
+    /// Ends one of those that began.
+    pub(super) fn end(&mut self, at: u64) {
+        if let Some(from) = self.open.pop() {
+            self.over.push((from, at));
+        }
+    }
+
+    /// Whether it was the case at some moment between these.
+    pub(super) fn touch(&self, from: u64, to: u64) -> bool {
+        self.over.iter().any(|(begin, end)| *begin <= to && *end >= from) || self.open.iter().any(|begin| *begin <= to)
+    }
+}

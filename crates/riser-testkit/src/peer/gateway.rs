@@ -9,9 +9,12 @@ use riser_core::{GatewayKey, Identity, Peer};
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{Heard, Link, WELCOME_WAIT, frame};
-use crate::history::{Body, Event, Leaving, Recorder, Set, Who};
-use crate::sim::Stage;
+use super::duty::{Duty, Takes, Word};
+use super::emits::Emits;
+use super::talk::{Said, Talk};
+use super::{Heard, Link, WELCOME_WAIT, frame, until};
+use crate::history::{Body, Event, Leaving, Order, Recorder, Set, Who};
+use crate::sim::{Moment, Stage};
 
 /// Bytes between a gateway and its edge.
 const BUFFER: usize = 16 * 1024;
@@ -32,8 +35,13 @@ pub struct GatewayPlan {
 }
 
 pub(crate) async fn run(stage: Arc<Stage>, plan: GatewayPlan) {
-    let rng = fastrand::Rng::with_seed(plan.seed);
-    let mut gateway = Gateway { stage, plan, rng, values: BTreeMap::new(), seq: 0, n: 0, sessions: 0, old: None };
+    let mut rng = fastrand::Rng::with_seed(plan.seed);
+    let duty = Duty::new(&mut rng);
+    let emits = Emits::new(format!("gateway:{}", plan.key.address), &plan.canary);
+    let talk = Talk::new(&plan.canary);
+    let values = BTreeMap::new();
+    let mut gateway =
+        Gateway { stage, plan, rng, values, duty, emits, talk, seq: 0, n: 0, sessions: 0, edge: 0, old: None };
     gateway.live().await;
 }
 
@@ -45,8 +53,22 @@ struct Gateway {
     seq: u64,
     n: u64,
     sessions: u32,
+    /// What it has to do.
+    duty: Duty,
+    /// What happens at it.
+    emits: Emits,
+    talk: Talk,
+    /// The edge that it is connected to.
+    edge: usize,
     /// A session that a newer one took over while it was still open.
     old: Option<(Link, Who)>,
+}
+
+/// Whether a connection goes on, or breaks.
+#[derive(PartialEq, Eq)]
+enum Goes {
+    On,
+    Breaks,
 }
 
 /// What a session's end means for the next one.
@@ -94,7 +116,8 @@ impl Gateway {
         let Some(stream) = self.stage.cluster.attach(edge, self.identity(), BUFFER) else { return soon };
         let mut link = Link::new(stream);
         self.record().write(&who, Event::Hello { edge: self.stage.cluster.edge_id(edge).to_string() });
-        if !link.send(r#"{"t":"hello"}"#).await {
+        let hello = json!({"t": "hello", "remembers_ms": self.duty.remembers_ms}).to_string();
+        if !link.send(&hello).await {
             self.record().write(&who, Event::Closed { code: None });
             return soon;
         }
@@ -112,7 +135,14 @@ impl Gateway {
         if let Some((link, who)) = self.old.take() {
             self.drain(link, who).await;
         }
+        self.edge = edge;
+        self.stage.holds(&self.plan.key, edge);
+        self.duty.welcomed();
         self.report(&mut link, &who).await;
+        self.talk.connected();
+        for id in self.emits.connected() {
+            self.emit(&mut link, &who, &id).await;
+        }
         self.act(link, who).await
     }
 
@@ -123,14 +153,24 @@ impl Gateway {
             match heard {
                 Heard::Text(text) => {
                     if let Some(event) = frame::read(&text) {
-                        self.record().write(&who, event);
+                        self.record().write(&who, event.clone());
+                        // It is too late to answer here. What it has to say it says in the newer session.
+                        if let Event::Got { cmd, order, deadline_at_ms, .. } = event {
+                            let takes = self.take(&who, &cmd, &order, deadline_at_ms);
+                            // Nothing that follows one that was lost may be done before it comes again.
+                            if takes.breaks {
+                                break;
+                            }
+                            self.duty.later(takes);
+                        }
                     }
                 }
                 Heard::Closed(code) => {
                     self.record().write(&who, Event::Closed { code });
                     return;
                 }
-                _ => {}
+                Heard::Binary(bytes) => self.record().write(&who, frame::read_live(&bytes)),
+                Heard::Ping(_) | Heard::Pong => {}
             }
         }
         self.record().write(&who, Event::Left { how: Leaving::Lost });
@@ -143,16 +183,15 @@ impl Gateway {
                 biased;
                 heard = link.next() => match heard {
                     Heard::Text(text) => {
-                        let event = frame::read(&text);
-                        // What may not have been stored is said again, all of it.
-                        let resync = matches!(event, Some(Event::Resync | Event::Error { .. }));
-                        if let Some(event) = event {
-                            self.record().write(&who, event);
-                        }
-                        if resync {
-                            self.report(&mut link, &who).await;
+                        let Some(event) = frame::read(&text) else { continue };
+                        self.record().write(&who, event.clone());
+                        if self.heard(&mut link, &who, event).await == Goes::Breaks {
+                            self.record().write(&who, Event::Left { how: Leaving::Lost });
+                            drop(link);
+                            return Next::After(Duration::from_millis(self.rng.u64(20..3_000)));
                         }
                     }
+                    Heard::Binary(bytes) => self.record().write(&who, frame::read_live(&bytes)),
                     Heard::Ping(payload) => drop(link.pong(payload).await),
                     Heard::Pong => {}
                     Heard::Closed(code) => {
@@ -160,19 +199,78 @@ impl Gateway {
                         return self.come_back(code);
                     }
                 },
+                () = until(self.talk.next()) => self.talk(&mut link, &who).await,
+                () = until(self.duty.next()) => {
+                    for word in self.duty.due() {
+                        self.say(&mut link, &who, &word).await;
+                    }
+                    self.stage.reached(Moment::Said, self.edge);
+                }
                 () = sleep_until(next_act) => {
                     next_act = Instant::now() + Duration::from_millis(self.rng.u64(10..2_000));
                     if self.stage.is_quiet() {
-                        next_act += Duration::from_secs(3_600);
+                        if let Some(id) = self.emits.again() {
+                            self.emit(&mut link, &who, &id).await;
+                        }
                         continue;
                     }
                     if self.rng.u8(..100) < 6 {
                         return self.leave(link, who).await;
                     }
+                    while let Some(id) = self.emits.again() {
+                        self.emit(&mut link, &who, &id).await;
+                    }
                     self.change(&mut link, &who).await;
                 }
             }
         }
+    }
+
+    async fn heard(&mut self, link: &mut Link, who: &Who, event: Event) -> Goes {
+        if let Event::Ok { cursor: Some(_), .. } = &event {
+            self.stage.reached(Moment::Stored, self.edge);
+        }
+        if self.emits.heard(&event) || self.talk.heard(&event, &mut self.rng) {
+            return Goes::On;
+        }
+        match event {
+            Event::Ok { n, .. } => drop(self.duty.answered(n, None)),
+            Event::Error { n: Some(n), code } if self.duty.answered(n, Some(&code)) => {}
+            // What may not have been stored is said again, all of it.
+            Event::Resync | Event::Error { .. } => self.report(link, who).await,
+            Event::Asked { cmd } => self.duty.cancel(&cmd, &mut self.rng),
+            Event::Got { cmd, order, deadline_at_ms, .. } => {
+                let takes = self.take(who, &cmd, &order, deadline_at_ms);
+                self.stage.reached(Moment::Got, self.edge);
+                if takes.breaks {
+                    return Goes::Breaks;
+                }
+                for word in takes.says {
+                    self.say(link, who, &word).await;
+                }
+            }
+            _ => {}
+        }
+        Goes::On
+    }
+
+    /// Takes a command and executes it, when it does.
+    fn take(&mut self, who: &Who, cmd: &str, order: &Order, deadline_at_ms: u64) -> Takes {
+        // The cluster's clock, as `welcome` gives it. In a simulation all clocks are one.
+        let overdue = self.stage.cluster.registry.now_ms() >= deadline_at_ms;
+        let takes = self.duty.command(cmd, order, overdue, &mut self.rng);
+        if takes.does {
+            self.record().write(who, Event::Does { cmd: cmd.to_owned() });
+        }
+        takes
+    }
+
+    async fn say(&mut self, link: &mut Link, who: &Who, word: &Word) {
+        self.n += 1;
+        self.duty.said(self.n, word);
+        let (cmd, status, code) = (word.cmd.clone(), word.status.to_owned(), word.code.clone());
+        self.record().write(who, Event::Says { n: self.n, cmd, status, code });
+        link.send(&word.frame(self.n)).await;
     }
 
     fn come_back(&mut self, code: Option<u16>) -> Next {
@@ -229,8 +327,47 @@ impl Gateway {
         link.send(&text).await;
     }
 
+    async fn talk(&mut self, link: &mut Link, who: &Who) {
+        match self.talk.say(&mut self.rng) {
+            Some(Said::Frame(event, bytes)) => {
+                self.record().write(who, *event);
+                link.send_binary(bytes).await;
+            }
+            Some(Said::Close(stream)) => {
+                self.n += 1;
+                self.record().write(who, Event::Closes { n: self.n, stream });
+                link.send(&json!({"t": "close", "n": self.n, "stream": stream}).to_string()).await;
+            }
+            None => {}
+        }
+    }
+
+    async fn emit(&mut self, link: &mut Link, who: &Who, id: &str) {
+        self.n += 1;
+        if let Some(sending) = self.emits.send(id, self.n, false) {
+            self.record().write(who, sending.event);
+            link.send(&sending.frame).await;
+        }
+    }
+
     async fn change(&mut self, link: &mut Link, who: &Who) {
-        match self.rng.u8(..10) {
+        match self.rng.u8(..13) {
+            12 => {
+                let of = self.plan.key.address.to_string();
+                if let Some(sending) = self.talk.open(&of, self.n + 1, false) {
+                    self.n += 1;
+                    self.record().write(who, sending.event);
+                    link.send(&sending.frame).await;
+                }
+            }
+            10 | 11 => {
+                let of = self.plan.key.address.to_string();
+                for _ in 0..if self.rng.u8(..5) == 0 { 4 } else { 1 } {
+                    let id = self.emits.invent(&of, &mut self.rng);
+                    self.emit(link, who, &id).await;
+                }
+                self.stage.reached(Moment::Emitted, self.edge);
+            }
             0 => {
                 self.n += 1;
                 self.record().write(who, Event::Mention { n: self.n });
@@ -288,7 +425,8 @@ async fn welcome(link: &mut Link) -> Result<u64, Option<u16>> {
                 }
             }
             Heard::Ping(payload) => drop(link.pong(payload).await),
-            Heard::Pong => {}
+            // Nothing live comes before it is told that a stream is open, and that not before `welcome`.
+            Heard::Pong | Heard::Binary(_) => {}
             Heard::Closed(code) => return Err(code),
         }
     }

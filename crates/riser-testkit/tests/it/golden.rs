@@ -1,5 +1,7 @@
 //! Golden histories: for each rule one that keeps it and one that breaks it, so that the checker itself is checked.
 
+mod exchange;
+
 use riser_testkit::check::{Rule, Verdict, check};
 use riser_testkit::history::{Line, to_json_lines};
 use serde_json::{Value, json};
@@ -17,9 +19,12 @@ fn right() -> Vec<Value> {
         lines.push(event);
     };
     line(&client, json!({"do": "hello", "edge": "edge-0"}));
-    line(&client, json!({"do": "subscribe", "n": 1, "to": "*/*", "state": true, "presence": true, "path": []}));
+    line(
+        &client,
+        json!({"do": "subscribe", "n": 1, "to": "*/*", "state": true, "presence": true, "event": true, "path": []}),
+    );
     line(&client, json!({"do": "ok", "n": 1}));
-    line(&client, json!({"do": "synced", "to": "*/*"}));
+    line(&client, json!({"do": "synced", "to": "*/*", "cursor": "0.0"}));
     line(&gateway, json!({"do": "hello", "edge": "edge-0"}));
     line(&gateway, json!({"do": "welcome", "epoch": 5}));
     let (of, online) = ("b1/g1", true);
@@ -36,12 +41,71 @@ fn right() -> Vec<Value> {
         let state = json!({"do": "state", "of": of, "epoch": 5, "rev": s, "set": set, "stale": [], "fresh": []});
         line(&client, state);
     }
+    exchange(&mut line, &gateway, &client);
     line(&json!("faults"), json!({"do": "quiet"}));
     let stored = json!({"online": online, "epoch": 5, "rev": 30, "values": {"a": body(30)}, "stale": []});
     line(&json!("store"), json!({"do": "read", "tenant": "acme", "of": of, "found": stored}));
-    let effects = json!({"dropped": 0, "delayed": 0, "duplicated": 0, "early": 0, "refused": 0, "lost_requests": 0, "lost_replies": 0});
+    let effects = json!({"dropped": 0, "delayed": 0, "duplicated": 0, "early": 0, "refused": 0, "lost_requests": 0, "lost_replies": 0, "log_refused": 0, "log_lost": 0});
     line(&json!("faults"), json!({"do": "over", "effects": effects}));
     lines
+}
+
+/// Commands that are issued, executed and decided, and events that are sent, stored and delivered.
+fn exchange(line: &mut impl FnMut(&Value, Value), gateway: &Value, client: &Value) {
+    let of = "b1/g1";
+    for i in 1..=6 {
+        let (n, cmd, key) = (i + 1, format!("cmd-{i}"), format!("key-{i}"));
+        let order = json!({"path": "lock", "action": "unlock", "body": body(100 + i)});
+        let issue = json!({"do": "command", "n": n, "to": of, "key": key, "order": order, "hold": i == 6, "deadline_ms": 9_000});
+        line(client, issue);
+        line(client, json!({"do": "ok", "n": n, "cmd": cmd}));
+        line(gateway, json!({"do": "got", "cmd": cmd, "order": order, "ttl_ms": 9_000, "deadline_at_ms": 0}));
+        line(client, outcome(i, "sent"));
+        line(gateway, json!({"do": "does", "cmd": cmd}));
+        line(gateway, json!({"do": "says", "n": 100 + i, "cmd": cmd, "status": "succeeded", "code": "done"}));
+        line(gateway, json!({"do": "ok", "n": 100 + i}));
+        line(client, outcome(i, "succeeded"));
+    }
+    for i in 1..=6 {
+        let happened = happened(i);
+        line(gateway, json!({"do": "emit", "n": 200 + i, "happened": happened}));
+        line(gateway, json!({"do": "ok", "n": 200 + i, "cursor": format!("1.{i}")}));
+        line(&json!("store"), logged(i));
+        line(client, json!({"do": "heard", "cursor": format!("1.{i}"), "happened": happened}));
+    }
+    let speaker = json!({"client": {"tenant": "acme", "name": "d", "session": 1}});
+    line(&speaker, json!({"do": "hello", "edge": "edge-0"}));
+    line(client, json!({"do": "opened", "of": of, "stream": 7}));
+    for i in 1..=10 {
+        line(&speaker, json!({"do": "speaks", "stream": 7, "seq": i, "body": body(300 + i)}));
+        line(client, json!({"do": "hears", "stream": 7, "seq": i, "body": body(300 + i)}));
+    }
+    line(client, json!({"do": "shut", "stream": 7, "reason": "closed"}));
+    line(&speaker, json!({"do": "left", "how": "closed"}));
+    for i in 1..=6 {
+        let mut outcomes = [outcome(i, "sent"), outcome(i, "succeeded")];
+        for outcome in &mut outcomes {
+            outcome["do"] = json!(null);
+        }
+        let record =
+            json!({"do": "record", "tenant": "acme", "of": of, "cmd": format!("cmd-{i}"), "outcomes": outcomes});
+        line(&json!("store"), record);
+    }
+}
+
+fn outcome(i: u64, status: &str) -> Value {
+    let said = status == "succeeded";
+    let (code, body) = (said.then_some("done"), said.then(|| body(100 + i)));
+    json!({"do": "outcome", "cmd": format!("cmd-{i}"), "of": "b1/g1", "status": status, "final": said, "code": code,
+        "body": body, "at_ms": 5})
+}
+
+fn happened(i: u64) -> Value {
+    json!({"of": "b1/g1", "id": format!("event-{i}"), "path": "bell", "from": "gateway:b1/g1", "body": body(200 + i)})
+}
+
+fn logged(i: u64) -> Value {
+    json!({"do": "logged", "tenant": "acme", "cursor": format!("1.{i}"), "happened": happened(i)})
 }
 
 fn body(s: u64) -> Value {
@@ -59,6 +123,29 @@ fn wrong(rule: Rule, change: impl FnOnce(&mut Vec<Value>)) {
     change(&mut lines);
     let Verdict::Invalid(violations) = judge(&lines) else { panic!("{rule:?} is not seen to be broken") };
     assert!(violations.iter().any(|v| v.rule == rule), "{rule:?}: {violations:?}");
+}
+
+/// Changes the right history in one place, and it is right still.
+fn still_right(change: impl FnOnce(&mut Vec<Value>)) {
+    let mut lines = right();
+    change(&mut lines);
+    assert_eq!(judge(&lines), Verdict::Valid);
+}
+
+/// The lines of this kind about this command.
+fn about(lines: &[Value], what: &str, cmd: &str) -> usize {
+    lines.iter().position(|l| l["do"] == what && l["cmd"] == cmd).expect("it is there")
+}
+
+/// Removes all lines that this is true of.
+fn without(lines: &mut Vec<Value>, which: impl Fn(&Value) -> bool) {
+    let before = lines.len();
+    lines.retain(|line| !which(line));
+    assert!(lines.len() < before, "nothing was removed");
+}
+
+fn emptied(lines: &[Value], at: usize) -> Value {
+    json!({"do": "emptied", "who": "faults", "at": lines[at]["at"]})
 }
 
 fn at(lines: &[Value], what: &str, nth: usize) -> usize {

@@ -66,3 +66,43 @@ fn presence_that_never_expires_is_caught() {
 fn an_epoch_used_again_is_caught() {
     caught(Mutant::EpochUsedAgain, &[Rule::Owner]);
 }
+
+#[test]
+fn a_command_that_is_dropped_after_its_ack_is_caught() {
+    caught(Mutant::CommandForgotten, &[Rule::Lost]);
+}
+
+#[test]
+fn a_command_that_is_delivered_twice_is_caught() {
+    caught(Mutant::CommandSentAgain, &[Rule::Twice]);
+}
+
+#[test]
+fn a_key_that_is_executed_again_is_caught() {
+    caught(Mutant::KeyForgotten, &[Rule::Twice]);
+}
+
+#[test]
+fn reordered_commands_are_caught() {
+    caught(Mutant::CommandsReordered, &[Rule::Order]);
+}
+
+#[test]
+fn an_event_that_is_dropped_after_its_ack_is_caught() {
+    caught(Mutant::EventForgotten, &[Rule::Lost]);
+}
+
+#[test]
+fn an_event_that_is_stored_twice_is_caught() {
+    caught(Mutant::EventStoredTwice, &[Rule::Twice]);
+}
+
+#[test]
+fn reordered_events_are_caught() {
+    caught(Mutant::EventsReordered, &[Rule::Order]);
+}
+
+#[test]
+fn reordered_live_frames_are_caught() {
+    caught(Mutant::LiveReordered, &[Rule::Live]);
+}

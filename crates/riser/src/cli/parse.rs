@@ -3,9 +3,10 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use riser_core::command::{CommandKey, DEADLINE_MS};
 use riser_core::frame::Credential;
-use riser_core::frame::inbound::CREDENTIAL_BYTES;
-use riser_core::{Grant, PathFilter};
+use riser_core::frame::inbound::{CREDENTIAL_BYTES, CURSOR_BYTES};
+use riser_core::{Address, Grant, Json, PathFilter};
 
 /// Shortest and longest heartbeat.
 const HEARTBEAT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
@@ -47,6 +48,39 @@ pub(crate) fn drain_window(text: &str) -> Result<Duration, String> {
 pub(crate) fn ttl(text: &str) -> Result<u64, String> {
     let time = duration(text)?;
     if time.subsec_millis() == 0 && !time.is_zero() { Ok(time.as_secs()) } else { Err("not in whole seconds".into()) }
+}
+
+/// A command's deadline.
+pub(crate) fn deadline(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    if DEADLINE_MS.contains(&ms) { Ok(time) } else { Err("not between 100ms and 1d".into()) }
+}
+
+/// A command's key, which is no secret.
+pub(crate) fn command_key(text: &str) -> Result<CommandKey, &'static str> {
+    if text.starts_with("rk_") || text.starts_with("ey") && text.split('.').count() == 3 {
+        return Err("this is a credential: give it with RISER_KEY or --key-file");
+    }
+    text.parse().map_err(|_| "not a key: 1 to 128 bytes without control characters")
+}
+
+/// The address of a gateway.
+pub(crate) fn gateway(text: &str) -> Result<Address, String> {
+    let address: Address = text.parse().map_err(|error| format!("{error}"))?;
+    let whole = "a command goes to a gateway, not to a building or the tenant";
+    if address.is_gateway() { Ok(address) } else { Err(whole.into()) }
+}
+
+/// A JSON value.
+pub(crate) fn json(text: &str) -> Result<Json, String> {
+    Json::parse(text).map_err(|error| error.to_string())
+}
+
+/// A cursor, which says nothing to anybody but the cluster.
+pub(crate) fn cursor(text: &str) -> Result<String, String> {
+    let good = (1..=CURSOR_BYTES).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    if good { Ok(text.to_owned()) } else { Err(format!("not a cursor: 1 to {CURSOR_BYTES} visible characters")) }
 }
 
 /// A key or token of the command line, not yet looked at: clap would show a bad one on the terminal.
@@ -98,8 +132,15 @@ mod tests {
             assert!(duration(bad).is_err(), "{bad}");
         }
         assert!(heartbeat("99ms").is_err() && heartbeat("11m").is_err() && heartbeat("2s").is_ok());
+        assert!(deadline("99ms").is_err() && deadline("25h").is_err() && deadline("1d").is_ok());
         assert!(ttl("1500ms").is_err() && ttl("0s").is_err());
         assert_eq!(ttl("15m"), Ok(900));
+    }
+
+    #[test]
+    fn a_credential_is_not_taken_for_a_commands_key() {
+        assert!(command_key("rk_abc").is_err() && command_key("eyJh.eyJp.c2ln").is_err() && command_key("").is_err());
+        assert!(command_key("eye.of.the.storm").is_ok() && command_key("7f3a").is_ok());
     }
 
     #[test]

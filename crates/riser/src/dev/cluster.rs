@@ -103,7 +103,8 @@ impl Cluster {
             slots,
             net: MemoryNet::new(),
             store: MemoryRegistry::new(clock::now_ms()),
-            log: MemoryLog::new(clock::now_ms()),
+            // Cursors of another run must not be taken for this one's.
+            log: MemoryLog::seeded(clock::now_ms(), fastrand::u64(..)),
             tenants: watch::Sender::new(Arc::new(table)),
             args: Settings { heartbeat: args.heartbeat, drain_window: args.drain_window },
             admins: Mutex::default(),

@@ -96,6 +96,9 @@ impl Ready {
         let url = self.http.first().map(String::as_str).unwrap_or_default();
         let _ = writeln!(text, "  export RISER_URL={url} RISER_KEY={}", self.api_key);
         text.push_str("  cargo run --release -- watch '*/*'\n");
+        if args.flats > 0 {
+            text.push_str("  cargo run --release -- send b1/f0101 hall/lock unlock\n");
+        }
         text.push_str("  cargo run --release -- token gateway b1/mine\n\nCtrl-C ends it.\n");
         text
     }

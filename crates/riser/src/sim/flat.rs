@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use riser_client::{Api, Backoff, Config, Endpoint, Gateway, Refused, Status};
+use riser_client::{Api, Backoff, Config, Endpoint, Gateway, Memory, Status};
 use riser_core::Address;
 use riser_core::frame::Credential;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use super::home::{Home, Step, after};
+use super::home::{Home, after};
+use super::life::Life;
 use crate::clock;
 
 /// How long the gateways' tokens last. They are renewed at half of it.
@@ -40,6 +41,11 @@ impl Board {
         self.status.iter().filter(|slot| slot.lock().as_ref().is_some_and(online)).count()
     }
 
+    /// A change was stored.
+    pub(super) fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// How many changes were stored in all.
     pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
@@ -56,35 +62,17 @@ pub(super) struct Flat {
     pub(super) leave: watch::Receiver<bool>,
 }
 
-/// Why a session was over.
-enum Over {
-    /// The link was lost, as it is now and then; the credential is still good.
-    Lost(Credential),
-    /// The cluster wants another credential.
-    Credential,
-    /// Everybody leaves.
-    Left,
-}
-
 impl Flat {
     /// Lives until the building is left, or the cluster turns it away for good.
     pub(super) async fn live(mut self, mut rng: fastrand::Rng) {
         sleep(ARRIVAL.mul_f64(rng.f64())).await;
-        let mut home = Home::new(rng.fork(), clock::now_ms());
-        let mut held = None;
+        let life = Arc::new(Life::new(Home::new(rng.fork(), clock::now_ms())));
         loop {
-            let credential = match held.take() {
-                Some(credential) => credential,
-                None => match self.credential(&mut rng).await {
-                    Some(credential) => credential,
-                    None => return,
-                },
-            };
-            match self.session(&mut home, &mut rng, credential).await {
-                Over::Lost(credential) => held = Some(credential),
-                Over::Credential => {}
-                Over::Left => return,
+            let Some(credential) = self.credential(&mut rng).await else { return };
+            if !self.gateway(&life, &mut rng, credential).await {
+                return;
             }
+            // The cluster wants another credential.
             if !self.rest(Duration::from_secs(rng.u64(AWAY_S))).await {
                 return;
             }
@@ -116,48 +104,35 @@ impl Flat {
         }
     }
 
-    async fn session(&mut self, home: &mut Home, rng: &mut fastrand::Rng, credential: Credential) -> Over {
+    /// Has a gateway until its credential is not taken any more. False when everybody leaves.
+    async fn gateway(&mut self, life: &Arc<Life>, rng: &mut fastrand::Rng, credential: Credential) -> bool {
         let agent = concat!("riser-sim/", env!("CARGO_PKG_VERSION"));
-        let gateway = Gateway::start(Config::new(self.endpoint.clone(), credential).agent(agent));
+        let config = Config::new(self.endpoint.clone(), credential).agent(agent);
+        let (gateway, mut commands) = Gateway::serve(config, Memory::default());
+        let gateway = Arc::new(gateway);
         *self.board.status[self.number].lock() = Some(gateway.status());
-        let lost = Instant::now() + after(rng, LINK_MEAN);
-        let over = tokio::select! {
-            () = left(&mut self.leave) => None,
-            () = tokio::time::sleep_until(lost) => Some(Over::Lost(gateway.credential())),
-            () = run(home, &gateway, &self.board) => Some(Over::Credential),
+        let stays = tokio::select! {
+            () = left(&mut self.leave) => false,
+            () = lose(&gateway, rng) => true,
+            () = life.run(&gateway, &mut commands, &self.board) => true,
         };
         *self.board.status[self.number].lock() = None;
-        if over.is_none() {
+        if !stays {
             gateway.close().await;
         }
-        over.unwrap_or(Over::Left)
+        stays
+    }
+}
+
+/// Loses the link now and then, for ever.
+async fn lose(gateway: &Gateway, rng: &mut fastrand::Rng) {
+    loop {
+        sleep(after(rng, LINK_MEAN)).await;
+        gateway.reconnect(Duration::from_secs(rng.u64(AWAY_S))).await;
     }
 }
 
 async fn left(leave: &mut watch::Receiver<bool>) {
     // The sender lives as long as the building, and with it goes this task.
     let _ = leave.wait_for(|&left| left).await;
-}
-
-/// Reports what happens in the home until the gateway is turned away.
-async fn run(home: &mut Home, gateway: &Gateway, board: &Board) {
-    home.until(clock::now_ms());
-    let mut done = gateway.describe(Home::devices()).await;
-    if done.is_ok() {
-        done = gateway.full(home.values()).await;
-    }
-    loop {
-        match done {
-            Ok(()) => {
-                board.changes.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(Refused::Ended) => return,
-            Err(error) => tracing::warn!(%error, "a flat's change was refused"),
-        }
-        sleep(Duration::from_millis(home.due_ms().saturating_sub(clock::now_ms()))).await;
-        done = match home.step() {
-            Step::Set(path, value) => gateway.set([(path, Some(value))].into()).await,
-            Step::Device(path, up) => gateway.device(path, up).await,
-        };
-    }
 }

@@ -1,11 +1,15 @@
 //! What happens in a home. Pure: the same randomness makes the same life.
 
+mod act;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use riser_core::devices::{Device, Kind};
 use riser_core::{Devices, Json, Path};
 use serde_json::json;
+
+pub(super) use act::Act;
 
 /// Something of the home that changes by itself, on a rhythm of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +52,8 @@ pub(super) enum Step {
     Set(Path, Json),
     /// A device that left or came back.
     Device(Path, bool),
+    /// Somebody pressed the bell's button, and what the bell's value is now.
+    Ring(Path, Json),
 }
 
 /// A home.
@@ -125,7 +131,7 @@ impl Home {
             device(THERMOSTAT, Kind::Thermostat, "Heating", Some("°C"), &["set"]),
             device(METER, Kind::Meter, "Electricity", Some("W"), &[]),
             device(LEAK, Kind::Sensor, "Water under the bath", None, &[]),
-            device(BELL, Kind::Bell, "Doorbell", None, &[]),
+            device(BELL, Kind::Bell, "Doorbell", None, &["answer", "ring"]),
         ]))
     }
 
@@ -157,6 +163,7 @@ impl Home {
         self.plan(thing, at_ms);
         match thing {
             Thing::LeakBattery => Step::Device(path(LEAK), self.leak_up),
+            Thing::Bell => Step::Ring(path(changed), self.value(changed)),
             _ => Step::Set(path(changed), self.value(changed)),
         }
     }
@@ -293,7 +300,7 @@ mod tests {
                 assert!(home.due_ms() >= last, "time went back");
                 last = home.due_ms();
                 let name = match home.step() {
-                    Step::Set(path, _) => path.to_string(),
+                    Step::Set(path, _) | Step::Ring(path, _) => path.to_string(),
                     Step::Device(path, _) => format!("{path} up or down"),
                 };
                 *counts.entry(name).or_default() += 1;

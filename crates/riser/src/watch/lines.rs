@@ -38,7 +38,14 @@ pub(super) fn of(view: &View, update: &Update) -> String {
                 line(&mut text, of, "gone");
             }
         }
-        Update::Devices(_) | Update::Unsubscribed { .. } => {}
+        // Nothing that a watch shows or subscribes to.
+        Update::Event(_)
+        | Update::Gap { .. }
+        | Update::Opened(_)
+        | Update::Closed(_)
+        | Update::Outcome(_)
+        | Update::Devices(_)
+        | Update::Unsubscribed { .. } => {}
     }
     text
 }

@@ -1,6 +1,7 @@
 //! The built binary, as users and scripts meet it.
 
 mod cluster;
+mod exchange;
 mod tools;
 
 use std::io::{BufRead, BufReader, Read, Write};

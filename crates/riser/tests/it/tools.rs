@@ -8,6 +8,10 @@ use serde_json::Value;
 
 use super::{Dev, Ended, Riser, nowhere, riser};
 
+const SEND: &[&str] = &["send", "b1/g", "hall/lock", "unlock"];
+const EVENTS: &[&str] = &["events", "*/*"];
+const NOTIFY: &[&str] = &["notify", "b1/_", "notice"];
+
 fn ends(args: &[&str]) -> Ended {
     Riser::start(riser(args)).ended()
 }
@@ -28,6 +32,18 @@ fn bad_usage_ends_with_64_and_help_with_0() {
         &["watch", "*/*", "--key", "two words"],
         &["watch", "*/*", "--key", "k", "--url", "https://example.org"],
         &["watch", "*/*", "--key-file", "/nowhere/at/all"],
+        &["send", "b12/_", "hall/lock", "unlock", "--api-key", "k"],
+        &["send", "b12/g", "hall//lock", "unlock", "--api-key", "k"],
+        &["send", "b12/g", "hall/lock", "", "--api-key", "k"],
+        &["send", "b12/g", "hall/lock", "unlock", "{", "--api-key", "k"],
+        &["send", "b12/g", "hall/lock", "unlock", "--deadline", "0s", "--api-key", "k"],
+        &["send", "b12/g", "hall/lock", "unlock", "--deadline", "365d", "--api-key", "k"],
+        &["send", "b12/g", "hall/lock", "unlock", "--key", "rk_a-credential", "--api-key", "k"],
+        &["send", "b12/g", "hall/lock", "unlock"],
+        &["events", "b12/**", "--key", "k"],
+        &["events", "*/*", "--since", "", "--key", "k"],
+        &["notify", "b12/*", "notice", "--key", "k"],
+        &["notify", "b12/_", "notice", "text", "--key", "k"],
         &["token", "gateway", "b12/*", "--key", "k"],
         &["token", "client", "alice", "--key", "k", "--grant", "b12/*:fly"],
         &["token", "client", "alice", "--key", "k"],
@@ -42,6 +58,9 @@ fn bad_usage_ends_with_64_and_help_with_0() {
         &["--version"],
         &["help", "dev"],
         &["watch", "--help"],
+        &["send", "--help"],
+        &["events", "--help"],
+        &["notify", "--help"],
         &["version"],
         &["completions", "bash"],
     ] {
@@ -53,8 +72,8 @@ fn bad_usage_ends_with_64_and_help_with_0() {
 #[test]
 fn what_cannot_be_reached_ends_with_69_and_one_line() {
     let url = nowhere();
-    for args in [&["watch", "*/*"][..], &["sim"], &["token", "gateway", "b1/g"]] {
-        let ended = ends(&[args, &["--url", &url, "--key", "rk_secret"]].concat());
+    for args in [&["watch", "*/*"][..], &["sim"], &["token", "gateway", "b1/g"], SEND, EVENTS, NOTIFY] {
+        let ended = ends(&[args, &["--url", &url, "--api-key", "rk_secret"]].concat());
         assert_eq!(ended.status.code(), Some(69), "{args:?}: {}", ended.stderr);
         let one = ended.stderr.starts_with("riser: cannot reach 127.0.0.1:") && ended.stderr.lines().count() == 1;
         assert!(one && !ended.stderr.contains("rk_secret"), "{args:?}: {}", ended.stderr);
@@ -64,7 +83,7 @@ fn what_cannot_be_reached_ends_with_69_and_one_line() {
 #[test]
 fn a_wrong_key_ends_with_77_and_is_not_repeated() {
     let dev = Dev::start(&["--flats", "0"]);
-    for args in [&["watch", "*/*"][..], &["sim"], &["token", "gateway", "b1/g"]] {
+    for args in [&["watch", "*/*"][..], &["sim"], &["token", "gateway", "b1/g"], SEND, EVENTS, NOTIFY] {
         let mut command = dev.tool(args);
         command.env("RISER_KEY", "rk_not-the-key-of-this-cluster");
         let ended = Riser::start(command).ended();

@@ -9,6 +9,7 @@ import json
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from .exchange import Exchange, assert_all_agree, parsed_binary
 from .server import Server
 from .view import View
 
@@ -30,7 +31,7 @@ class Ended(AssertionError):
     """The session ended while a test waited for something on it."""
 
 
-class Peer:
+class Peer(Exchange):
     """One session. Frames are kept in the order of their arrival, and shape the client's view."""
 
     def __init__(self, socket):
@@ -65,8 +66,7 @@ class Peer:
         try:
             while True:
                 message = await self.socket.recv()
-                assert isinstance(message, str), "a binary frame without a stream"
-                frame = json.loads(message)
+                frame = json.loads(message) if isinstance(message, str) else parsed_binary(message)
                 assert isinstance(frame, dict) and isinstance(frame.get("t"), str), frame
                 assert len(self.frames) < MAX_FRAMES
                 self.view.take(frame)
@@ -155,7 +155,7 @@ class Peer:
         try:
             return await asyncio.wait_for(hold(), timeout)
         except asyncio.TimeoutError:
-            seen = json.dumps(self.frames[-8:])[:3000]
+            seen = json.dumps(self.frames[-8:], default=repr)[:3000]
             raise AssertionError(f"not within {timeout} s: {what}; the last frames: {seen}") from None
 
     async def receive(self, matches, what: str, timeout: float = 5.0, since: int = 0) -> dict:
@@ -216,16 +216,22 @@ class Crew:
     def __init__(self, server: Server):
         self.server = server
         self._peers: list[Peer] = []
+        self._tasks: list[asyncio.Task] = []
 
     async def __aenter__(self) -> Crew:
         return self
 
     async def __aexit__(self, kind, *_rest) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(peer.socket.close() for peer in self._peers), return_exceptions=True)
         await asyncio.gather(*(peer._reader for peer in self._peers), return_exceptions=kind is not None)
         if kind is None:
             for peer in self._peers:
                 peer.assert_one_reply_each()
+                peer.assert_exchange_rules()
+            assert_all_agree(self._peers)
 
     async def connect(self, edge: int = 0, **options) -> Peer:
         peer = await Peer.connect(self.server.ws(edge), **options)
@@ -240,5 +246,9 @@ class Crew:
     async def gateway(self, address: str, /, edge: int = 0, **hello) -> Peer:
         return await self.session(await self.server.gateway_token(address), edge, **hello)
 
-    async def client(self, edge: int = 1, grants: list | None = None, **hello) -> Peer:
-        return await self.session(await self.server.client_token(grants), edge, **hello)
+    async def client(self, edge: int = 1, grants: list | None = None, subject: str = "alice", **hello) -> Peer:
+        return await self.session(await self.server.client_token(grants, subject), edge, **hello)
+
+    def obeys(self, gateway: Peer, status: str = "succeeded") -> None:
+        """From now on the gateway answers every command with this, as long as it is connected."""
+        self._tasks.append(asyncio.create_task(gateway.obey(status)))

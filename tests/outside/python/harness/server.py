@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from .tokens import Forge
@@ -108,6 +109,42 @@ class Server:
         answer = await self.api("GET", f"/v1/state/{address}", edge=edge)
         assert answer.status == 200, (answer.status, answer.body)
         return answer.json()
+
+    async def decided(self, cmd: str, edges=(0, 1)) -> list[str]:
+        """The statuses of a command's outcomes as every edge tells them, of which the last is final and no other."""
+        told = []
+        for edge in edges:
+            answer = await self.api("GET", f"/v1/commands/{cmd}", edge=edge)
+            assert answer.status == 200, (answer.status, answer.body)
+            record = answer.json()
+            assert record["cmd"] == cmd, record
+            told.append([outcome for outcome in record["outcomes"] if not outcome.get("late")])
+        for outcomes in told:
+            assert outcomes == told[0], f"the edges tell different stories: {told}"
+            assert [outcome["final"] for outcome in outcomes] == [False] * (len(outcomes) - 1) + [True], outcomes
+        return [outcome["status"] for outcome in told[0]]
+
+    async def kill(self, edge: int) -> None:
+        """Ends an edge as a crash would. The process goes on, with the other edges."""
+        await self._control(edge, "kill")
+
+    async def start(self, edge: int) -> None:
+        """Starts a killed edge again; it serves when this returns."""
+        await self._control(edge, "start")
+
+    async def _control(self, edge: int, action: str) -> None:
+        other = next(at for at in range(len(self.ready["admin"])) if at != edge)
+        answer = await call(self.admin(other), "POST", f"/dev/edges/{edge}/{action}", timeout=30.0)
+        assert 200 <= answer.status < 300, (action, answer.status, answer.body)
+
+    @asynccontextmanager
+    async def without(self, edge: int):
+        """Kills an edge for the block, and starts it again whatever comes of the block."""
+        await self.kill(edge)
+        try:
+            yield
+        finally:
+            await self.start(edge)
 
     async def metrics(self, edge: int = 0) -> str:
         answer = await call(self.admin(edge), "GET", "/metrics")

@@ -243,3 +243,117 @@ async fn a_ping_is_sent_at_once_and_its_pong_counts_as_activity() {
     assert_eq!(next(&mut peer.client).await.unwrap().text(), "seen");
     assert_eq!(peer.conn.last_activity(), begin + Duration::from_secs(20));
 }
+
+#[tokio::test(start_paused = true)]
+async fn live_frames_go_behind_all_else_that_comes_before_they_are_begun() {
+    let mut peer = Gated::new(Settings::default(), true);
+    peer.gate.open(0);
+    assert_eq!(peer.conn.push_live(1, frame::text("live 1")), 0);
+    assert_eq!(peer.conn.push_live(1, frame::text("live 2")), 0);
+    peer.conn.flush();
+    assert_eq!(peer.conn.queued_bytes(), 0, "they are no reason to conflate");
+    peer.conn.send(frame::text("answer"));
+    peer.conn.ping();
+    assert_eq!(peer.conn.queued_bytes(), 10);
+    peer.gate.open(2 + 8 + 3);
+    assert!(peer.task.run().is_pending());
+    // The first of them is begun now, and is not cut.
+    peer.conn.send(frame::text("command"));
+    peer.gate.open(usize::MAX);
+    assert!(peer.task.run().is_pending());
+    let written = peer.gate.take().concat();
+    assert_eq!(written, r"\x81\x06answer\x89\x00\x81\x06live 1\x81\x07command\x81\x06live 2");
+    assert_eq!((peer.conn.queued_bytes(), peer.conn.blocked_since()), (0, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_oldest_live_frames_are_dropped_by_number_and_by_bytes() {
+    for vectored in [true, false] {
+        let mut peer = Gated::new(Settings::default(), vectored);
+        peer.gate.open(0);
+        let dropped: usize = (0..100).map(|seq| push_flushed(&peer, frame::binary(&[seq]))).sum();
+        assert_eq!(dropped, 36);
+        peer.conn.send(frame::text("x"));
+        peer.gate.open(usize::MAX);
+        assert!(peer.task.run().is_pending());
+        let mut expected = frame::text("x").to_vec();
+        (36..100).for_each(|seq| expected.extend_from_slice(&frame::binary(&[seq])));
+        let written: Vec<u8> = std::mem::take(&mut peer.gate.0.lock().writes).concat();
+        assert_eq!(written, expected);
+
+        peer.gate.open(0);
+        let large = frame::binary(&[0; 16_380]);
+        assert_eq!(large.len(), 16 * 1024);
+        let dropped: Vec<usize> = (0..6).map(|_| push_flushed(&peer, large.clone())).collect();
+        assert_eq!(dropped, [0, 0, 0, 0, 1, 1]);
+        assert_eq!(push_flushed(&peer, frame::text("one byte more costs one more")), 1);
+        peer.gate.open(usize::MAX);
+        assert!(peer.task.run().is_pending());
+        let written: Vec<u8> = peer.gate.0.lock().writes.concat();
+        assert_eq!(written.len(), 3 * large.len() + 2 + 28);
+    }
+}
+
+fn push_flushed(peer: &Gated, frame: bytes::Bytes) -> usize {
+    let dropped = peer.conn.push_live(7, frame);
+    peer.conn.flush();
+    dropped
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_live_frames_to_a_peer_that_reads_loses_none_and_a_stream_can_be_forgotten() {
+    let mut peer = Gated::new(Settings::default(), true);
+    assert_eq!((0..1_000).map(|_| peer.conn.push_live(7, frame::text("!"))).sum::<usize>(), 0);
+    peer.conn.flush();
+    assert_eq!(peer.gate.take().concat().matches('!').count(), 1_000);
+    peer.gate.open(0);
+    for tag in [1, 2, 1] {
+        peer.conn.push_live(tag, frame::text(&format!("of {tag}")));
+        peer.conn.flush();
+    }
+    assert_eq!((peer.conn.forget_live(1), peer.conn.forget_live(1), peer.conn.forget_live(9)), (2, 0, 0));
+    peer.gate.open(usize::MAX);
+    assert!(peer.task.run().is_pending());
+    assert_eq!(peer.gate.take(), [r"\x81\x04of 2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_owed_does_not_wait_for_live_frames_that_never_end() {
+    let mut peer = Gated::new(Settings::default(), true);
+    peer.log.lock().owed = vec!["owed"];
+    peer.gate.open(3);
+    for _ in 0..10 {
+        peer.conn.push_live(7, frame::text("live"));
+        peer.conn.flush();
+    }
+    let begin = Instant::now();
+    tokio::time::advance(Duration::from_secs(50)).await;
+    peer.conn.request_refill();
+    assert!(peer.task.run().is_pending());
+    assert_eq!(peer.conn.queued_bytes(), 6);
+    assert!(peer.conn.blocked_since().is_some_and(|since| since >= begin));
+    peer.gate.open(3 + 6);
+    assert!(peer.task.run().is_pending());
+    assert_eq!(peer.gate.take(), [r"\x81\x04l", r"ive\x81\x04owed"]);
+    // Whoever takes all but live frames is not too slow.
+    tokio::time::advance(Duration::from_secs(50)).await;
+    peer.gate.open(1);
+    assert!(peer.task.run().is_pending());
+    assert_eq!(peer.conn.blocked_since(), Some(begin + Duration::from_secs(100)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_live_follows_a_close_frame() {
+    let mut peer = Gated::new(Settings::default(), true);
+    peer.gate.open(3);
+    for text in ["one", "two"] {
+        peer.conn.push_live(7, frame::text(text));
+        peer.conn.flush();
+    }
+    assert!(peer.conn.close(4003, ""));
+    assert_eq!(peer.conn.push_live(7, frame::text("three")), 0);
+    assert!(peer.task.run().is_pending());
+    peer.gate.open(usize::MAX);
+    assert!(peer.task.run().is_pending());
+    assert_eq!(peer.gate.take().concat(), r"\x81\x03one\x88\x02\x0f\xa3");
+}
