@@ -12,6 +12,7 @@
 //! - `Err` means that nobody answered: the event may or may not be stored. Repeating the call within the
 //!   deduplication window is safe.
 //! - Retention drops the oldest events; the numbers of the others stay.
+//! - What is in a stream and was not stored by an `append` is read by nobody: its number is missing.
 
 use std::time::Duration;
 
@@ -44,8 +45,6 @@ pub enum LogError {
 pub struct Appended {
     /// The event's own position: what follows it comes after this cursor.
     pub cursor: Cursor,
-    /// When it was stored, on the store's clock.
-    pub at_ms: u64,
     /// Whether it had been stored before under the same sender, address and id.
     pub duplicate: bool,
 }
@@ -82,14 +81,14 @@ pub struct Stored {
 pub struct Page {
     /// Where the stream stood when they were read.
     pub bounds: Bounds,
-    /// The events, in order and without holes.
+    /// The events, in order and without holes, but where somebody else wrote into the stream or deleted from it.
     pub events: Vec<Stored>,
 }
 
 /// New events as they are stored, in order and without holes from where the tail began. The receiver ends when the
-/// reader was too slow, when the stream's life changed, or when the store was lost: then it reads and begins anew. All
-/// events of a tail are of the life that its bounds name: one that began without a stream ends, without an event, when
-/// the stream comes into being.
+/// reader was too slow, when the stream's life changed, when a number has no event, or when the store was lost: then it reads
+/// and begins anew. All events of a tail are of the life that its bounds name: one that began without a stream ends,
+/// without an event, when the stream comes into being.
 #[derive(Debug)]
 pub struct Tail {
     /// Where the stream stood when the tail began: its first event has the number `last + 1`.
@@ -101,8 +100,10 @@ pub struct Tail {
 /// A tenant's stored events.
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
-    /// Stores an event; its `at_ms` is the store's to set. The same sender, address and id within `dedup` is stored once
-    /// and answered the same; a window longer than any before holds for what is stored from then on.
+    /// Stores an event; its `at_ms` is the store's to set, and is told to those who read it. The same sender, address and id
+    /// within `dedup` is stored once and answered the same. The longest window that was asked for of a tenant may hold for
+    /// all of its calls; one that is longer than any before holds for what is stored from then on. No window is longer than
+    /// events are kept.
     async fn append(&self, tenant: &TenantId, event: Event, dedup: Duration) -> Result<Appended, LogError>;
 
     /// The events from number `from` on, at most [`LOG_PAGE`] of them. What retention dropped is left out at the

@@ -62,8 +62,6 @@ pub(super) struct Stream {
     pub(super) bounds: Bounds,
     /// How long it finds repeats.
     pub(super) window: Duration,
-    /// No event that retention dropped was stored later, Unix milliseconds.
-    pub(super) dropped_until_ms: u64,
     /// All its settings, also those that we know nothing of.
     config: Value,
 }
@@ -94,9 +92,7 @@ struct Info {
 struct State {
     messages: u64,
     first_seq: u64,
-    first_ts: String,
     last_seq: u64,
-    last_ts: String,
 }
 
 #[derive(Deserialize)]
@@ -171,19 +167,6 @@ impl JetStream {
         parse(&self.one(subject.to_string(), headers, payload).await?)
     }
 
-    /// The event of this number.
-    pub(super) async fn get(&self, subject: &EventSubject, seq: u64) -> Result<Kept, Trouble> {
-        let name = format!("$JS.API.DIRECT.GET.{}", event_stream(&subject.tenant));
-        let message = self.one(name, HeaderMap::new(), body(&json!({ "seq": seq }))).await;
-        match message.as_ref().map(read_kept) {
-            Ok(Some(kept)) => Ok(kept),
-            _ => self
-                .next_of_leader(subject, seq)
-                .await
-                .and_then(|k| if k.seq == seq { Ok(k) } else { Err(Trouble::Missing) }),
-        }
-    }
-
     /// The events of a stream from this number on, at least one if there is one.
     pub(super) async fn page(&self, subject: &EventSubject, seq: u64, most: usize) -> Result<Vec<Kept>, Trouble> {
         let name = format!("$JS.API.DIRECT.GET.{}", event_stream(&subject.tenant));
@@ -256,11 +239,9 @@ impl JetStream {
             return Err(Trouble::Silent);
         };
         let first = if state.messages == 0 { state.last_seq + 1 } else { state.first_seq };
-        let dropped_until = if state.messages == 0 { &state.last_ts } else { &state.first_ts };
         Ok(Stream {
             bounds: Bounds { life, first, last: state.last_seq },
             window: Duration::from_nanos(config["duplicate_window"].as_u64().unwrap_or_default()),
-            dropped_until_ms: time::millis(dropped_until).ok_or(Trouble::Silent)?,
             config,
         })
     }

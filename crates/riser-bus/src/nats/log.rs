@@ -104,24 +104,7 @@ impl NatsLog {
     ) -> Result<Appended, Trouble> {
         let subject = self.stream_for(tenant, dedup).await?;
         let ack = self.jetstream.store(&subject, name, payload.clone()).await?;
-        // JetStream's answer does not say when.
-        let at_ms = match self.jetstream.get(&subject, ack.seq).await {
-            Ok(kept) if kept.subject == subject.to_string() => kept.at_ms,
-            Ok(_) => return Err(Trouble::Silent),
-            Err(Trouble::Missing) => self.dropped(&subject, ack.seq).await?,
-            Err(trouble) => return Err(trouble),
-        };
-        Ok(Appended { cursor: Cursor { life: subject.life, seq: ack.seq }, at_ms, duplicate: ack.duplicate })
-    }
-
-    /// The latest time at which an event was stored that retention has dropped.
-    async fn dropped(&self, subject: &EventSubject, seq: u64) -> Result<u64, Trouble> {
-        match self.jetstream.stream(&subject.tenant).await? {
-            Some(stream) if stream.bounds.life == subject.life && seq < stream.bounds.first => {
-                Ok(stream.dropped_until_ms)
-            }
-            _ => Err(Trouble::Silent),
-        }
+        Ok(Appended { cursor: Cursor { life: subject.life, seq: ack.seq }, duplicate: ack.duplicate })
     }
 
     /// A tenant's stream, whatever number of tries it takes.

@@ -181,7 +181,11 @@ impl Feeder {
                 // A reader that is slower than its queue loses the tail.
                 Err(_) => Step::Over,
             },
-            None => self.foreign(),
+            // Its number has no event, and a tail has no holes.
+            None => {
+                self.foreign();
+                Step::Over
+            }
         }
     }
 

@@ -32,7 +32,7 @@ impl Log for Wrong {
     async fn append(&self, tenant: &TenantId, event: Event, dedup: Duration) -> Result<Appended, LogError> {
         if self.fault == Fault::Forgets && self.rng.lock().u8(..12) == 0 {
             let Bounds { life, last, .. } = self.inner.bounds(tenant).await?;
-            return Ok(Appended { cursor: Cursor { life, seq: last + 1 }, at_ms: 0, duplicate: false });
+            return Ok(Appended { cursor: Cursor { life, seq: last + 1 }, duplicate: false });
         }
         let dedup = if self.fault == Fault::StoresTwice { Duration::ZERO } else { dedup };
         self.inner.append(tenant, event, dedup).await

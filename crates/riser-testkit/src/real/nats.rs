@@ -1,5 +1,6 @@
 //! Real NATS servers with JetStream: one, or a cluster of three.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -70,6 +71,8 @@ impl NatsServers {
         let folder = Folder::new("nats").context("cannot make a temporary folder")?;
         let ports = free_ports(count * 3).context("cannot find free ports")?;
         let routes: Vec<_> = ports.chunks(3).map(|ports| format!("nats://127.0.0.1:{}", ports[2])).collect();
+        // So that servers of another cluster that come upon a port of this one are refused.
+        let name = format!("c{:016x}", fastrand::u64(..));
         let mut nodes = vec![];
         for (number, ports) in ports.chunks(3).enumerate() {
             let store = folder.path().join(format!("store-{number}"));
@@ -80,11 +83,8 @@ impl NatsServers {
             let limit = options.max_file_store.map_or_else(String::new, |bytes| format!(", max_file_store: {bytes}"));
             text += &format!("jetstream {{ store_dir: \"{}\"{limit} }}\n", store.display());
             if count > 1 {
-                text += &format!(
-                    "cluster {{ name: test, listen: 127.0.0.1:{}, routes: [{}] }}\n",
-                    ports[2],
-                    routes.join(", ")
-                );
+                let (port, routes) = (ports[2], routes.join(", "));
+                text += &format!("cluster {{ name: {name}, listen: 127.0.0.1:{port}, routes: [{routes}] }}\n");
             }
             std::fs::write(config_of(&folder, number), text).context("cannot write a server's configuration")?;
             nodes.push(Node { client_port: ports[0], monitoring_port: ports[1], process: None });
@@ -155,6 +155,7 @@ impl NatsServers {
     }
 
     async fn look(&self) -> anyhow::Result<()> {
+        let running = self.nodes.iter().filter(|node| node.process.is_some()).count();
         for node in self.nodes.iter().filter(|node| node.process.is_some()) {
             http::get(node.monitoring_port, "/healthz").await?;
             if self.nodes.len() > 1 {
@@ -162,6 +163,7 @@ impl NatsServers {
                 let meta = &state["meta_cluster"];
                 ensure!(meta["leader"].as_str().is_some_and(|leader| !leader.is_empty()), "there is no leader");
                 ensure!(meta["cluster_size"] == self.nodes.len(), "not all servers know each other");
+                ensure!(others(node.monitoring_port).await? >= running - 1, "not all servers are connected");
             }
         }
         Ok(())
@@ -191,6 +193,13 @@ impl NatsServers {
         };
         (0..self.nodes.len()).map(last).collect::<Vec<_>>().join("; ")
     }
+}
+
+/// How many other servers one has routes to.
+async fn others(port: u16) -> anyhow::Result<usize> {
+    let state: Value = serde_json::from_str(&http::get(port, "/routez").await?)?;
+    let routes = state["routes"].as_array().into_iter().flatten();
+    Ok(routes.filter_map(|route| route["remote_id"].as_str()).collect::<BTreeSet<_>>().len())
 }
 
 async fn leader_at(port: u16, stream: &str) -> anyhow::Result<Option<usize>> {

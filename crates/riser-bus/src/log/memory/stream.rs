@@ -45,8 +45,8 @@ impl Stream {
 
     /// What was answered when this event was stored less than `dedup_ms` ago, if it was.
     pub(super) fn repeated(&mut self, event: &Event, dedup_ms: u64, now_ms: u64) -> Option<Appended> {
-        let Place { seq, at_ms } = self.repeats.find(&Origin::of(event), dedup_ms, now_ms)?;
-        Some(Appended { cursor: Cursor { life: self.life, seq }, at_ms, duplicate: true })
+        let Place { seq, .. } = self.repeats.find(&Origin::of(event), dedup_ms, now_ms)?;
+        Some(Appended { cursor: Cursor { life: self.life, seq }, duplicate: true })
     }
 
     /// Stores an event, in a new life when there is no stream yet.
@@ -63,7 +63,7 @@ impl Stream {
         self.repeats.remember(Origin::of(&stored.event), Place { seq: self.last, at_ms: now_ms });
         self.bytes += size(&stored.event);
         self.events.push_back(Arc::new(stored.event));
-        Appended { cursor: Cursor { life: self.life, seq: self.last }, at_ms: now_ms, duplicate: false }
+        Appended { cursor: Cursor { life: self.life, seq: self.last }, duplicate: false }
     }
 
     /// Drops the oldest events until there are no more than these.

@@ -153,3 +153,17 @@ async fn when_its_own_server_is_killed_a_client_goes_on_at_another() {
     let health = *client.bus().health().borrow();
     assert!(health.connected && health.reconnects >= 1, "{health:?}");
 }
+
+#[tokio::test]
+async fn a_tenants_first_event_is_stored_while_a_server_is_gone_and_is_there_when_it_is_back() {
+    let mut servers = start(3).await;
+    let tenant = tenant();
+    let mut failed = 0;
+    servers.kill(2);
+    let log = connect(&servers, 0).await.log(log_config(3));
+    assert_eq!(store(&log, &tenant, "1", &mut failed).await.cursor.seq, 1);
+    servers.start_again(2).expect("a server that starts");
+    servers.ready().await.expect("a cluster that is ready");
+    let at_the_third = connect(&servers, 2).await.log(log_config(3));
+    assert_eq!(places(&all(&at_the_third, &tenant).await), [(1, "1".to_owned())]);
+}

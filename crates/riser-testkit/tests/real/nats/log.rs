@@ -84,9 +84,13 @@ async fn what_no_edge_stored_is_left_out_and_counted() {
     let read: Vec<_> = page.events.iter().map(|stored| (stored.seq, stored.event.id.as_str())).collect();
     assert_eq!(read, [(1, "one"), (3, "three")]);
     assert_eq!(page.bounds, Bounds { life, first: 1, last: 3 });
-    let heard = timeout(PATIENCE, tail.events.recv()).await.expect("an event in time").expect("a tail that goes on");
-    assert_eq!((heard.seq, heard.event.id.as_str()), (3, "three"));
+    let heard = timeout(PATIENCE, tail.events.recv()).await.expect("an end in time");
+    assert_eq!(heard, None, "a tail has no holes");
     assert_eq!(client.ignored(), 2, "one in the page and one in the tail");
+    let mut tail = log.tail(&tenant).await.expect("an answer");
+    log.append(&tenant, event("four"), LONG).await.expect("an answer");
+    let heard = timeout(PATIENCE, tail.events.recv()).await.expect("an event in time").expect("a tail that goes on");
+    assert_eq!((heard.seq, heard.event.id.as_str()), (4, "four"));
 }
 
 #[tokio::test]
@@ -133,7 +137,6 @@ async fn a_repeat_of_an_event_that_retention_dropped_is_answered() {
     let first = first.expect("four events");
     let again = log.append(&tenant, event("1"), LONG).await.expect("an answer");
     assert_eq!((again.duplicate, again.cursor), (true, first.cursor));
-    assert!(again.at_ms >= first.at_ms);
 }
 
 #[tokio::test]
@@ -162,5 +165,5 @@ async fn nothing_answers_without_a_server_and_everything_is_there_when_it_is_bac
         }
     };
     let again = timeout(PATIENCE, back).await.expect("an answer in time");
-    assert_eq!((again.duplicate, again.cursor, again.at_ms), (true, stored.cursor, stored.at_ms));
+    assert_eq!((again.duplicate, again.cursor), (true, stored.cursor));
 }
