@@ -175,17 +175,15 @@ impl Feeder {
         }
         self.next += 1;
         let kept = Kept { subject: String::new(), seq, at_ms, payload: message.payload.clone() };
-        match stored(&kept) {
-            Some(stored) => match self.events.try_send(stored) {
-                Ok(()) => Step::On,
-                // A reader that is slower than its queue loses the tail.
-                Err(_) => Step::Over,
-            },
+        let Some(stored) = stored(&kept) else {
             // Its number has no event, and a tail has no holes.
-            None => {
-                self.foreign();
-                Step::Over
-            }
+            self.foreign();
+            return Step::Over;
+        };
+        match self.events.try_send(stored) {
+            Ok(()) => Step::On,
+            // A reader that is slower than its queue loses the tail.
+            Err(_) => Step::Over,
         }
     }
 

@@ -71,22 +71,25 @@ impl NatsServers {
         let folder = Folder::new("nats").context("cannot make a temporary folder")?;
         let ports = free_ports(count * 3).context("cannot find free ports")?;
         let routes: Vec<_> = ports.chunks(3).map(|ports| format!("nats://127.0.0.1:{}", ports[2])).collect();
+        let routes = routes.join(", ");
         // So that servers of another cluster that come upon a port of this one are refused.
         let name = format!("c{:016x}", fastrand::u64(..));
+        let limit = options.max_file_store.map_or_else(String::new, |bytes| format!(", max_file_store: {bytes}"));
         let mut nodes = vec![];
         for (number, ports) in ports.chunks(3).enumerate() {
             let store = folder.path().join(format!("store-{number}"));
-            let mut text = format!(
-                "server_name: n{number}\nlisten: 127.0.0.1:{}\nhttp: 127.0.0.1:{}\n{}\n",
-                ports[0], ports[1], options.extra
-            );
-            let limit = options.max_file_store.map_or_else(String::new, |bytes| format!(", max_file_store: {bytes}"));
-            text += &format!("jetstream {{ store_dir: \"{}\"{limit} }}\n", store.display());
+            let mut lines = vec![
+                format!("server_name: n{number}"),
+                format!("listen: 127.0.0.1:{}", ports[0]),
+                format!("http: 127.0.0.1:{}", ports[1]),
+                format!("jetstream {{ store_dir: \"{}\"{limit} }}", store.display()),
+                options.extra.clone(),
+            ];
             if count > 1 {
-                let (port, routes) = (ports[2], routes.join(", "));
-                text += &format!("cluster {{ name: {name}, listen: 127.0.0.1:{port}, routes: [{routes}] }}\n");
+                lines.push(format!("cluster {{ name: {name}, listen: 127.0.0.1:{}, routes: [{routes}] }}", ports[2]));
             }
-            std::fs::write(config_of(&folder, number), text).context("cannot write a server's configuration")?;
+            let config = config_of(&folder, number);
+            std::fs::write(config, lines.join("\n")).context("cannot write a server's configuration")?;
             nodes.push(Node { client_port: ports[0], monitoring_port: ports[1], process: None });
         }
         Ok(Self { program: program.to_owned(), nodes, folder })

@@ -26,7 +26,9 @@ pub async fn an_event_that_was_answered_is_read_as_it_was_sent<L: Log>(bench: &B
     }
     let mut read: Vec<_> = bench.all(&tenant).await.into_iter().map(|stored| stored.event).collect();
     assert!(read.is_sorted_by_key(|event| event.at_ms), "times that are not in the order of storing");
-    read.iter_mut().for_each(|event| event.at_ms = 0);
+    for event in &mut read {
+        event.at_ms = 0;
+    }
     assert_eq!(read, sent);
 }
 

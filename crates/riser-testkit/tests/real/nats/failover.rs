@@ -102,12 +102,11 @@ async fn when_the_leader_of_a_stream_is_killed_nothing_that_was_answered_is_lost
     let listen = async {
         while heard.last().is_none_or(|stored: &Stored| stored.seq < 401) {
             let after = heard.last().map_or(1, |stored| stored.seq);
-            match tail.events.recv().await {
-                Some(stored) => heard.push(stored),
-                None => {
-                    heard.extend(all(&log, &tenant).await.into_iter().filter(|stored| stored.seq > after));
-                    tail = log.tail(&tenant).await.expect("an answer");
-                }
+            if let Some(stored) = tail.events.recv().await {
+                heard.push(stored);
+            } else {
+                heard.extend(all(&log, &tenant).await.into_iter().filter(|stored| stored.seq > after));
+                tail = log.tail(&tenant).await.expect("an answer");
             }
         }
     };
