@@ -14,7 +14,7 @@ use riser_registry::commands::RECORDS_PAGE;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Duration, timeout};
 
-use super::{Answer, bad, body, json, query, unavailable, unescaped};
+use super::{Answer, ROWS_BYTES, bad, body, json, query, unavailable, unescaped};
 use crate::commands::issuer::{self, Refused as NotIssued};
 use crate::commands::step;
 use crate::http::Refused;
@@ -38,7 +38,6 @@ pub(crate) async fn post(
     query(&request, &[])?;
     let bytes = body(shared, request, Limits::default().text_bytes).await?;
     let (to, command, wait) = parse(&bytes).map_err(bad)?;
-    let deadline = Duration::from_millis(command.deadline_ms);
     let key = GatewayKey::new(identity.tenant.clone(), to);
     let place = wait.then(|| shared.waits.clone().try_acquire_owned()).transpose().map_err(|_| {
         let detail = "as many calls wait for outcomes as may; ask without `wait`, or come back";
@@ -46,7 +45,9 @@ pub(crate) async fn post(
     })?;
     let stepped = issuer::record(shared, identity, &key, command).await.map_err(refused)?;
     let record = stepped.record.clone();
-    let waiting = place.map(|place| (shared.waiters.call(&key, &record, stepped.now_ms), place));
+    // The record's own: a command that is repeated keeps the first one's.
+    let deadline = Duration::from_millis(record.deadline_at_ms.saturating_sub(stepped.now_ms));
+    let waiting = place.map(|place| (shared.waiters.call(shared, &key, &stepped), place));
     issuer::set_going(shared, &key, stepped).await;
     let Some((outcomes, _place)) = waiting else {
         let text = Json::of(&serde_json::json!({ "cmd": record.cmd }));
@@ -97,8 +98,20 @@ pub(crate) async fn list(shared: &Arc<Shared>, identity: &Identity, request: &Re
     }
     let key = GatewayKey::new(identity.tenant.clone(), to);
     let records = shared.call(shared.ports.commands.latest(&key, before, limit)).await.map_err(|_| unavailable())?;
-    let next = (records.len() == limit).then(|| records.last().map(|record| format!("{:x}", record.seq))).flatten();
-    let shown: Vec<String> = records.iter().filter(|record| shows_record(identity, record)).map(row).collect();
+    let (mut shown, mut bytes, mut last) = (Vec::new(), 0, None);
+    for record in &records {
+        if bytes >= ROWS_BYTES {
+            break;
+        }
+        last = Some(record.seq);
+        if shows_record(identity, record) {
+            let row = row(record);
+            bytes += row.len();
+            shown.push(row);
+        }
+    }
+    let all = records.len() < limit && last == records.last().map(|record| record.seq);
+    let next = last.filter(|_| !all).map(|seq| format!("{seq:x}"));
     let next = Json::of(&next);
     Ok(json(StatusCode::OK, format!("{{\"commands\":[{}],\"next\":{}}}", shown.join(","), next.as_str())))
 }

@@ -170,7 +170,7 @@ impl Issuer {
             shared.waiters.leave(self);
         } else {
             let answer = outbound::ok_cmd(n, cmd);
-            shared.waiters.listen(self, &key, &stepped.record, stepped.now_ms, &answer);
+            shared.waiters.listen(shared, self, &key, &stepped, &answer);
         }
         set_going(shared, &key, stepped).await;
         Ok(())

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use riser_core::GatewayKey;
 use riser_core::command::{CommandId, Outcome, Record};
 use riser_core::frame::outbound;
+use riser_registry::Stepped;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Duration, Instant};
 
@@ -61,26 +62,35 @@ enum Listener {
 
 impl Waiters {
     /// Adds a session that issued a command or repeated it: tells it `answer`, and what is known from the beginning.
-    pub(super) fn listen(&self, issuer: &Arc<Issuer>, key: &GatewayKey, record: &Record, now_ms: u64, answer: &str) {
+    pub(super) fn listen(
+        &self,
+        shared: &Shared,
+        issuer: &Arc<Issuer>,
+        key: &GatewayKey,
+        stepped: &Stepped,
+        answer: &str,
+    ) {
+        let Stepped { record, now_ms, .. } = stepped;
         let mut waiting = self.waiting.lock();
-        let waiter = waiter(&mut waiting, key, record, now_ms);
+        let waiter = waiter(&mut waiting, key, record, *now_ms);
         waiter
             .listeners
             .retain(|listener| !matches!(listener, Listener::Session(other, _) if Arc::ptr_eq(other, issuer)));
         issuer.conn.push(frame::text(answer));
         waiter.listeners.push(Listener::Session(issuer.clone(), 0));
-        waiter.tell(&record.cmd);
+        shared.metrics.commands.told.inc_by(waiter.tell(&record.cmd));
         issuer.conn.flush();
         self.by(waiter.look);
     }
 
     /// Adds an HTTP call; what it gets comes once, when the command is decided.
-    pub(crate) fn call(&self, key: &GatewayKey, record: &Record, now_ms: u64) -> oneshot::Receiver<Vec<Outcome>> {
+    pub(crate) fn call(&self, shared: &Shared, key: &GatewayKey, stepped: &Stepped) -> oneshot::Receiver<Vec<Outcome>> {
+        let Stepped { record, now_ms, .. } = stepped;
         let (sender, receiver) = oneshot::channel();
         let mut waiting = self.waiting.lock();
-        let waiter = waiter(&mut waiting, key, record, now_ms);
+        let waiter = waiter(&mut waiting, key, record, *now_ms);
         waiter.listeners.push(Listener::Call(sender));
-        waiter.tell(&record.cmd);
+        shared.metrics.commands.told.inc_by(waiter.tell(&record.cmd));
         self.by(waiter.look);
         receiver
     }
