@@ -34,6 +34,9 @@ pub const HELD: usize = 32;
 pub const RUNNING: usize = 32;
 /// Words after the final outcome that are kept of one command; later ones are refused.
 pub const LATE: usize = 8;
+/// Bytes of `data` in the `running` and late words that are kept of one command, each counted apart; later ones are refused.
+/// The word that decides is kept whatever its size, which a message bounds.
+pub const WORDS_BYTES: usize = 64 * 1024;
 /// Edges that are told of a command. Repeating it through yet another one makes the oldest forgotten.
 pub const EDGES: usize = 8;
 
@@ -448,8 +451,12 @@ impl Record {
         }
         let alike = |o: &&Outcome| if late { o.late } else { o.status == Status::Running };
         let most = if late { LATE } else { RUNNING };
-        if (late || status == Status::Running) && self.outcomes.iter().filter(alike).count() >= most {
-            return Took::No(Refusal::TooMany);
+        if late || status == Status::Running {
+            let size = |data: &Option<Json>| data.as_ref().map_or(0, |data| data.as_str().len());
+            let bytes: usize = self.outcomes.iter().filter(alike).map(|o| size(&o.data)).sum();
+            if self.outcomes.iter().filter(alike).count() >= most || bytes + size(&word.data) > WORDS_BYTES {
+                return Took::No(Refusal::TooMany);
+            }
         }
         let (code, data) = (word.code.clone(), word.data.clone());
         self.outcomes.push(Outcome { status, code, data, at_ms: now_ms, late });

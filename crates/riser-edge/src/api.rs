@@ -24,6 +24,9 @@ use crate::shared::Shared;
 /// Gateways on one page of presence when the request does not say.
 const PAGE: usize = 100;
 
+/// Bytes of rows in one answer, more than the last row goes over it by: a caller goes on with the answer's cursor.
+const ROWS_BYTES: usize = 1024 * 1024;
+
 type Answer = Result<Response<Full<Bytes>>, Refused>;
 
 fn json(status: StatusCode, body: String) -> Response<Full<Bytes>> {

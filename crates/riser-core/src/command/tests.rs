@@ -117,6 +117,21 @@ fn words_without_end_are_not_kept() {
 }
 
 #[test]
+fn large_words_are_kept_only_to_a_bound_and_the_deciding_one_always() {
+    let mut r = record(false);
+    r.step(&send(1), Some(Epoch(1)), 1);
+    let large = |status, fill: &str| {
+        let data = Some(Json::of(&fill.repeat(40_000)));
+        Step::Word(Word { status, code: None, data })
+    };
+    assert_eq!(r.step(&large(Said::Running, "a"), None, 2), Took::Yes);
+    assert_eq!(r.step(&large(Said::Running, "b"), None, 2), Took::No(Refusal::TooMany));
+    assert_eq!(r.step(&large(Said::Succeeded, "c"), None, 3), Took::Yes);
+    assert_eq!(r.step(&large(Said::Failed, "d"), None, 4), Took::Yes);
+    assert_eq!(r.step(&large(Said::Failed, "e"), None, 4), Took::No(Refusal::TooMany));
+}
+
+#[test]
 fn a_body_is_the_same_whatever_its_white_space() {
     let body = |args: &str| Body { args: Some(Json::parse(args).expect("JSON")), ..record(false).body };
     assert!(body(r#"{"a":1,"b":2}"#).is_same(&body(r#"{ "b" : 2, "a" : 1 }"#)));

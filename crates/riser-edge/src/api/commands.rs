@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use http::{Request, StatusCode};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use riser_core::command::{CommandId, Outcome, Record, Step};
@@ -14,7 +15,7 @@ use riser_registry::commands::RECORDS_PAGE;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Duration, timeout};
 
-use super::{Answer, bad, body, json, query, unavailable, unescaped};
+use super::{Answer, ROWS_BYTES, bad, body, json, query, unavailable, unescaped};
 use crate::commands::issuer::{self, Refused as NotIssued};
 use crate::commands::step;
 use crate::http::Refused;
@@ -38,24 +39,28 @@ pub(crate) async fn post(
     query(&request, &[])?;
     let bytes = body(shared, request, Limits::default().text_bytes).await?;
     let (to, command, wait) = parse(&bytes).map_err(bad)?;
-    let deadline = Duration::from_millis(command.deadline_ms);
     let key = GatewayKey::new(identity.tenant.clone(), to);
-    let place = wait.then(|| shared.waits.clone().try_acquire_owned()).transpose().map_err(|_| {
+    let busy = || {
         let detail = "as many calls wait for outcomes as may; ask without `wait`, or come back";
         Refused::new("too_many_waits", Problem::unavailable(detail, 5))
-    })?;
+    };
+    let place = wait.then(|| shared.wait_place(&identity.tenant).ok_or_else(busy)).transpose()?;
     let stepped = issuer::record(shared, identity, &key, command).await.map_err(refused)?;
     let record = stepped.record.clone();
-    let waiting = place.map(|place| (shared.waiters.call(&key, &record, stepped.now_ms), place));
+    // The record's own: a command that is repeated keeps the first one's.
+    let deadline = Duration::from_millis(record.deadline_at_ms.saturating_sub(stepped.now_ms));
+    let waiting = place.map(|place| (shared.waiters.call(shared, &key, &stepped), place));
     issuer::set_going(shared, &key, stepped).await;
     let Some((outcomes, _place)) = waiting else {
         let text = Json::of(&serde_json::json!({ "cmd": record.cmd }));
         return Ok(json(StatusCode::ACCEPTED, text.as_str().to_owned()));
     };
-    // Who waits for a gateway does not keep others from connecting.
+    // Who waits for a gateway does not keep others from connecting, and goes when it is answered.
     drop(permit.lock().take());
     let Ok(Ok(outcomes)) = timeout(deadline + AFTER_DEADLINE, outcomes).await else { return Err(unavailable()) };
-    Ok(json(StatusCode::OK, whole(&record.cmd, &outcomes)))
+    let mut response = json(StatusCode::OK, whole(&record.cmd, &outcomes));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    Ok(response)
 }
 
 /// `GET /v1/commands/{cmd}`.
@@ -97,8 +102,20 @@ pub(crate) async fn list(shared: &Arc<Shared>, identity: &Identity, request: &Re
     }
     let key = GatewayKey::new(identity.tenant.clone(), to);
     let records = shared.call(shared.ports.commands.latest(&key, before, limit)).await.map_err(|_| unavailable())?;
-    let next = (records.len() == limit).then(|| records.last().map(|record| format!("{:x}", record.seq))).flatten();
-    let shown: Vec<String> = records.iter().filter(|record| shows_record(identity, record)).map(row).collect();
+    let (mut shown, mut bytes, mut last) = (Vec::new(), 0, None);
+    for record in &records {
+        if bytes >= ROWS_BYTES {
+            break;
+        }
+        last = Some(record.seq);
+        if shows_record(identity, record) {
+            let row = row(record);
+            bytes += row.len();
+            shown.push(row);
+        }
+    }
+    let all = records.len() < limit && last == records.last().map(|record| record.seq);
+    let next = last.filter(|_| !all).map(|seq| format!("{seq:x}"));
     let next = Json::of(&next);
     Ok(json(StatusCode::OK, format!("{{\"commands\":[{}],\"next\":{}}}", shown.join(","), next.as_str())))
 }

@@ -12,7 +12,7 @@ use riser_core::limits::Limits;
 use riser_core::{Address, ErrorCode, Identity, Json, PathFilter, Pattern, TenantId, Verb};
 use tokio::time::{Instant, timeout};
 
-use super::{Answer, bad, body, json, query, unescaped};
+use super::{Answer, ROWS_BYTES, bad, body, json, query, unescaped};
 use crate::events::{NotStored, event_of, may_send, store};
 use crate::http::Refused;
 use crate::problem::Problem;
@@ -125,23 +125,27 @@ async fn find(
         at = page.bounds.first - 1;
     }
     let life = page.bounds.life;
-    let mut events = Vec::new();
+    let (mut events, mut bytes) = (Vec::new(), 0);
+    let full = |count: usize, bytes: usize| count == limit || bytes >= ROWS_BYTES;
     for _ in 0..PAGES {
         for stored in &page.events {
-            if events.len() == limit {
+            if full(events.len(), bytes) {
                 break;
             }
             at = stored.seq;
             let event = &stored.event;
             if to.matches(&event.of) && event.path.as_ref().is_none_or(|path| shown.matches(path)) {
-                events.push(outbound::whole_event(Cursor { life, seq: at }, event));
+                let row = outbound::whole_event(Cursor { life, seq: at }, event);
+                bytes += row.len();
+                events.push(row);
             }
         }
-        if events.len() == limit || at >= page.bounds.last {
+        if full(events.len(), bytes) || at >= page.bounds.last {
             break;
         }
         page = read(shared, tenant, at + 1).await?;
-        if page.bounds.life != life || page.events.is_empty() {
+        // What retention took between the two reads the next call finds missing, and says so.
+        if page.bounds.life != life || page.bounds.first > at + 1 || page.events.is_empty() {
             break;
         }
     }

@@ -134,12 +134,18 @@ impl Hub {
                 reads.push(async move {
                     // It is never closed; all loads of the tenant together keep to it.
                     let _place = self.reading.acquire().await;
-                    (shared.read(&key).await, address)
+                    let phase = self.inner.lock().mirrors.get(&address).and_then(Mirror::phase);
+                    match phase {
+                        Some(phase) => Some((shared.read(&key).await, address, phase)),
+                        // It was read meanwhile, or nobody watches it any more.
+                        None => None,
+                    }
                 });
             }
             match reads.next().await {
-                Some((Ok(snapshot), address)) => self.install(shared, &address, snapshot),
-                Some((Err(_), address)) => unanswered.push(address),
+                Some(Some((Ok(snapshot), address, phase))) => self.install(shared, &address, snapshot, &phase),
+                Some(Some((Err(_), address, _))) => unanswered.push(address),
+                Some(None) => {}
                 None => return rest.chain(unanswered).collect(),
             }
         }

@@ -4,6 +4,7 @@
 //! meanwhile, so that nothing is shown with a hole in it and nobody sees an older value after a newer one.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use riser_core::routed::Up;
 use riser_core::state::{State, Touched};
@@ -33,9 +34,21 @@ enum Feed {
     Reading(Kept),
 }
 
+/// From when on a mirror keeps what arrives: what was read of the store before is no answer to it, because a message
+/// between the two would be missing.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Phase(Arc<()>);
+
+impl PartialEq for Phase {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 /// Messages without a hole between them, until one was not kept.
 #[derive(Debug, Default)]
 struct Kept {
+    phase: Phase,
     messages: VecDeque<Up>,
     bytes: usize,
     /// Too much arrived: from here on nothing is kept, and the store must be read once more.
@@ -92,6 +105,19 @@ impl Mirror {
         Self { known: None, feed: Feed::Reading(Kept::default()), doubts: 0 }
     }
 
+    /// A mirror of a gateway of which nothing was known until now.
+    pub(crate) fn blank() -> Self {
+        Self { known: None, feed: Feed::Live, doubts: 0 }
+    }
+
+    /// Since when it waits for the store to be read; none when it does not. To be taken before the store is asked.
+    pub(crate) fn phase(&self) -> Option<Phase> {
+        match &self.feed {
+            Feed::Reading(kept) => Some(kept.phase.clone()),
+            Feed::Live => None,
+        }
+    }
+
     /// What is known, none when nothing is.
     pub(crate) fn known(&self) -> Option<&Snapshot> {
         self.known.as_ref()
@@ -128,8 +154,12 @@ impl Mirror {
         }
     }
 
-    /// Takes what the store said. `Read` when it must be asked once more.
-    pub(crate) fn install(&mut self, read: Option<Snapshot>) -> (Vec<Effect>, bool) {
+    /// Takes what the store said when it was asked in this phase; true when it must be asked once more. What belongs to
+    /// another phase is ignored: the one that is going on has a read of its own.
+    pub(crate) fn install(&mut self, read: Option<Snapshot>, phase: &Phase) -> (Vec<Effect>, bool) {
+        if self.phase().as_ref() != Some(phase) {
+            return (Vec::new(), false);
+        }
         let Feed::Reading(Kept { messages, again, .. }) = std::mem::replace(&mut self.feed, Feed::Live) else {
             return (Vec::new(), false);
         };
@@ -379,9 +409,14 @@ mod tests {
         Up::Offline { version: Version::new(epoch, rev), reason: Reason::Closed, at_ms: 2 }
     }
 
+    /// Gives a mirror what the store says now.
+    fn installed(mirror: &mut Mirror, read: Option<Snapshot>) -> (Vec<Effect>, bool) {
+        let phase = mirror.phase().expect("it waits for the store");
+        mirror.install(read, &phase)
+    }
+
     fn live(history: &[Up]) -> Mirror {
-        let mut mirror = Mirror::reading();
-        mirror.install(None);
+        let mut mirror = Mirror::blank();
         for up in history {
             assert!(matches!(mirror.take(up.clone()), Step::Tell(_)), "{up:?}");
         }
@@ -397,12 +432,34 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_to_an_earlier_question_is_not_one_to_a_later() {
+        let mut mirror = live(&[online(7, None)]);
+        assert_eq!(mirror.take(set((7, 2), "a", 2)), Step::Read);
+        let before = mirror.phase().expect("it waits for the store");
+        // It was forgotten, and is read anew: what arrived between the two is not kept.
+        let mut mirror = Mirror::reading();
+        assert_eq!(mirror.take(set((7, 4), "b", 4)), Step::Tell(vec![]));
+        let old = live(&[online(7, None), set((7, 1), "a", 1), set((7, 2), "a", 2)]);
+        assert_eq!(mirror.install(old.known().cloned(), &before), (vec![], false));
+        assert!(mirror.is_unread());
+        let now = live(&[
+            online(7, None),
+            set((7, 1), "a", 1),
+            set((7, 2), "a", 2),
+            set((7, 3), "a", 3),
+            set((7, 4), "b", 4),
+        ]);
+        installed(&mut mirror, now.known().cloned());
+        assert_eq!(mirror.known(), now.known());
+    }
+
+    #[test]
     fn a_jump_is_read_and_what_came_meanwhile_is_applied_on_top() {
         let mut mirror = live(&[online(7, None), set((7, 1), "a", 1)]);
         assert_eq!(mirror.take(set((7, 3), "b", 3)), Step::Read);
         assert_eq!(mirror.take(set((7, 4), "a", 4)), Step::Tell(vec![]));
         let stored = live(&[online(7, None), set((7, 1), "a", 1), set((7, 2), "c", 2), set((7, 3), "b", 3)]);
-        let (effects, again) = mirror.install(stored.known().cloned());
+        let (effects, again) = installed(&mut mirror, stored.known().cloned());
         assert!(!again);
         assert_eq!(effects[0], Effect::Replaced);
         let known = mirror.known().expect("known");
@@ -447,7 +504,7 @@ mod tests {
         let stored = mirror.known().cloned();
         mirror.take(set((7, 2), "a", 2));
         mirror.take(set((7, 3), "b", 3));
-        let (effects, _) = mirror.install(stored);
+        let (effects, _) = installed(&mut mirror, stored);
         let [Effect::State { touched, .. }] = &effects[..] else { panic!("{effects:?}") };
         assert_eq!(touched.set.len(), 2);
     }
@@ -459,7 +516,7 @@ mod tests {
         for rev in 3..200 {
             mirror.take(set((7, rev), "a", rev));
         }
-        assert!(mirror.install(None).1);
+        assert!(installed(&mut mirror, None).1);
         assert!(mirror.is_reading());
     }
 
@@ -477,7 +534,7 @@ mod tests {
         }
         // A small one would still fit, but what is between is missing.
         mirror.take(set((7, 6), "a", 6));
-        let (_, again) = mirror.install(None);
+        let (_, again) = installed(&mut mirror, None);
         assert!(again && mirror.is_reading(), "read once more");
         assert_eq!(mirror.known().expect("known").version, Version::new(7, 3));
         assert_eq!(mirror.take(set((7, 7), "a", 7)), Step::Tell(vec![]));
@@ -496,7 +553,7 @@ mod tests {
             for i in order {
                 if mirror.take(history[i].clone()) == Step::Read {
                     // The store stands at least where the message was published.
-                    mirror.install(live(&history[..=i]).known().cloned());
+                    installed(&mut mirror, live(&history[..=i]).known().cloned());
                 }
                 let now = mirror.known().map(|s| s.version);
                 prop_assert!(now >= last);

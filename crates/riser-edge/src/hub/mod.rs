@@ -27,7 +27,7 @@ use crate::metrics::Ignored;
 use crate::shared::Shared;
 use crate::ws::Conn;
 use load::{LOADS, Loaded, READS};
-use mirror::{Mirror, Step};
+use mirror::{Mirror, Phase, Step};
 use owed::Owed;
 
 /// Messages of one tenant that wait for its hub. At some hundred bytes each it bounds a tenant's queue to a few
@@ -64,6 +64,8 @@ pub(crate) struct Sub {
     pub(crate) to: Pattern,
     pub(crate) lanes: Lanes,
     pub(crate) filter: Arc<PathFilter>,
+    /// Which paths of the live lane: hearing is a right of its own.
+    pub(crate) live: Arc<PathFilter>,
     /// After which event it begins.
     pub(crate) cursor: Option<String>,
 }
@@ -263,12 +265,12 @@ impl Hub {
     }
 
     /// Gives a mirror what the store said.
-    fn install(&self, shared: &Shared, address: &Address, snapshot: Option<riser_core::Snapshot>) {
+    fn install(&self, shared: &Shared, address: &Address, snapshot: Option<riser_core::Snapshot>, phase: &Phase) {
         let mut told = tell::Told::default();
         {
             let mut inner = self.inner.lock();
             let Some(mirror) = inner.mirrors.get_mut(address) else { return };
-            let (effects, again) = mirror.install(snapshot);
+            let (effects, again) = mirror.install(snapshot, phase);
             inner.tell(shared, address, effects, &mut told);
             if again {
                 self.read_again(address);
@@ -320,12 +322,8 @@ impl Hub {
         if !inner.is_watched(address) {
             return;
         }
-        let mirror = inner.mirrors.entry(address.clone()).or_insert_with(|| {
-            // Nobody had heard of this gateway when the pattern was loaded.
-            let mut mirror = Mirror::reading();
-            mirror.install(None);
-            mirror
-        });
+        // Nobody had heard of this gateway when the pattern was loaded, when there is no mirror.
+        let mirror = inner.mirrors.entry(address.clone()).or_insert_with(Mirror::blank);
         match mirror.take(up) {
             Step::Tell(effects) => inner.tell(shared, address, effects, told),
             Step::Read => self.read_again(address),

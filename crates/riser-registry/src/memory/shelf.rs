@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use riser_core::Address;
 use riser_core::command::{CommandId, Digest, HELD, KEPT_MS, Record, Step, Took};
+use riser_core::{Address, Json};
 
 use crate::commands::{DECIDED, OPEN, RECORDS_PAGE};
 use crate::{Created, Holder, NewCommand, Stepped};
@@ -150,11 +150,35 @@ impl Shelf {
             }
         }
         for seq in old {
-            if let Some(record) = self.records.remove(&seq) {
-                self.places.remove(&record.cmd.digest);
-            }
+            self.remove(seq);
         }
     }
+
+    /// What the records take, roughly.
+    pub(super) fn bytes(&self) -> usize {
+        self.records.values().map(bytes).sum()
+    }
+
+    /// The decided records by when they were accepted, and what each takes.
+    pub(super) fn decided(&self) -> impl Iterator<Item = (u64, u64, usize)> {
+        let decided = self.records.iter().filter(|(_, record)| record.decided().is_some());
+        decided.map(|(seq, record)| (record.cmd.at_ms, *seq, bytes(record)))
+    }
+
+    pub(super) fn remove(&mut self, seq: u64) {
+        if let Some(record) = self.records.remove(&seq) {
+            self.places.remove(&record.cmd.digest);
+        }
+    }
+}
+
+/// What a record takes: its texts, and some hundred bytes around them.
+fn bytes(record: &Record) -> usize {
+    const AROUND: usize = 512;
+    let size = |json: &Option<Json>| json.as_ref().map_or(0, |json| json.as_str().len());
+    AROUND
+        + size(&record.body.args)
+        + record.outcomes.iter().map(|outcome| AROUND / 4 + size(&outcome.data)).sum::<usize>()
 }
 
 fn recorded(record: &Record, took: Took, before: usize, holder: Option<Holder>, now_ms: u64) -> Created {

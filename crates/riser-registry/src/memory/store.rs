@@ -19,7 +19,7 @@ use super::leases::Leases;
 use super::record::Record;
 use super::shelf::Shelf;
 use super::streams::{NotOpened, Streams};
-use crate::commands::{OVERDUE_PAGE, SWEEPER_MS};
+use crate::commands::{OVERDUE_PAGE, RECORDS_BYTES, SWEEPER_MS};
 use crate::{
     Acquired, Applied, Created, Ended, Held, Holder, Lease, NewCommand, Opened, PRESENCE_PAGE, Restored, Stepped,
 };
@@ -36,6 +36,8 @@ struct Tenant {
     buildings: Buildings,
     /// Also of gateways that never connected: commands may be held for them.
     shelves: BTreeMap<Address, Shelf>,
+    /// How many commands were recorded since it was looked at what all take.
+    recorded: usize,
     streams: Streams,
 }
 
@@ -56,7 +58,38 @@ pub struct Checkpoint {
     leases: Leases,
 }
 
+/// After how many commands it is looked at what the records of a tenant take: that goes through all of them.
+const RECORDED: usize = 256;
+
 impl Tenant {
+    /// Forgets the oldest decided commands when the records take too much, and some more, so that it is not soon again.
+    fn make_room(&mut self) {
+        self.recorded += 1;
+        if self.recorded < RECORDED {
+            return;
+        }
+        self.recorded = 0;
+        let mut bytes: usize = self.shelves.values().map(Shelf::bytes).sum();
+        if bytes <= RECORDS_BYTES {
+            return;
+        }
+        let of = |(of, shelf): (&Address, &Shelf)| -> Vec<_> {
+            shelf.decided().map(|(at_ms, seq, bytes)| (at_ms, of.clone(), seq, bytes)).collect()
+        };
+        let mut decided: Vec<_> = self.shelves.iter().flat_map(of).collect();
+        decided.sort();
+        for (_, of, seq, size) in decided {
+            if bytes <= RECORDS_BYTES / 4 * 3 {
+                break;
+            }
+            bytes -= size;
+            if let Some(shelf) = self.shelves.get_mut(&of) {
+                shelf.remove(seq);
+            }
+        }
+        self.shelves.retain(|_, shelf| !shelf.is_empty());
+    }
+
     /// The session that holds a gateway.
     fn holder(&self, of: &Address) -> Option<Holder> {
         let record = self.buildings.get(of.building())?.get(of.gateway())?;
@@ -196,6 +229,7 @@ impl Store {
     pub(super) fn create(&self, key: &GatewayKey, new: &NewCommand, now_ms: u64) -> Created {
         self.make(&key.tenant, |tenant| {
             let holder = tenant.holder(&key.address);
+            tenant.make_room();
             tenant.shelves.entry(key.address.clone()).or_default().create(&key.address, new, holder, now_ms)
         })
     }

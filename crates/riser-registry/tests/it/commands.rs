@@ -5,7 +5,7 @@ use std::time::Duration;
 use riser_core::command::{Body, CommandId, Digest, KEPT_MS, Record, Refusal, SENDS, Said, Status, Step, Took, Word};
 use riser_core::live::{Stream, StreamId, StreamKind};
 use riser_core::{EdgeId, Epoch, GatewayKey};
-use riser_registry::commands::SWEEPER_MS;
+use riser_registry::commands::{RECORDS_BYTES, SWEEPER_MS};
 use riser_registry::memory::{Faults, MemoryClient, MemoryRegistry};
 use riser_registry::{
     CommandStore, Created, Holder, Lease, NewCommand, Opened, Registry, RegistryError, Stepped, StreamStore,
@@ -370,4 +370,29 @@ async fn steps_that_run_in_parallel_exclude_each_other() {
     sends.sort_unstable();
     let each = (0..COMMANDS).flat_map(|number| (1..=SENDS).map(move |count| (number, count)));
     assert_eq!(sends, each.collect::<Vec<_>>(), "each sending was won by one session");
+}
+
+#[tokio::test(start_paused = true)]
+async fn decided_commands_at_ever_other_addresses_take_a_bounded_room_and_the_open_ones_stay() {
+    let client = MemoryRegistry::new(START_MS).client(&edge("one"));
+    let large = riser_core::Json::of(&"x".repeat(60_000));
+    let at = |i: usize| GatewayKey::new(key().tenant, format!("b/g{i}").parse().expect("an address"));
+    let new =
+        |hold| NewCommand { body: Body { args: Some(large.clone()), ..command(1, hold).body }, ..command(1, hold) };
+    let held = client.create(&at(0), &new(true)).await.expect("an answer");
+    let Created::Recorded(held) = held else { panic!("{held:?}") };
+    let count = 3 * RECORDS_BYTES / 60_000;
+    for i in 1..count {
+        tokio::time::advance(Duration::from_millis(1)).await;
+        client.create(&at(i), &new(false)).await.expect("an answer");
+    }
+    let mut kept = Vec::new();
+    for i in 1..count {
+        let found = client.latest(&at(i), None, 1).await.expect("an answer");
+        kept.extend(found.first().map(|_| i));
+    }
+    assert!(kept.len() * 60_000 < RECORDS_BYTES + 256 * 61_000, "{} are kept", kept.len());
+    assert!(kept.len() * 60_000 > RECORDS_BYTES / 2, "{} are kept", kept.len());
+    assert!(kept.iter().copied().eq(count - kept.len()..count), "the oldest go first: {:?} is kept", kept.first());
+    assert_eq!(client.open(&at(0), 0, 1).await.expect("an answer"), [held.record], "what is open is not forgotten");
 }

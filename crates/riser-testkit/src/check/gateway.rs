@@ -68,6 +68,8 @@ impl Gateway {
             }
             Event::Ok { n, .. } => {
                 if settled {
+                    // One after the other may act, as when a connection breaks; two that are both open may not.
+                    self.acted_late.retain(|other| self.sessions.get(other).is_some_and(|session| !session.over));
                     self.acted_late.insert(number);
                 }
                 self.acked(*n);

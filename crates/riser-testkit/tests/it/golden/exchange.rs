@@ -3,7 +3,7 @@
 use riser_testkit::check::Rule;
 use serde_json::{Value, json};
 
-use super::{about, at, emptied, still_right, without, wrong};
+use super::{about, at, emptied, excused, still_right, without, wrong};
 
 #[test]
 fn an_accepted_command_without_a_record_is_lost_unless_the_registry_lost_everything() {
@@ -112,6 +112,27 @@ fn commands_that_are_executed_in_another_order_break_order() {
         let (first, second) = (about(lines, "does", "cmd-1"), about(lines, "does", "cmd-2"));
         let done = lines.remove(first);
         lines.insert(second, done);
+    });
+}
+
+#[test]
+fn an_order_that_an_emptied_registry_may_have_cost_is_excused_and_no_other() {
+    let later = |lines: &mut Vec<Value>| {
+        let (first, second) = (about(lines, "does", "cmd-1"), about(lines, "does", "cmd-2"));
+        let done = lines.remove(first);
+        lines.insert(second, done);
+    };
+    excused(Rule::Order, |lines| {
+        later(lines);
+        let i = at(lines, "command", 1);
+        let loss = emptied(lines, i);
+        lines.insert(i, loss);
+    });
+    wrong(Rule::Order, |lines| {
+        later(lines);
+        let i = at(lines, "command", 0);
+        let loss = emptied(lines, i);
+        lines.insert(i, loss);
     });
 }
 
