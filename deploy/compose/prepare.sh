@@ -1,0 +1,48 @@
+#!/bin/sh
+# Makes what compose.yaml needs and no repository may hold: passwords, the Sentinels' files, and a tenant to begin with.
+# All of it goes into the folder `secrets` beside this script, which must not exist. The tenant's API key is printed
+# once and is nowhere else.
+set -eu
+cd "$(dirname "$0")"
+
+if [ -e secrets ]; then
+    echo "prepare.sh: $(pwd)/secrets is there already; remove it to begin anew" >&2
+    exit 1
+fi
+
+secret() {
+    od -An -N32 -tx1 /dev/urandom | tr -d ' \n'
+}
+
+umask 077
+mkdir secrets secrets/edge
+nats=$(secret) routes=$(secret) redis=$(secret) admin=$(secret)
+
+{
+    echo "RISER_NATS_PASSWORD=$nats"
+    echo "NATS_ROUTES_PASSWORD=$routes"
+    echo "NATS_ROUTES=[nats://route:$routes@nats-0:6222, nats://route:$routes@nats-1:6222, nats://route:$routes@nats-2:6222]"
+} > secrets/nats.env
+
+# What an edge may: its own keys, and the commands that its scripts and its watch over the server need.
+{
+    echo "user default on >$admin ~* &* +@all"
+    echo "user edge on >$redis ~riser:* resetchannels -@all +@read +@write +@scripting +@connection +time +info +role +select"
+    echo "masteruser default"
+    echo "masterauth $admin"
+} > secrets/redis-auth.conf
+
+for n in 0 1 2; do
+    mkdir "secrets/sentinel-$n"
+    {
+        cat ../redis/sentinel.conf
+        echo "sentinel monitor riser redis-0 6379 2"
+        echo "sentinel auth-user riser default"
+        echo "sentinel auth-pass riser $admin"
+        echo "sentinel down-after-milliseconds riser 3000"
+        echo "sentinel failover-timeout riser 10000"
+    } > "secrets/sentinel-$n/sentinel.conf"
+done
+
+printf '%s' "$nats" > secrets/edge/nats.password
+printf '%s' "$redis" > secrets/edge/redis.password
