@@ -27,7 +27,7 @@ nats=$(secret) routes=$(secret) redis=$(secret) admin=$(secret)
 # What an edge may: its own keys, and the commands that its scripts and its watch over the server need.
 {
     echo "user default on >$admin ~* &* +@all"
-    echo "user edge on >$redis ~riser:* resetchannels -@all +@read +@write +@scripting +@connection +time +info +role +select"
+    echo "user edge on >$redis ~riser:* resetchannels -@all +@read +@write +@scripting +@connection -@dangerous +time +info +role"
     echo "masteruser default"
     echo "masterauth $admin"
 } > secrets/redis-auth.conf
@@ -46,3 +46,7 @@ done
 
 printf '%s' "$nats" > secrets/edge/nats.password
 printf '%s' "$redis" > secrets/edge/redis.password
+
+# What is mounted is read by the containers' own users; the folder itself is nobody else's.
+chmod 755 secrets/edge
+chmod 644 secrets/edge/* secrets/redis-auth.conf
