@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use riser_core::{CloseCode, ErrorCode};
+use tracing::warn;
 
 use crate::commands::metrics::CommandMetrics;
 use crate::events::metrics::EventMetrics;
@@ -168,7 +169,12 @@ impl Metrics {
             Ignored::Version => "version",
             Ignored::Malformed => "malformed",
         };
-        self.bus_ignored.with_label_values(&[label]).inc();
+        let ignored = self.bus_ignored.with_label_values(&[label]);
+        if ignored.get() == 0 {
+            // Once, since whoever writes one may write many.
+            warn!(reason = label, "ignored a message of the bus; further ones are only counted");
+        }
+        ignored.inc();
     }
 }
 
