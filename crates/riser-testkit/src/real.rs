@@ -7,3 +7,4 @@ pub mod folder;
 pub mod http;
 pub mod nats;
 pub mod process;
+pub mod proxy;

@@ -1,7 +1,7 @@
 //! Real NATS servers with JetStream: one, or a cluster of three.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -114,6 +114,11 @@ impl NatsServers {
     /// How clients reach all of them.
     pub fn urls(&self) -> Vec<String> {
         (0..self.nodes.len()).map(|number| self.url(number)).collect()
+    }
+
+    /// Where a proxy reaches one server.
+    pub fn address(&self, number: usize) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.nodes[number].client_port).into()
     }
 
     /// A connection to one server that is not an edge's.
