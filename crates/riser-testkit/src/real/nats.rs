@@ -1,7 +1,7 @@
 //! Real NATS servers with JetStream: one, or a cluster of three.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ pub use raw::RawNats;
 
 use super::folder::Folder;
 use super::http;
+use super::ports;
 use super::process::Process;
 
 /// How long servers may take until they are ready: seconds, on a machine that is busy.
@@ -69,7 +70,7 @@ impl NatsServers {
 
     fn prepare(program: &Path, count: usize, options: &NatsOptions) -> anyhow::Result<Self> {
         let folder = Folder::new("nats").context("cannot make a temporary folder")?;
-        let ports = free_ports(count * 3).context("cannot find free ports")?;
+        let ports = ports::free(count * 3).context("cannot find free ports")?;
         let routes: Vec<_> = ports.chunks(3).map(|ports| format!("nats://127.0.0.1:{}", ports[2])).collect();
         let routes = routes.join(", ");
         // So that servers of another cluster that come upon a port of this one are refused.
@@ -221,11 +222,4 @@ async fn leader_at(port: u16, stream: &str) -> anyhow::Result<Option<usize>> {
 
 fn config_of(folder: &Folder, number: usize) -> PathBuf {
     folder.path().join(format!("n{number}.conf"))
-}
-
-/// Ports that nobody had a moment ago.
-fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
-    // All at once, so that they differ.
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    listeners.iter().map(|listener| listener.local_addr().map(|address| address.port())).collect()
 }

@@ -2,9 +2,14 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use tokio::time::{Instant, sleep};
+
+/// Between two looks whether a process has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A process that this one started. Dropping it kills it.
 #[derive(Debug)]
@@ -22,6 +27,23 @@ impl Process {
     /// Whether it still runs; a stopped one does.
     pub fn is_running(&mut self) -> bool {
         matches!(self.0.try_wait(), Ok(None))
+    }
+
+    /// Asks it to end (SIGTERM).
+    pub fn terminate(&self) -> anyhow::Result<()> {
+        self.signal("TERM")
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
+        let give_up = Instant::now() + within;
+        loop {
+            if let Some(status) = self.0.try_wait().context("cannot wait for a process")? {
+                return Ok(status);
+            }
+            ensure!(Instant::now() < give_up, "the process has not ended within {within:?}");
+            sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Stops it, as if its machine hung (SIGSTOP).

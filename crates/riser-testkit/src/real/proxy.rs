@@ -1,4 +1,5 @@
-//! A TCP proxy that makes a network bad: slow, silent, cut or refusing, in one direction or both, while it is used.
+//! A TCP proxy that makes a network bad: slow, silent, cut or refusing, in one direction or both, while it is used. With
+//! several servers behind it, it is also what spreads peers over edges: each connection goes to the next that is there.
 
 use std::io;
 use std::net::SocketAddr;
@@ -53,7 +54,7 @@ enum End {
     Reset,
 }
 
-/// A proxy to one server. Dropping it ends its connections.
+/// A proxy to one server or several. Dropping it ends its connections.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -65,7 +66,7 @@ pub struct Proxy {
 /// What all connections of a proxy share.
 #[derive(Debug)]
 struct Line {
-    to: SocketAddr,
+    to: Vec<SocketAddr>,
     ways: [watch::Sender<Traffic>; 2],
     refused: watch::Sender<bool>,
     /// The number of the last order to end, and the order.
@@ -77,6 +78,11 @@ struct Line {
 impl Proxy {
     /// Begins to pass on to a server. The seed decides the jitter.
     pub async fn start(to: SocketAddr, seed: u64) -> io::Result<Self> {
+        Self::among(vec![to], seed).await
+    }
+
+    /// Begins to pass on to several servers, in turn.
+    pub async fn among(to: Vec<SocketAddr>, seed: u64) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let line = Arc::new(Line {
@@ -158,12 +164,12 @@ async fn accept(listener: TcpListener, line: Arc<Line>, mut rng: Rng) {
             continue;
         };
         while connections.try_join_next().is_some() {}
-        line.accepted.fetch_add(1, Ordering::Relaxed);
+        let number = line.accepted.fetch_add(1, Ordering::Relaxed);
         if *line.refused.borrow() || connections.len() >= CONNECTIONS {
             drop(client.set_zero_linger());
             continue;
         }
-        connections.spawn(connection(client, line.clone(), rng.fork()));
+        connections.spawn(connection(client, number, line.clone(), rng.fork()));
     }
 }
 
@@ -183,11 +189,22 @@ impl Drop for Open<'_> {
     }
 }
 
-async fn connection(mut client: TcpStream, line: Arc<Line>, mut rng: Rng) {
+/// Connects to the first server that is there, beginning with another one each time.
+async fn connect(to: &[SocketAddr], number: u64) -> Option<TcpStream> {
+    let first = usize::try_from(number).unwrap_or_default() % to.len().max(1);
+    for address in to[first..].iter().chain(&to[..first]) {
+        if let Ok(server) = TcpStream::connect(address).await {
+            return Some(server);
+        }
+    }
+    None
+}
+
+async fn connection(mut client: TcpStream, number: u64, line: Arc<Line>, mut rng: Rng) {
     let _open = Open::new(&line.open);
     // From here on, so that an order that comes while the server is connected to is not missed.
     let mut ended = line.end.subscribe();
-    let Ok(mut server) = TcpStream::connect(line.to).await else {
+    let Some(mut server) = connect(&line.to, number).await else {
         drop(client.set_zero_linger());
         return;
     };

@@ -145,3 +145,17 @@ async fn a_client_is_reset_when_the_server_is_not_there() {
     let mut client = TcpStream::connect(proxy.address()).await.expect("a connection");
     assert_eq!(end(&mut client).await, Err(ErrorKind::ConnectionReset));
 }
+
+#[tokio::test]
+async fn with_several_servers_each_gets_its_turn_and_one_that_is_gone_is_left_out() {
+    let listen = async || TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (one, gone, two) = (listen().await, listen().await, listen().await);
+    let to = [&one, &gone, &two].map(|listener| listener.local_addr().expect("an address"));
+    drop(gone);
+    let proxy = Proxy::among(to.to_vec(), 7).await.expect("a proxy");
+    let mut clients = vec![];
+    for server in [&one, &two, &two] {
+        clients.push(TcpStream::connect(proxy.address()).await.expect("a connection"));
+        timeout(PATIENCE, server.accept()).await.expect("its turn").expect("a connection");
+    }
+}
