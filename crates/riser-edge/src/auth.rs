@@ -23,6 +23,7 @@ use riser_core::path::is_hidden;
 use riser_core::tenant::TenantTable;
 use sha2::{Digest, Sha256};
 
+pub use jwt::is_kid;
 pub use mint::{MintError, Minted, mint, renew};
 pub use order::{
     CLIENT_TTL_DEFAULT_S, CLIENT_TTL_MAX_S, GATEWAY_TTL_DEFAULT_S, GATEWAY_TTL_MAX_S, ORDER_BYTES, TokenOrder,

@@ -79,7 +79,8 @@ pub(super) fn is_usable(key: &SigningKey) -> bool {
     is_kid(&key.kid) && key.secret.len() >= SECRET_BYTES
 }
 
-fn is_kid(text: &str) -> bool {
+/// Whether a key may be called so in a token's header.
+pub fn is_kid(text: &str) -> bool {
     (1..=KID_BYTES).contains(&text.len())
         && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
 }
