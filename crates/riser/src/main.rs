@@ -1,6 +1,7 @@
 //! `riser`: an edge of a cluster, a development cluster, a simulated building, and the tools to look at a cluster. This file
 //! wires.
 
+mod bind;
 mod cli;
 mod clock;
 mod dev;
@@ -8,6 +9,7 @@ mod edge;
 mod events;
 mod exit;
 mod notify;
+mod redis_shim;
 mod send;
 mod sim;
 mod tenants;

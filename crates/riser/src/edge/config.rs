@@ -3,11 +3,13 @@
 
 mod layers;
 mod options;
+mod redis;
 mod values;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::redis_shim::RedisConfig;
 use riser_bus::nats::{LogConfig, NatsAuth, NatsConfig};
 use riser_core::EdgeId;
 use riser_edge::EdgeConfig;
@@ -73,7 +75,7 @@ pub(crate) struct Settings {
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) nats: NatsConfig,
     pub(crate) events: LogConfig,
-    pub(crate) redis: RedisSettings,
+    pub(crate) redis: RedisConfig,
     pub(crate) tenants: PathBuf,
     pub(crate) log: (Format, String),
 }
@@ -83,16 +85,6 @@ pub(crate) struct Settings {
 pub(crate) struct TlsFiles {
     pub(crate) cert: PathBuf,
     pub(crate) key: PathBuf,
-}
-
-/// How Redis is reached.
-pub(crate) struct RedisSettings {
-    /// The server, or the Sentinels when there is a master's name.
-    pub(crate) urls: Vec<String>,
-    pub(crate) master: Option<String>,
-    pub(crate) user: Option<String>,
-    pub(crate) password: Option<String>,
-    pub(crate) ca: Option<PathBuf>,
 }
 
 impl Sources {
@@ -141,7 +133,7 @@ impl Settings {
             tls: tls(&reader)?,
             nats: nats(&reader, &edge.id)?,
             events: events(&reader)?,
-            redis: redis(&reader)?,
+            redis: redis::read(&reader)?,
             tenants: reader.file("tenants", "file")?.unwrap_or_default(),
             log: log(&reader)?,
             edge,
@@ -214,7 +206,9 @@ fn nats(reader: &Reader<'_>, id: &EdgeId) -> Result<NatsConfig, ConfigError> {
         (Some(_), None, None, None) => return Err(ConfigError::bad("nats.user needs nats.password_file")),
         (None, Some(_), None, None) => return Err(ConfigError::bad("the password of NATS needs nats.user")),
         _ => {
-            return Err(ConfigError::bad("nats: set a user with its password, or a token, or creds_file, and only one"));
+            return Err(ConfigError::bad(
+                "nats: set a user with its password, or a token, or creds_file, and only one",
+            ));
         }
     };
     config.tls_root = reader.file("nats", "ca_file")?;
@@ -229,38 +223,6 @@ fn events(reader: &Reader<'_>) -> Result<LogConfig, ConfigError> {
         max_bytes: reader.size("events", "max_size", 1 << 20..=1 << 40)?,
         max_events: reader.number("events", "max_count", 1_000..=1_000_000_000)?,
     })
-}
-
-/// Where Redis is when nothing says so.
-const REDIS: &str = "redis://127.0.0.1:6379";
-
-fn redis(reader: &Reader<'_>) -> Result<RedisSettings, ConfigError> {
-    let given = match (reader.given("redis", "server"), reader.given("redis", "sentinels")) {
-        (Some(_), Some(sentinels)) => return Err(sentinels.bad("redis.server is set as well: choose one")),
-        (server, sentinels) => server.or(sentinels),
-    };
-    let urls = given.as_ref().map_or_else(|| vec![REDIS.to_owned()], |given| given.texts().to_vec());
-    if let Some(given) = &given {
-        if urls.is_empty() {
-            return Err(given.bad("at least one is needed"));
-        }
-        for url in &urls {
-            check_url(url, &["redis://", "rediss://"]).map_err(|why| given.bad(why))?;
-        }
-    }
-    let by_sentinels = reader.given("redis", "sentinels").is_some();
-    let master = reader.given("redis", "master").map(|given| given.text().to_owned()).filter(|name| !name.is_empty());
-    match (by_sentinels, &master) {
-        (true, None) => return Err(ConfigError::bad("redis.sentinels needs redis.master: what they call the master")),
-        (false, Some(_)) => return Err(ConfigError::bad("redis.master needs redis.sentinels")),
-        _ => {}
-    }
-    let user = reader.given("redis", "user").map(|given| given.text().to_owned());
-    let password = reader.secret("redis", "password", "password_file")?;
-    if user.is_some() && password.is_none() {
-        return Err(ConfigError::bad("redis.user needs redis.password_file"));
-    }
-    Ok(RedisSettings { urls, master, user, password, ca: reader.file("redis", "ca_file")? })
 }
 
 fn log(reader: &Reader<'_>) -> Result<(Format, String), ConfigError> {

@@ -1,7 +1,7 @@
 //! A file that holds the tenant table: read whole, and refused whole when anything in it is wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use riser_core::limits::Limits;
 use riser_core::tenant::{Algorithm, ApiKey, SigningKey};
@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::cli;
 use crate::edge::config::{ConfigError, read_file, read_secret, size};
+use crate::edge::reload::Loaded;
 
 /// Largest tenants file, in bytes: room for tens of thousands of tenants.
 const FILE_BYTES: u64 = 64 << 20;
@@ -69,12 +70,20 @@ fn yes() -> bool {
 
 /// Reads a tenants file and the secrets that it names.
 pub(crate) fn read(path: &Path) -> Result<TenantTable, ConfigError> {
-    let text = read_file("the tenants file", path, FILE_BYTES)?;
-    parse(&path.display().to_string(), &text, path.parent().unwrap_or(Path::new("")))
+    load(path).map(|loaded| loaded.value)
 }
 
-/// Reads a file's text. The names of secrets' files are relative to `folder`.
-fn parse(name: &str, text: &str, folder: &Path) -> Result<TenantTable, ConfigError> {
+/// The same, with the names of all files that were read.
+pub(crate) fn load(path: &Path) -> Result<Loaded<TenantTable>, ConfigError> {
+    let text = read_file("the tenants file", path, FILE_BYTES)?;
+    let mut files = vec![path.to_owned()];
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let value = parse(&path.display().to_string(), &text, folder, &mut files)?;
+    Ok(Loaded { value, files })
+}
+
+/// Reads a file's text. The names of secrets' files are relative to `folder`, and added to `files`.
+fn parse(name: &str, text: &str, folder: &Path, files: &mut Vec<PathBuf>) -> Result<TenantTable, ConfigError> {
     let file: File = toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         let line = text.as_bytes().iter().take(at).filter(|&&b| b == b'\n').count() + 1;
@@ -85,7 +94,7 @@ fn parse(name: &str, text: &str, folder: &Path) -> Result<TenantTable, ConfigErr
     let mut hashes = BTreeSet::new();
     for (id, entry) in file.tenants {
         let at = format!("{name}: tenant {id}");
-        let tenant = entry.tenant(&at, folder)?;
+        let tenant = entry.tenant(&at, folder, files)?;
         for key in &tenant.api_keys {
             if !hashes.insert(key.hash) {
                 return Err(ConfigError::bad(format!("{at}: API key {:?}: another key has the same sha256", key.name)));
@@ -97,12 +106,14 @@ fn parse(name: &str, text: &str, folder: &Path) -> Result<TenantTable, ConfigErr
 }
 
 impl Entry {
-    fn tenant(self, at: &str, folder: &Path) -> Result<Tenant, ConfigError> {
+    fn tenant(self, at: &str, folder: &Path, files: &mut Vec<PathBuf>) -> Result<Tenant, ConfigError> {
         let bad = |why: String| ConfigError::bad(format!("{at}: {why}"));
         let mut signing_keys = BTreeMap::new();
         for key in self.signing_keys {
             let SigningEntry { kid, secret_file } = key;
-            let secret = read_secret(&format!("{at}: signing key {kid:?}"), &folder.join(secret_file))?.into_bytes();
+            let file = folder.join(secret_file);
+            let secret = read_secret(&format!("{at}: signing key {kid:?}"), &file)?.into_bytes();
+            files.push(file);
             if secret.len() < SECRET_BYTES {
                 return Err(bad(format!("signing key {kid:?}: its secret is under {SECRET_BYTES} bytes")));
             }
@@ -231,7 +242,7 @@ mod tests {
         for (name, secret) in [("good", "s".repeat(43)), ("other", "o".repeat(43)), ("short", "s".repeat(31))] {
             std::fs::write(folder.join(name), secret + "\n").expect("a file");
         }
-        let table = parse("tenants.toml", text, &folder).map_err(|error| error.to_string());
+        let table = parse("tenants.toml", text, &folder, &mut Vec::new()).map_err(|error| error.to_string());
         std::fs::remove_dir_all(&folder).expect("the folder");
         table
     }

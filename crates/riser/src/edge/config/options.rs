@@ -167,6 +167,15 @@ pub(crate) const OPTIONS: &[Opt] = &[
     open("redis", "user", "riser", "The ACL user; without it, Redis' default user."),
     open("redis", "password_file", "/etc/riser/redis.password", "A file that holds nothing but the user's password."),
     secret("redis", "password", "The user's password."),
+    number("redis", "database", "0", "The number of the database, 0 to 65535."),
+    open("redis", "sentinel_user", "riser", "The ACL user of the Sentinels themselves, if they have any."),
+    open(
+        "redis",
+        "sentinel_password_file",
+        "/etc/riser/sentinel.password",
+        "A file that holds nothing but the password for the Sentinels.",
+    ),
+    secret("redis", "sentinel_password", "The password for the Sentinels."),
     open(
         "redis",
         "ca_file",

@@ -18,7 +18,6 @@ fn refused(file: &str) -> String {
 fn shown(settings: &Settings) -> String {
     let Settings { edge, listen, admin, grace, tls, nats, events, redis, tenants, log } = settings;
     let edge = EdgeConfig { seed: 0, ..edge.clone() };
-    let redis = (&redis.urls, &redis.master, &redis.user, redis.password.is_some(), &redis.ca);
     format!("{edge:?} {listen} {admin} {grace:?} {tls:?} {nats:?} {events:?} {redis:?} {tenants:?} {log:?}")
 }
 
@@ -128,6 +127,11 @@ fn a_bad_option_is_named_with_its_line_and_its_remedy() {
         ),
         ("[redis]\nsentinels = [\"redis://b:1\"]\n", "redis.sentinels needs redis.master: what they call the master"),
         ("[redis]\nmaster = \"m\"\n", "redis.master needs redis.sentinels"),
+        (
+            "[redis]\nserver = \"http://b:1\"\n",
+            "riser.toml line 2: redis.server: redis://host:port or rediss://host:port is needed",
+        ),
+        ("[redis]\nsentinel_user = \"a\"\n", "redis.sentinel_user needs redis.sentinel_password_file"),
         ("[log]\nformat = \"xml\"\n", "riser.toml line 2: log.format: text or json is needed"),
         (
             "[log]\nlevel = \"riser=loud\"\n",
