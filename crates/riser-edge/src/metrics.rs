@@ -40,6 +40,7 @@ pub struct Metrics {
     bus_ignored: IntCounterVec,
     pub(crate) publish_failures: IntCounter,
     pub(crate) panics: IntCounter,
+    pub(crate) revoked: IntCounter,
     pub(crate) commands: CommandMetrics,
     pub(crate) events: EventMetrics,
     pub(crate) clones: IntCounter,
@@ -135,6 +136,10 @@ impl Metrics {
                 "Messages that could not be handed to the bus; mirrors repair what they held.",
             ),
             panics: m.counter("riser_session_panics_total", "Sessions that ended by a defect of this program."),
+            revoked: m.counter(
+                "riser_revoked_total",
+                "Sessions ended because the tenant table no longer allows them as they are.",
+            ),
             commands: CommandMetrics::new(&m),
             events: EventMetrics::new(&m, delivered.with_label_values(&["event"])),
             clones: m.counter(

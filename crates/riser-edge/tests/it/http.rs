@@ -24,7 +24,7 @@ struct Server {
     address: std::net::SocketAddr,
     registry: prometheus::Registry,
     key: String,
-    _tenants: watch::Sender<Arc<TenantTable>>,
+    tenants: watch::Sender<Arc<TenantTable>>,
 }
 
 fn table(hash: [u8; 32], origins: Option<Vec<String>>) -> TenantTable {
@@ -69,7 +69,7 @@ async fn server(origins: Option<&[&str]>, configure: impl FnOnce(&mut EdgeConfig
     })
     .await
     .expect("ready in time");
-    Server { _edge: edge, address, registry, key, _tenants: tenants }
+    Server { _edge: edge, address, registry, key, tenants }
 }
 
 impl Server {
@@ -289,4 +289,57 @@ async fn a_connection_that_asks_nothing_more_gives_its_place_back() {
     idle.write_all(ask.as_bytes()).await.expect("written");
     assert!(head_of(&mut idle).await.starts_with("HTTP/1.1 200 "));
     place_comes_back(&server).await;
+}
+
+/// What comes on a connection until it ends.
+async fn rest_of(stream: &mut TcpStream) -> String {
+    let mut rest = Vec::new();
+    // A connection that is reset after its close frame has ended too.
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("an end in time");
+    String::from_utf8_lossy(&rest).into_owned()
+}
+
+#[tokio::test]
+async fn a_revoked_key_ends_its_sessions_and_no_others() {
+    let server = server(None, |_| {}).await;
+    let (other, hash) = auth::new_api_key();
+    let add = |table: &mut Arc<TenantTable>| {
+        let scope = vec![Grant::everything()];
+        let tenant = Arc::make_mut(table).tenants.values_mut().next().expect("a tenant");
+        tenant.api_keys.push(ApiKey { name: "other".into(), hash, scope });
+    };
+    server.tenants.send_modify(add);
+    let mut sessions = Vec::new();
+    for key in [&server.key, &other] {
+        let mut stream = TcpStream::connect(server.address).await.expect("connected");
+        let request = upgrade(&format!("Authorization: Bearer {key}\r\n"));
+        stream.write_all(request.as_bytes()).await.expect("written");
+        assert!(head_of(&mut stream).await.starts_with("HTTP/1.1 101"));
+        // A masked text frame with a mask of zeros.
+        let hello = br#"{"t":"hello"}"#;
+        let mut frame = vec![0x81, 0x80 | u8::try_from(hello.len()).expect("short"), 0, 0, 0, 0];
+        frame.extend_from_slice(hello);
+        stream.write_all(&frame).await.expect("written");
+        sessions.push(stream);
+    }
+    timeout(PATIENCE, async {
+        while server.count("riser_sessions", "client") < 2.0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("two sessions in time");
+    server.tenants.send_modify(|table| {
+        let tenant = Arc::make_mut(table).tenants.values_mut().next().expect("a tenant");
+        tenant.api_keys.retain(|key| key.name == "other");
+    });
+    let rest = rest_of(&mut sessions[0]).await;
+    assert!(rest.contains("welcome") && rest.contains("the credential was revoked"), "{rest}");
+    assert!((server.count("riser_closed_total", "4504") - 1.0).abs() < 0.1);
+    assert!((server.count("riser_sessions", "client") - 1.0).abs() < 0.1, "the other key's session goes on");
+    server.tenants.send_modify(|table| {
+        Arc::make_mut(table).tenants.values_mut().next().expect("a tenant").suspended = true;
+    });
+    assert!(rest_of(&mut sessions[1]).await.contains("the tenant is suspended"));
+    assert!((server.count("riser_revoked_total", "") - 2.0).abs() < 0.1);
 }
