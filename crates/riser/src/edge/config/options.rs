@@ -145,7 +145,7 @@ pub(crate) const OPTIONS: &[Opt] = &[
         "events",
         "max_size",
         "512 MiB",
-        "What one tenant's events take at most, 1 MiB to 1 TiB. JetStream sets it aside with the first event.",
+        "About what one tenant's events take at most in each copy, 1 MiB to 1 TiB. Nothing is set aside for it.",
     ),
     number("events", "max_count", "1000000", "Most events of one tenant, 1000 to 1000000000."),
     open(
