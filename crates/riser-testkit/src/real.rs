@@ -7,6 +7,6 @@ pub mod edges;
 pub mod folder;
 pub mod http;
 pub mod nats;
-pub mod ports;
+mod ports;
 pub mod process;
 pub mod proxy;

@@ -12,8 +12,9 @@ use riser_edge::auth::new_api_key;
 use tokio::time::{Instant, sleep};
 
 use super::folder::Folder;
+use super::http;
+use super::ports::free_ports;
 use super::process::Process;
-use super::{http, ports};
 
 /// How long an edge may take until it is ready: seconds, on a machine that is busy.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -77,7 +78,7 @@ impl Edges {
         );
         std::fs::write(folder.path().join("tenants.toml"), tenants).context("cannot write the tenants")?;
         std::fs::write(folder.path().join("signing.secret"), secret).context("cannot write a secret")?;
-        let ports = ports::free(config.count * 2).context("cannot find free ports")?;
+        let ports = free_ports(config.count * 2).context("cannot find free ports")?;
         let mut nodes = vec![];
         for (number, ports) in ports.chunks(2).enumerate() {
             let (port, admin) = (ports[0], ports[1]);

@@ -15,7 +15,7 @@ pub use raw::RawNats;
 
 use super::folder::Folder;
 use super::http;
-use super::ports;
+use super::ports::free_ports;
 use super::process::Process;
 
 /// How long servers may take until they are ready: seconds, on a machine that is busy.
@@ -70,7 +70,7 @@ impl NatsServers {
 
     fn prepare(program: &Path, count: usize, options: &NatsOptions) -> anyhow::Result<Self> {
         let folder = Folder::new("nats").context("cannot make a temporary folder")?;
-        let ports = ports::free(count * 3).context("cannot find free ports")?;
+        let ports = free_ports(count * 3).context("cannot find free ports")?;
         let routes: Vec<_> = ports.chunks(3).map(|ports| format!("nats://127.0.0.1:{}", ports[2])).collect();
         let routes = routes.join(", ");
         // So that servers of another cluster that come upon a port of this one are refused.
