@@ -16,11 +16,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub struct Process(Child);
 
 impl Process {
-    /// Starts a program whose output goes to the end of a file.
+    /// Starts a program whose output goes to the end of a file. It gets nothing of this process' environment, where the
+    /// programs' names look like an edge's options.
     pub fn start(program: &Path, arguments: &[&str], output: &Path) -> anyhow::Result<Self> {
         let file = File::options().create(true).append(true).open(output).context("cannot open a server's output")?;
         let errors = file.try_clone().context("cannot open a server's output")?;
-        let child = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(file).stderr(errors).spawn();
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear().stdin(Stdio::null()).stdout(file).stderr(errors);
+        let child = command.spawn();
         Ok(Self(child.with_context(|| format!("cannot start {}", program.display()))?))
     }
 

@@ -133,7 +133,7 @@ async fn a_redis_that_was_emptied_under_load_is_filled_again_by_every_gateway() 
     let watchers = thirty(&world).await;
     flats.load(true);
     let mut raw = world.redis.raw(0).await.expect("a connection");
-    raw.ask("FLUSHALL").await.expect("an answer");
+    raw.call(&["FLUSHALL"]).await.expect("an answer");
     let asked = async {
         while world.count("riser_resyncs_total").await < f64::from(u32::try_from(FLATS).expect("few")) {
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -107,7 +107,7 @@ async fn a_gateway_that_comes_back_elsewhere_takes_over_from_its_half_open_socke
     lines[0].stall(false);
     let order = Order::new(address.clone(), "hall/light".parse().expect("a path"), "toggle");
     let api = world.api();
-    let (recorded, _) = tokio::join!(timeout(PATIENCE, api.command_to_end(&order)), async {
+    let (recorded, ()) = tokio::join!(timeout(PATIENCE, api.command_to_end(&order)), async {
         let request = timeout(PATIENCE, commands.next()).await.expect("a command in time").expect("an open gateway");
         request.succeed(None).await.expect("an edge that takes the answer");
     });
