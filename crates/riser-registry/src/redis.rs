@@ -19,9 +19,11 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+mod commands;
 mod config;
 mod counts;
 mod head;
+mod info;
 mod keys;
 mod link;
 mod open;
@@ -30,10 +32,12 @@ mod replies;
 mod scripts;
 mod sessions;
 mod state;
+mod streams;
 mod version;
 
 pub use config::{Address, ConnectError, Identity, Password, RedisConfig, Servers, Tls};
 pub use counts::Counts;
+pub use info::ServerInfo;
 
 use crate::RegistryError;
 use link::{Call, Link};

@@ -36,9 +36,6 @@ macro_rules! scripts {
                 }),
             };
         )*
-
-        /// All of them.
-        pub(super) static ALL: &[&Script] = &[$(&$name),*];
     };
 }
 
@@ -54,4 +51,13 @@ scripts! {
     ENDED = "ended" after ["lease"];
     FORGET = "forget" after ["lease"];
     RENEW = "renew" after ["lease"];
+    LOOK = "look" after ["head", "shelf"];
+    COMMIT = "commit" after ["head", "shelf"];
+    LATEST = "latest" after ["head", "shelf"];
+    OPEN = "open" after [];
+    EVICT = "evict" after [];
+    ROOM = "room" after [];
+    OVERDUE = "overdue" after [];
+    OPEN_STREAM = "open_stream" after [];
+    CLOSE_STREAM = "close_stream" after [];
 }

@@ -1,7 +1,6 @@
 //! Last values.
 
 use async_trait::async_trait;
-use redis::Value;
 use riser_core::limits::Limits;
 use riser_core::state::{OverLimit, State, Value as Kept};
 use riser_core::{BuildingId, Change, Devices, Epoch, GatewayId, GatewayKey, Json, Snapshot, TenantId, Version};
@@ -138,9 +137,4 @@ fn value(path: &[u8], text: &[u8]) -> Option<(riser_core::Path, Kept)> {
         _ => return None,
     };
     Some((path, Kept { value: Json::parse(json).ok()?, stale }))
-}
-
-/// A text that may be missing, as Redis answers it.
-pub(super) fn text(value: Value) -> Option<String> {
-    bytes(value).and_then(|bytes| String::from_utf8(bytes).ok())
 }
