@@ -6,4 +6,6 @@
 pub mod folder;
 pub mod http;
 pub mod nats;
+mod ports;
 pub mod process;
+pub mod redis;

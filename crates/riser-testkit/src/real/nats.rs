@@ -1,7 +1,6 @@
 //! Real NATS servers with JetStream: one, or a cluster of three.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ pub use raw::RawNats;
 
 use super::folder::Folder;
 use super::http;
+use super::ports::free_ports;
 use super::process::Process;
 
 /// How long servers may take until they are ready: seconds, on a machine that is busy.
@@ -216,11 +216,4 @@ async fn leader_at(port: u16, stream: &str) -> anyhow::Result<Option<usize>> {
 
 fn config_of(folder: &Folder, number: usize) -> PathBuf {
     folder.path().join(format!("n{number}.conf"))
-}
-
-/// Ports that nobody had a moment ago.
-fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
-    // All at once, so that they differ.
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    listeners.iter().map(|listener| listener.local_addr().map(|address| address.port())).collect()
 }
