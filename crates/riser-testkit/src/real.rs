@@ -10,3 +10,4 @@ pub mod nats;
 mod ports;
 pub mod process;
 pub mod proxy;
+pub mod redis;

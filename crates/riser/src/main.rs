@@ -9,7 +9,6 @@ mod edge;
 mod events;
 mod exit;
 mod notify;
-mod redis_shim;
 mod send;
 mod sim;
 mod tenants;

@@ -31,8 +31,8 @@ impl Proof {
 
     /// A part of the hash is enough: who could make two keys of the same number would only keep an own one alive.
     fn of_hash(hash: &[u8; 32]) -> Self {
-        let [a, b, c, d, e, f, g, h, ..] = *hash;
-        Self(NonZeroU64::new(u64::from_le_bytes([a, b, c, d, e, f, g, h])).unwrap_or(NonZeroU64::MIN))
+        let first = hash.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        Self(NonZeroU64::new(first).unwrap_or(NonZeroU64::MIN))
     }
 }
 

@@ -9,21 +9,21 @@ use riser_bus::memory::MemoryNet;
 use riser_core::limits::Limits;
 use riser_core::tenant::{Algorithm, ApiKey, SigningKey};
 use riser_core::{BuildingId, Change, GatewayId, GatewayKey, Grant, Snapshot, Tenant, TenantId, TenantTable, Version};
-use riser_edge::{Edge, EdgeConfig, Metrics, Ports, auth, listen};
+use riser_edge::{Edge, EdgeConfig, Metrics, Ports, ServerTls, auth, listen};
 use riser_registry::memory::{MemoryClient, MemoryRegistry};
 use riser_registry::{Applied, RegistryError, StateStore};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Server {
+pub(super) struct Server {
     _edge: Edge,
-    address: std::net::SocketAddr,
+    pub(super) address: std::net::SocketAddr,
     registry: prometheus::Registry,
-    key: String,
+    pub(super) key: String,
     tenants: watch::Sender<Arc<TenantTable>>,
 }
 
@@ -42,6 +42,15 @@ fn table(hash: [u8; 32], origins: Option<Vec<String>>) -> TenantTable {
 }
 
 async fn server(origins: Option<&[&str]>, configure: impl FnOnce(&mut EdgeConfig)) -> Server {
+    server_over(None, origins, configure).await
+}
+
+/// The same over TLS, when there are certificates.
+pub(super) async fn server_over(
+    tls: Option<watch::Receiver<ServerTls>>,
+    origins: Option<&[&str]>,
+    configure: impl FnOnce(&mut EdgeConfig),
+) -> Server {
     let (key, hash) = auth::new_api_key();
     let id: riser_core::EdgeId = "edge-0".parse().expect("an edge");
     let store = MemoryRegistry::new(1_700_000_000_000).client(&id);
@@ -61,7 +70,11 @@ async fn server(origins: Option<&[&str]>, configure: impl FnOnce(&mut EdgeConfig
     configure(&mut config);
     let listener = listen("127.0.0.1:0".parse().expect("an address")).expect("a listener");
     let address = listener.local_addr().expect("bound");
-    let edge = Edge::start(config, ports, listener, Metrics::new(&registry));
+    let metrics = Metrics::new(&registry);
+    let edge = match tls {
+        Some(tls) => Edge::start_tls(config, ports, listener, tls, metrics),
+        None => Edge::start(config, ports, listener, metrics),
+    };
     timeout(PATIENCE, async {
         while edge.readiness().is_err() {
             tokio::task::yield_now().await;
@@ -73,7 +86,7 @@ async fn server(origins: Option<&[&str]>, configure: impl FnOnce(&mut EdgeConfig
 }
 
 impl Server {
-    fn count(&self, metric: &str, label: &str) -> f64 {
+    pub(super) fn count(&self, metric: &str, label: &str) -> f64 {
         let families = self.registry.gather();
         let Some(family) = families.iter().find(|f| f.name() == metric) else { return 0.0 };
         let with =
@@ -89,7 +102,7 @@ impl Server {
     }
 }
 
-async fn head_of(stream: &mut TcpStream) -> String {
+pub(super) async fn head_of(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut answer = Vec::new();
     let read = async {
         let mut byte = [0];
@@ -104,7 +117,7 @@ async fn head_of(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-fn upgrade(extra: &str) -> String {
+pub(super) fn upgrade(extra: &str) -> String {
     format!(
         "GET /v1/ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: riser.v1\r\n{extra}\r\n"

@@ -9,11 +9,11 @@ mod values;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::redis_shim::RedisConfig;
 use riser_bus::nats::{LogConfig, NatsAuth, NatsConfig};
 use riser_core::EdgeId;
 use riser_edge::EdgeConfig;
 use riser_ops::logs::Format;
+use riser_registry::redis::RedisConfig;
 use std::net::SocketAddr;
 
 use crate::exit::Failure;

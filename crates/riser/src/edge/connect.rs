@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::redis_shim::{ConnectError, RedisRegistry, Shim as _};
 use prometheus::Registry;
 use riser_bus::Bus as _;
 use riser_bus::nats::{NatsClient, NatsConfig, NatsError};
 use riser_core::TenantTable;
 use riser_edge::Ports;
+use riser_registry::redis::{ConnectError, RedisRegistry};
 use tokio::sync::watch;
 
 use super::config::Settings;

@@ -1,6 +1,7 @@
 //! A file that holds the tenant table: read whole, and refused whole when anything in it is wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use riser_core::limits::Limits;
@@ -136,7 +137,7 @@ impl Entry {
         for origin in self.origins.iter().flatten() {
             check_origin(origin).map_err(|why| bad(format!("origin {origin:?}: {why}")))?;
         }
-        let api_keys = self.api_keys.into_iter().map(|key| key.key()).collect::<Result<_, _>>().map_err(bad)?;
+        let api_keys = self.api_keys.into_iter().map(KeyEntry::key).collect::<Result<_, _>>().map_err(bad)?;
         Ok(Tenant {
             suspended: self.suspended,
             origins: self.origins,
@@ -215,7 +216,11 @@ fn check_origin(origin: &str) -> Result<(), &'static str> {
 
 /// Bytes as hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {

@@ -43,7 +43,8 @@ async fn without_nats_sessions_stay_events_are_refused_and_all_converges_afterwa
     let notice = riser_client::Notice::new("ring");
     let refused = world.api().event(&flat.address, &notice).await.expect_err("an event that nobody can store");
     assert_eq!(status_of(&refused), Some(503), "{refused}");
-    flat.gateway.set([("load/kept".parse().expect("a path"), Some(riser_core::Json::of(&before.number)))].into())
+    flat.gateway
+        .set([("load/kept".parse().expect("a path"), Some(riser_core::Json::of(&before.number)))].into())
         .await
         .expect("state is kept without NATS");
     world.to_nats.refuse(false);

@@ -1,6 +1,8 @@
 //! Every option of an edge, once: what the configuration file, the environment and the flags may hold, what the
 //! default file prints, and what the reference in `docs/OPERATIONS.md` lists.
 
+use std::fmt::Write as _;
+
 /// What an option's value looks like in a configuration file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -235,9 +237,10 @@ pub(crate) fn default_file() -> String {
          # here: name a file, or set RISER_NATS_PASSWORD, RISER_NATS_TOKEN, RISER_REDIS_PASSWORD.\n",
     );
     for (section, about) in SECTIONS {
-        file.push_str(&format!("\n# {about}\n[{section}]\n"));
+        // Writing to a string cannot fail.
+        let _ = write!(file, "\n# {about}\n[{section}]\n");
         for opt in of_file(section) {
-            file.push_str(&format!("# {}\n{}\n", opt.doc, opt.line()));
+            let _ = write!(file, "# {}\n{}\n", opt.doc, opt.line());
         }
     }
     file

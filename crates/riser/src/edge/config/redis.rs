@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::redis_shim::{Address, Password, RedisConfig, Servers, Tls};
+use riser_registry::redis::{Address, Password, RedisConfig, Servers, Tls};
 
 use super::values::{Given, Reader};
 use super::{ConfigError, check_url, read_file};

@@ -36,13 +36,11 @@ fn the_default_file_parses_to_the_defaults() {
 fn what_the_default_file_has_commented_out_can_be_set() {
     for line in default_file().lines().filter_map(|line| line.strip_prefix("# ")) {
         let Some((key, value)) = line.split_once(" = ").filter(|(key, _)| !key.contains(' ')) else { continue };
-        let wanted = |(section, known, _): &(&str, &str, ())| *known == key && *section != "";
-        let sections =
-            options::OPTIONS.iter().filter(|opt| opt.default.is_none()).map(|opt| (opt.section, opt.key, ()));
         let mut found = false;
-        for (section, ..) in sections.filter(wanted) {
+        for opt in options::OPTIONS.iter().filter(|opt| opt.default.is_none() && opt.key == key) {
             let mut values = Values::new();
-            layers::take_file(&mut values, "riser.toml", &format!("[{section}]\n{key} = {value}\n")).expect(line);
+            let file = format!("[{}]\n{key} = {value}\n", opt.section);
+            layers::take_file(&mut values, "riser.toml", &file).expect(line);
             found = true;
         }
         assert!(found, "{line}");

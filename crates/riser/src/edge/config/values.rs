@@ -174,7 +174,7 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
 fn brief(time: Duration) -> String {
     let ms = time.as_millis();
     for (unit, name) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
-        if ms >= unit && ms % unit == 0 {
+        if ms >= unit && ms.is_multiple_of(unit) {
             return format!("{}{name}", ms / unit);
         }
     }

@@ -187,24 +187,3 @@ mod tests {
         assert_eq!(show("::1"), "[::1]:6379");
     }
 }
-pub use riser_registry::memory::MemoryClient as RedisRegistry;
-pub struct C {
-    pub calls: u64,
-    pub errors: u64,
-    pub bad_values: u64,
-    pub script_errors: u64,
-    pub conflicts: u64,
-    pub reconnects: u64,
-}
-pub trait Shim: Sized {
-    fn connect(c: RedisConfig) -> impl Future<Output = Result<Self, ConnectError>>;
-    fn counts(&self) -> C;
-}
-impl Shim for RedisRegistry {
-    async fn connect(_: RedisConfig) -> Result<Self, ConnectError> {
-        Ok(riser_registry::memory::MemoryRegistry::new(crate::clock::now_ms()).client(&"x".parse().unwrap()))
-    }
-    fn counts(&self) -> C {
-        C { calls: 0, errors: 0, bad_values: 0, script_errors: 0, conflicts: 0, reconnects: 0 }
-    }
-}
