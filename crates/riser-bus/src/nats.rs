@@ -11,8 +11,10 @@
 //! - Reconnects have jitter, so that the edges of a dead server do not come all at once.
 //!
 //! A user of an edge needs to publish and subscribe below `riser.v1.>`, to subscribe `_INBOX.>` and
-//! `$JS.EVENT.ADVISORY.STREAM.>`, and to publish to `$JS.API.>` and `$JS.FC.>`.
+//! `$JS.EVENT.ADVISORY.STREAM.>`, and to publish to `$JS.FC.>` and, below `$JS.API.`, to `DIRECT.GET.*`,
+//! `STREAM.MSG.GET.*`, `STREAM.{INFO,CREATE,UPDATE,PURGE}.*` and `CONSUMER.{CREATE,DELETE}.>`. It deletes no stream.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -30,6 +32,7 @@ use tracing::{error, info, warn};
 use crate::Health;
 
 mod bus;
+mod complaints;
 mod config;
 mod jetstream;
 mod log;
@@ -42,6 +45,7 @@ pub use bus::NatsBus;
 pub use config::{LogConfig, NatsAuth, NatsConfig};
 pub use log::{CALL_LIMIT, NatsLog};
 
+use complaints::Complaints;
 use replies::{Question, Replies};
 use version::{OLDEST, Version};
 
@@ -117,6 +121,7 @@ struct Signals {
     replies: Replies,
     /// Messages that were not ours.
     ignored: AtomicU64,
+    complaints: Complaints,
 }
 
 /// Subscriptions and tails of a process at once, each of which has a task. A watched pattern is one and so is a tenant
@@ -139,9 +144,14 @@ impl NatsClient {
             statistics: OnceLock::new(),
             replies: Replies::default(),
             ignored: AtomicU64::new(0),
+            complaints: Complaints::default(),
         });
         let options = options(config, signals.clone()).await?;
-        let client = options.connect(&config.urls).await.map_err(|error| match error.kind() {
+        // Looking up a name has no limit of its own.
+        let limit = CONNECT_LIMIT + (CONNECT_LIMIT + RECONNECT_MOST).saturating_mul(tries(&config.urls));
+        let connected = timeout(limit, options.connect(&config.urls)).await;
+        let connected = connected.unwrap_or_else(|_| Err(ConnectErrorKind::TimedOut.into()));
+        let client = connected.map_err(|error| match error.kind() {
             ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => NatsError::Refused,
             ConnectErrorKind::Tls => NatsError::Tls(error),
             _ => NatsError::Unreachable(error),
@@ -238,8 +248,8 @@ impl Signals {
             }
             Event::SlowConsumer(_) => self.overflowed(),
             Event::LameDuckMode => info!("the NATS server is going to shut down"),
-            Event::ServerError(error) => warn!(%error, "the NATS server reported an error"),
-            Event::ClientError(error) => warn!(%error, "NATS could not be reached"),
+            Event::ServerError(error) => self.complain("the NATS server reported an error", error),
+            Event::ClientError(error) => self.complain("NATS could not be reached", error),
             Event::Draining => {}
         }
     }
@@ -247,6 +257,13 @@ impl Signals {
     /// Counts a message that was lost because a queue was full.
     fn overflowed(&self) {
         self.health.send_modify(|health| health.overflowed += 1);
+    }
+
+    /// Logs what somebody else did wrong, unless something else was logged just now.
+    fn complain(&self, what: &'static str, error: &dyn fmt::Display) {
+        if let Some(left_out) = self.complaints.one_more() {
+            warn!(%error, left_out, "{what}");
+        }
     }
 
     /// Counts a message that is not ours. Logged once, since whoever writes one may write many.
@@ -277,6 +294,18 @@ fn check_urls(urls: &[String]) -> Result<(), NatsError> {
     if urls.is_empty() { Err(NatsError::Url(1)) } else { Ok(()) }
 }
 
+/// How often connecting is tried before it fails: once with each URL.
+fn tries(urls: &[String]) -> u32 {
+    u32::try_from(urls.len()).unwrap_or(u32::MAX)
+}
+
+/// Whether a server that does not encrypt is refused. One URL with TLS decides for all, and for the servers that the
+/// cluster tells of by itself, whose addresses say nothing about it.
+fn needs_tls(config: &NatsConfig) -> bool {
+    let asked = |url: &String| url.parse::<async_nats::ServerAddr>().is_ok_and(|server| server.tls_required());
+    config.tls_root.is_some() || config.urls.iter().any(asked)
+}
+
 async fn options(config: &NatsConfig, signals: Arc<Signals>) -> Result<ConnectOptions, NatsError> {
     let options = ConnectOptions::new()
         .name(&config.name)
@@ -290,9 +319,10 @@ async fn options(config: &NatsConfig, signals: Arc<Signals>) -> Result<ConnectOp
             std::future::ready(())
         });
     let options = match &config.tls_root {
-        Some(path) => options.add_root_certificates(path.clone()).require_tls(true),
+        Some(path) => options.add_root_certificates(path.clone()),
         None => options,
     };
+    let options = options.require_tls(needs_tls(config));
     match &config.auth {
         NatsAuth::Nobody => Ok(options),
         NatsAuth::User { user, password } => Ok(options.user_and_password(user.clone(), password.clone())),
@@ -383,6 +413,14 @@ mod tests {
             assert!(!error.to_string().contains("secret"), "{error}");
         }
         assert!(check_urls(&[]).is_err());
+    }
+
+    #[test]
+    fn one_url_with_tls_or_a_root_requires_it_of_all_servers() {
+        let config = |urls: &[&str]| NatsConfig::new(urls.iter().map(|url| (*url).to_owned()).collect(), "edge-1");
+        assert!(!needs_tls(&config(&["nats://a:1", "b:1"])));
+        assert!(needs_tls(&config(&["nats://a:1", "TLS://b:1"])));
+        assert!(needs_tls(&NatsConfig { tls_root: Some("root.pem".into()), ..config(&["nats://a:1"]) }));
     }
 
     #[test]

@@ -151,6 +151,25 @@ pub enum AmongEdges {
         /// Who asked.
         to: EdgeId,
     },
+    /// Asks edges to say that they are there. An edge that asks itself finds out whether messages come back to it.
+    Ping {
+        /// Who asks.
+        from: EdgeId,
+        /// Who is to answer; all when it is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<EdgeId>,
+        /// What the answer repeats.
+        n: u64,
+    },
+    /// The answer.
+    Pong {
+        /// Who answers.
+        from: EdgeId,
+        /// Who asked.
+        to: EdgeId,
+        /// The question's.
+        n: u64,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -200,6 +219,11 @@ mod tests {
         assert_eq!(decode::<Up>(&bytes), Ok(up));
         let bytes = encode(&ToEdge::TakenOver { epoch: Epoch(8) });
         assert_eq!(String::from_utf8_lossy(&bytes), r#"{"v":1,"b":{"taken_over":{"epoch":8}}}"#);
+        let edge: EdgeId = "e-1".parse().expect("an edge");
+        let bytes = encode(&AmongEdges::Ping { from: edge.clone(), to: None, n: 7 });
+        assert_eq!(String::from_utf8_lossy(&bytes), r#"{"v":1,"b":{"ping":{"from":"e-1","n":7}}}"#);
+        let bytes = encode(&AmongEdges::Pong { from: edge.clone(), to: edge, n: 7 });
+        assert_eq!(String::from_utf8_lossy(&bytes), r#"{"v":1,"b":{"pong":{"from":"e-1","to":"e-1","n":7}}}"#);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod claims;
 mod jwt;
 mod mint;
 mod order;
+mod standing;
 
 use std::time::Duration;
 
@@ -23,7 +24,11 @@ use riser_core::path::is_hidden;
 use riser_core::tenant::TenantTable;
 use sha2::{Digest, Sha256};
 
+pub use jwt::is_kid;
 pub use mint::{MintError, Minted, mint, renew};
+pub use standing::Proof;
+pub(crate) use standing::{Lapse, Standing, lapse};
+
 pub use order::{
     CLIENT_TTL_DEFAULT_S, CLIENT_TTL_MAX_S, GATEWAY_TTL_DEFAULT_S, GATEWAY_TTL_MAX_S, ORDER_BYTES, TokenOrder,
 };
@@ -134,6 +139,15 @@ impl AuthError {
 /// A client's token keeps only the grants that are understood: one with an unknown word or member is void and left out.
 /// When none is left, the identity is good and may do nothing.
 pub fn verify(table: &TenantTable, credential: &Credential, now_ms: u64) -> Result<Identity, AuthError> {
+    verify_with_proof(table, credential, now_ms).map(|(identity, _)| identity)
+}
+
+/// The same, with what stands for the key that the credential was checked with.
+pub(crate) fn verify_with_proof(
+    table: &TenantTable,
+    credential: &Credential,
+    now_ms: u64,
+) -> Result<(Identity, Proof), AuthError> {
     let text = credential.expose();
     if text.len() > CREDENTIAL_BYTES {
         return Err(AuthError::Malformed);
@@ -144,23 +158,24 @@ pub fn verify(table: &TenantTable, credential: &Credential, now_ms: u64) -> Resu
     let unverified = jwt::Unverified::parse(text)?;
     let tenant_id = unverified.issuer()?;
     let tenant = table.tenants.get(&tenant_id).ok_or(AuthError::UnknownTenant)?;
-    let claims = unverified.verify(tenant)?;
+    let (claims, proof) = unverified.verify(tenant)?;
     let identity = claims::identity(&claims, tenant_id, now_ms)?;
-    if tenant.suspended { Err(AuthError::Suspended) } else { Ok(identity) }
+    if tenant.suspended { Err(AuthError::Suspended) } else { Ok((identity, proof)) }
 }
 
-fn verify_api_key(table: &TenantTable, text: &str) -> Result<Identity, AuthError> {
+fn verify_api_key(table: &TenantTable, text: &str) -> Result<(Identity, Proof), AuthError> {
     let (id, tenant, key) = table.api_key(&hash_api_key(text)).ok_or(AuthError::UnknownApiKey)?;
     if tenant.suspended {
         return Err(AuthError::Suspended);
     }
-    Ok(Identity {
+    let identity = Identity {
         tenant: id.clone(),
         peer: Peer::Client { subject: key.name.clone() },
         grants: key.scope.clone(),
         expires_at_ms: None,
         lifetime_ms: None,
-    })
+    };
+    Ok((identity, Proof::of_api_key(&key.hash)))
 }
 
 /// Makes an API key: the key, to be shown once, and its hash, to be kept.

@@ -12,14 +12,16 @@ use riser_core::frame::outbound;
 use riser_core::{CloseCode, Identity};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::config::EdgeConfig;
 use crate::metrics::Metrics;
 use crate::session::{Session, Upgrade};
 use crate::shared::{Ports, Shared};
+use crate::tls::ServerTls;
 use crate::ws::{self, CLOSE_WAIT, Conn, WriteHalf, frame};
-use crate::{commands, heartbeat, http, live, presence};
+use crate::{commands, echo, heartbeat, http, live, presence, standing};
 
 /// Connections that the kernel keeps for an edge that is busy accepting: a burst of reconnects is not refused.
 const BACKLOG: u32 = 4_096;
@@ -47,7 +49,20 @@ impl Edge {
     /// Starts serving a listener. Must be called within a runtime.
     pub fn start(config: EdgeConfig, ports: Ports, listener: TcpListener, metrics: Arc<Metrics>) -> Self {
         let edge = Self::without_listener(config, ports, metrics);
-        edge.shared.tasks.spawn(http::accept(edge.shared.clone(), listener));
+        edge.shared.tasks.spawn(http::accept(edge.shared.clone(), listener, None));
+        edge
+    }
+
+    /// The same over TLS. Each connection is served with the certificate that `tls` holds when it comes.
+    pub fn start_tls(
+        config: EdgeConfig,
+        ports: Ports,
+        listener: TcpListener,
+        tls: watch::Receiver<ServerTls>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let edge = Self::without_listener(config, ports, metrics);
+        edge.shared.tasks.spawn(http::accept(edge.shared.clone(), listener, Some(tls)));
         edge
     }
 
@@ -60,6 +75,7 @@ impl Edge {
         shared.tasks.spawn(presence::keep_sweeping(shared.clone()));
         shared.tasks.spawn(heartbeat::run(shared.clone()));
         shared.tasks.spawn(live::hear(shared.clone()));
+        shared.tasks.spawn(standing::keep(shared.clone()));
         shared.tasks.spawn(commands::keeper::keep_waiting(shared.clone()));
         shared.tasks.spawn(commands::keeper::keep_sweeping(shared.clone()));
         Self { shared }
@@ -85,8 +101,16 @@ impl Edge {
             Some(silent) if silent >= shared.config.lease => {
                 Err(format!("the registry has not answered for {} s", silent.as_secs()))
             }
-            Some(_) if !shared.ports.bus.health().borrow().connected => Err("the bus cannot be reached".into()),
-            Some(_) => Ok(()),
+            Some(_) => {
+                let health = *shared.ports.bus.health().borrow();
+                if !health.connected {
+                    Err("the bus cannot be reached".into())
+                } else if !shared.echo.is_heard_since(health.reconnects) {
+                    Err("no message of this edge came back to it through the bus yet".into())
+                } else {
+                    Ok(())
+                }
+            }
         }
     }
 
@@ -143,6 +167,10 @@ impl Edge {
         // A client that is told to come back comes back spread as the closes are, wherever it goes.
         let retry = shared.config.drain_window / count;
         for (after, conn) in plan {
+            // Who heeds the notice leaves before, and need not be waited for.
+            if conn.is_ending() {
+                continue;
+            }
             sleep_until(started + after).await;
             conn.close(CloseCode::Drain.number(), &format!("{{\"retry_after_ms\":{}}}", retry.as_millis()));
         }
@@ -178,8 +206,9 @@ async fn boot(shared: Arc<Shared>) {
         }
     }
     let watched = watch_bus(shared.clone());
+    let echoed = echo::keep_calling(shared.clone());
     let listened = presence::listen(shared, receiver);
-    futures_util::future::join(watched, listened).await;
+    futures_util::future::join3(watched, echoed, listened).await;
     drop(subscriptions);
 }
 

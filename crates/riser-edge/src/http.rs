@@ -18,15 +18,17 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use riser_core::frame::Credential;
 use riser_core::{ErrorCode, Identity};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::auth::Proof;
 use crate::edge::attach;
 use crate::problem::Problem;
 use crate::session::Upgrade;
 use crate::shared::Shared;
+use crate::tls::{self, ServerTls, TlsStream};
 use crate::ws::handshake::{self, Subprotocols};
 use crate::ws::tune;
 use crate::{api, auth};
@@ -46,8 +48,8 @@ const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: applicatio
 /// How long writing the answer to a connection beyond the bound may take.
 const BUSY_WRITE: Duration = Duration::from_secs(1);
 
-/// Accepts connections as long as the edge lives.
-pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+/// Accepts connections as long as the edge lives, over TLS when there is a certificate.
+pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, tls: Option<watch::Receiver<ServerTls>>) {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -58,12 +60,16 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
                 continue;
             }
         };
-        match shared.handshakes.clone().try_acquire_owned() {
-            Ok(permit) => {
-                let connection = serve(shared.clone(), stream, permit);
-                shared.tasks.spawn(connection);
+        let permit = shared.handshakes.clone().try_acquire_owned();
+        match (permit, &tls) {
+            (Ok(permit), None) => shared.tasks.spawn(serve(shared.clone(), stream, permit)),
+            (Ok(permit), Some(tls)) => {
+                let tls = tls.borrow().clone();
+                shared.tasks.spawn(serve_tls(shared.clone(), tls, stream, permit));
             }
-            Err(_) => refuse_busy(&shared, stream).await,
+            (Err(_), None) => refuse_busy(&shared, stream).await,
+            // An answer would cost the handshake that there is no room for.
+            (Err(_), Some(_)) => shared.metrics.refused("busy"),
         }
     }
 }
@@ -79,11 +85,29 @@ async fn refuse_busy(shared: &Shared, mut stream: TcpStream) {
     let _ = timeout(BUSY_WRITE, stream.write_all(answer.as_bytes())).await;
 }
 
-/// Serves one TCP connection until it is closed or becomes a WebSocket.
-async fn serve(shared: Arc<Shared>, stream: TcpStream, permit: OwnedSemaphorePermit) {
+/// Does the handshake of TLS, and serves what is inside. A connection has the time for it that its first request has.
+async fn serve_tls(shared: Arc<Shared>, tls: ServerTls, stream: TcpStream, permit: OwnedSemaphorePermit) {
     if tune(&stream, shared.config.send_buffer).is_err() {
         return;
     }
+    match timeout(shared.config.hello, tls.accept(stream)).await {
+        Ok(Ok(stream)) => serve_http(shared, stream, permit).await,
+        Ok(Err(_)) => shared.metrics.refused("tls"),
+        Err(_) => shared.metrics.refused("tls_timeout"),
+    }
+}
+
+/// Serves one TCP connection until it is closed or becomes a WebSocket.
+async fn serve(shared: Arc<Shared>, stream: TcpStream, permit: OwnedSemaphorePermit) {
+    if tune(&stream, shared.config.send_buffer).is_ok() {
+        serve_http(shared, stream, permit).await;
+    }
+}
+
+async fn serve_http<S>(shared: Arc<Shared>, stream: S, permit: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let permit = Mutex::new(Some(permit));
     let asked = AtomicBool::new(false);
     let hello = shared.config.hello;
@@ -174,7 +198,7 @@ async fn route(
         let allow = HeaderValue::from_str(&allowed).map(|value| (ALLOW, value));
         return Err(Refused::with("method", problem, allow.into_iter().collect()));
     }
-    let identity =
+    let (identity, _) =
         authorize(shared, request.headers())?.ok_or_else(|| Refused::new("no_credential", Problem::unauthorized()))?;
     match parts[..] {
         ["v1", "tokens"] => api::tokens(shared, &identity, request).await,
@@ -243,7 +267,7 @@ fn has_credential(query: &str) -> bool {
 }
 
 /// Who the `Authorization` header proves; none when there is no such header.
-fn authorize(shared: &Shared, headers: &HeaderMap) -> Result<Option<Identity>, Refused> {
+fn authorize(shared: &Shared, headers: &HeaderMap) -> Result<Option<(Identity, Proof)>, Refused> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().unwrap_or_default();
@@ -251,7 +275,7 @@ fn authorize(shared: &Shared, headers: &HeaderMap) -> Result<Option<Identity>, R
     if values.next().is_some() || !scheme.eq_ignore_ascii_case("bearer") {
         return Err(Refused::new("malformed_credential", Problem::unauthorized()));
     }
-    let verified = auth::verify(&shared.table(), &Credential::new(token.trim()), shared.clock.now_ms());
+    let verified = auth::verify_with_proof(&shared.table(), &Credential::new(token.trim()), shared.clock.now_ms());
     verified.map(Some).map_err(|error| Refused::new(error.reason(), error.into()))
 }
 
@@ -269,7 +293,7 @@ fn upgrade(
         Refused::with(refusal.reason.as_str(), problem, refusal.headers)
     })?;
     let origin = origin(shared, &parts.headers)?;
-    let identity = authorize(shared, &parts.headers)?;
+    let (identity, proof) = authorize(shared, &parts.headers)?.unzip();
     if let Some(identity) = &identity
         && shared.with_tenant(&identity.tenant, |t| t.allows_origin(origin.as_deref())) != Some(true)
     {
@@ -278,7 +302,7 @@ fn upgrade(
     if shared.is_draining() {
         return Err(not_ready(shared, "the edge is going away"));
     }
-    let upgrade = Upgrade { identity, origin, permit: permit.lock().take() };
+    let upgrade = Upgrade { identity, proof, origin, permit: permit.lock().take() };
     let upgraded = hyper::upgrade::on(Request::from_parts(parts, body));
     let task = become_session(shared.clone(), upgraded, upgrade);
     shared.tasks.spawn(task);
@@ -299,9 +323,17 @@ fn origin(shared: &Shared, headers: &HeaderMap) -> Result<Option<String>, Refuse
 }
 
 async fn become_session(shared: Arc<Shared>, upgraded: hyper::upgrade::OnUpgrade, upgrade: Upgrade) {
-    // Every connection of this listener is such a stream, so that the downcast does not fail.
     let Ok(Ok(upgraded)) = timeout(shared.config.hello, upgraded).await else { return };
-    let Ok(parts) = upgraded.downcast::<TokioIo<Bounded<TcpStream>>>() else { return };
-    let (read, write) = parts.io.into_inner().into_inner().into_split();
-    attach(&shared, read, write, &parts.read_buf, upgrade);
+    // Every connection of this listener is one or the other.
+    match upgraded.downcast::<TokioIo<Bounded<TcpStream>>>() {
+        Ok(parts) => {
+            let (read, write) = parts.io.into_inner().into_inner().into_split();
+            attach(&shared, read, write, &parts.read_buf, upgrade);
+        }
+        Err(upgraded) => {
+            let Ok(parts) = upgraded.downcast::<TokioIo<Bounded<TlsStream>>>() else { return };
+            let (read, write) = tls::split(parts.io.into_inner().into_inner());
+            attach(&shared, read, write, &parts.read_buf, upgrade);
+        }
+    }
 }

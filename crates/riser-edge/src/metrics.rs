@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use riser_core::{CloseCode, ErrorCode};
+use tracing::warn;
 
 use crate::commands::metrics::CommandMetrics;
 use crate::events::metrics::EventMetrics;
@@ -39,6 +40,7 @@ pub struct Metrics {
     bus_ignored: IntCounterVec,
     pub(crate) publish_failures: IntCounter,
     pub(crate) panics: IntCounter,
+    pub(crate) revoked: IntCounter,
     pub(crate) commands: CommandMetrics,
     pub(crate) events: EventMetrics,
     pub(crate) clones: IntCounter,
@@ -134,6 +136,10 @@ impl Metrics {
                 "Messages that could not be handed to the bus; mirrors repair what they held.",
             ),
             panics: m.counter("riser_session_panics_total", "Sessions that ended by a defect of this program."),
+            revoked: m.counter(
+                "riser_revoked_total",
+                "Sessions ended because the tenant table no longer allows them as they are.",
+            ),
             commands: CommandMetrics::new(&m),
             events: EventMetrics::new(&m, delivered.with_label_values(&["event"])),
             clones: m.counter(
@@ -168,7 +174,12 @@ impl Metrics {
             Ignored::Version => "version",
             Ignored::Malformed => "malformed",
         };
-        self.bus_ignored.with_label_values(&[label]).inc();
+        let ignored = self.bus_ignored.with_label_values(&[label]);
+        if ignored.get() == 0 {
+            // Once, since whoever writes one may write many.
+            warn!(reason = label, "ignored a message of the bus; further ones are only counted");
+        }
+        ignored.inc();
     }
 }
 

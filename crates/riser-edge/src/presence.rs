@@ -335,6 +335,11 @@ async fn among_edges(shared: &Shared, message: AmongEdges) {
             }
         }
         AmongEdges::ICan { to } if to == *me => shared.lease.lock().peer_can = Some(Instant::now()),
+        AmongEdges::Ping { from, to, n } if from == *me && to.as_ref() == Some(me) => shared.echo.came(n),
+        AmongEdges::Ping { from, to, n } if from != *me && to.as_ref().is_none_or(|to| to == me) => {
+            let pong = AmongEdges::Pong { from: me.clone(), to: from, n };
+            shared.publish(&Subject::Edges, routed::encode(&pong)).await;
+        }
         _ => {}
     }
 }

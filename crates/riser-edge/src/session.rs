@@ -18,6 +18,7 @@ use riser_core::{
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use crate::auth::{Lapse, Proof};
 use crate::commands::desk;
 use crate::commands::issuer::Issuer;
 use crate::gateway::Gateway;
@@ -46,6 +47,9 @@ pub(crate) struct OpenHandle {
     pub(crate) is_gateway: bool,
     /// When the credential runs out, with the leeway that its verification gives; none when it does not.
     pub(crate) ends_at_ms: Option<u64>,
+    /// Who it is, and the key that says so: when the key is gone, so is the session.
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) proof: Option<Proof>,
 }
 
 /// Where a credential came from, and which browser page is behind it.
@@ -53,6 +57,8 @@ pub(crate) struct OpenHandle {
 pub(crate) struct Upgrade {
     /// Who the `Authorization` header proved.
     pub(crate) identity: Option<Identity>,
+    /// By which key.
+    pub(crate) proof: Option<Proof>,
     /// The `Origin` header of a browser.
     pub(crate) origin: Option<String>,
     /// A place among those whose session has not begun.
@@ -118,8 +124,8 @@ impl Session {
 
     fn hello(&mut self, conn: &Arc<Conn>, n: Option<N>, token: Option<Credential>, remembers_ms: u64) {
         let Phase::Hello(upgrade) = std::mem::replace(&mut self.phase, Phase::Over) else { return };
-        let Upgrade { identity, origin, permit } = *upgrade;
-        let identity = match (identity, token) {
+        let Upgrade { identity, proof, origin, permit } = *upgrade;
+        let (identity, proof) = match (identity, token) {
             (Some(_), Some(_)) => {
                 return Self::protocol_error(conn, "two credentials: one with the upgrade, one in hello");
             }
@@ -127,14 +133,16 @@ impl Session {
                 self.shared.metrics.refused("no_credential");
                 return end(conn, CloseCode::BadCredential, "hello has no token");
             }
-            (Some(identity), None) => identity,
-            (None, Some(token)) => match auth::verify(&self.shared.table(), &token, self.shared.clock.now_ms()) {
-                Ok(identity) => identity,
-                Err(error) => {
-                    self.shared.metrics.refused(error.reason());
-                    return end(conn, error.close_code(), &error.to_string());
+            (Some(identity), None) => (identity, proof),
+            (None, Some(token)) => {
+                match auth::verify_with_proof(&self.shared.table(), &token, self.shared.clock.now_ms()) {
+                    Ok((identity, proof)) => (identity, Some(proof)),
+                    Err(error) => {
+                        self.shared.metrics.refused(error.reason());
+                        return end(conn, error.close_code(), &error.to_string());
+                    }
                 }
-            },
+            }
         };
         let allowed = self.shared.with_tenant(&identity.tenant, |tenant| tenant.allows_origin(origin.as_deref()));
         if allowed != Some(true) {
@@ -145,17 +153,20 @@ impl Session {
             return end(conn, CloseCode::Drain, "the edge is going away");
         }
         drop(permit);
-        self.open(conn, n, identity, remembers_ms);
+        self.open(conn, n, identity, proof, remembers_ms);
     }
 
-    fn open(&mut self, conn: &Arc<Conn>, n: Option<N>, identity: Identity, remembers_ms: u64) {
+    fn open(&mut self, conn: &Arc<Conn>, n: Option<N>, identity: Identity, proof: Option<Proof>, remembers_ms: u64) {
         let shared = &self.shared;
         let ends_at_ms = identity.expires_at_ms.map(ends_at_ms);
         let is_gateway = identity.address().is_some();
-        if let Some(handle) = shared.sessions.lock().get_mut(&self.id) {
-            handle.open = Some(OpenHandle { is_gateway, ends_at_ms });
-        }
         let identity = Arc::new(identity);
+        if let Some(handle) = shared.sessions.lock().get_mut(&self.id) {
+            handle.open = Some(OpenHandle { is_gateway, ends_at_ms, identity: identity.clone(), proof });
+        }
+        if let Some(lapse) = lapsed(shared, &identity, proof) {
+            return revoke(shared, conn, lapse);
+        }
         let mut gateway = None;
         if is_gateway {
             shared.metrics.gateways.inc();
@@ -178,6 +189,24 @@ impl Session {
             sender: None,
             speaker: None,
         }));
+    }
+}
+
+/// Why a credential that was verified a moment ago is not good any more. The table may have changed in between, and a
+/// look at all sessions may have missed this one: whoever has noted the session looks again.
+fn lapsed(shared: &Shared, identity: &Identity, proof: Option<Proof>) -> Option<Lapse> {
+    auth::lapse(&shared.table(), identity, proof)
+}
+
+/// Ends a session whose credential is not good any more.
+pub(crate) fn revoke(shared: &Shared, conn: &Conn, lapse: Lapse) {
+    shared.metrics.revoked.inc();
+    match lapse {
+        Lapse::Changed => {
+            let after = later(shared).as_millis();
+            conn.close(lapse.close_code().number(), &format!("{{\"retry_after_ms\":{after}}}"));
+        }
+        Lapse::Suspended | Lapse::Revoked => end(conn, lapse.close_code(), lapse.message()),
     }
 }
 
@@ -435,8 +464,8 @@ impl Open {
 
     /// A fresh token of the same peer. Rights that it does not give any more are withdrawn.
     fn auth(&mut self, shared: &Arc<Shared>, id: u64, conn: &Arc<Conn>, n: N, token: &Credential) {
-        let identity = match auth::verify(&shared.table(), token, shared.clock.now_ms()) {
-            Ok(identity) => identity,
+        let (identity, proof) = match auth::verify_with_proof(&shared.table(), token, shared.clock.now_ms()) {
+            Ok(proved) => proved,
             Err(error) => {
                 shared.metrics.refused(error.reason());
                 return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, &error.to_string());
@@ -445,12 +474,17 @@ impl Open {
         if identity.tenant != self.identity.tenant || identity.peer != self.identity.peer {
             return Session::protocol_error(conn, "auth as another peer");
         }
+        let identity = Arc::new(identity);
         if let Some(handle) = shared.sessions.lock().get_mut(&id)
             && let Some(open) = &mut handle.open
         {
             open.ends_at_ms = identity.expires_at_ms.map(ends_at_ms);
+            (open.identity, open.proof) = (identity.clone(), Some(proof));
         }
-        self.identity = Arc::new(identity);
+        if let Some(lapse) = lapsed(shared, &identity, Some(proof)) {
+            return revoke(shared, conn, lapse);
+        }
+        self.identity = identity;
         conn.push(frame::text(&outbound::ok(n)));
         if let Some(speaker) = &self.speaker {
             speaker.renewed(&self.identity);

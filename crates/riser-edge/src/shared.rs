@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::commands::keeper;
 use crate::commands::waiters::Waiters;
 use crate::config::EdgeConfig;
+use crate::echo::Echo;
 use crate::events::feed::Feed;
 use crate::gateway::Gateway;
 use crate::hub::Hub;
@@ -76,6 +77,8 @@ pub(crate) struct Shared {
     pub(crate) live: LiveStreams,
     /// Woken when something ends, for who waits until nobody is left.
     pub(crate) someone_left: Notify,
+    /// Whether messages of this edge come back to it.
+    pub(crate) echo: Echo,
     pub(crate) handshakes: Arc<Semaphore>,
     /// Places for HTTP calls that wait for a command's outcome, in all and by tenant.
     waits: (Arc<Semaphore>, Mutex<HashMap<TenantId, Arc<Semaphore>>>),
@@ -133,6 +136,7 @@ impl Shared {
             waiters: Waiters::default(),
             live: LiveStreams::default(),
             someone_left: Notify::new(),
+            echo: Echo::default(),
             handshakes: Arc::new(Semaphore::new(config.handshakes)),
             waits: (Arc::new(Semaphore::new(WAITS)), Mutex::default()),
             busy: AtomicUsize::new(0),

@@ -47,11 +47,11 @@ impl std::fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// `/healthz`: the process is alive; `/readyz`: it serves, or 503 with what is missing; `/metrics`: all that the
-    /// registry holds, as Prometheus reads it.
-    pub fn new(ready: impl Fn() -> Result<(), String> + Send + Sync + 'static, metrics: Registry) -> Self {
+    /// `/healthz`: the process is alive; `/readyz`: it serves, with what else there is to say in lines of its own, or 503
+    /// with what is missing; `/metrics`: all that the registry holds, as Prometheus reads it.
+    pub fn new(ready: impl Fn() -> Result<String, String> + Send + Sync + 'static, metrics: Registry) -> Self {
         let ready = move || match ready() {
-            Ok(()) => text(StatusCode::OK, "ok\n"),
+            Ok(notes) => text(StatusCode::OK, format!("ok\n{notes}")),
             Err(missing) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{missing}\n")),
         };
         Self::default()
@@ -192,7 +192,13 @@ mod tests {
         let broken = Arc::new(AtomicBool::new(false));
         let ready = {
             let broken = broken.clone();
-            move || if broken.load(Ordering::Relaxed) { Err("the bus is away".to_owned()) } else { Ok(()) }
+            move || {
+                if broken.load(Ordering::Relaxed) {
+                    Err("the bus is away".to_owned())
+                } else {
+                    Ok("but tired\n".to_owned())
+                }
+            }
         };
         let admin = Admin::new(ready, metrics).post("/act", || async { json(StatusCode::OK, r#"{"done":true}"#) });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -201,7 +207,7 @@ mod tests {
         let asking = async {
             for (line, status, part) in [
                 ("GET /healthz", "200", "ok"),
-                ("GET /readyz", "200", "ok"),
+                ("GET /readyz", "200", "ok\nbut tired\n"),
                 ("GET /metrics", "200", "riser_test_total 1"),
                 ("POST /act", "200", r#"{"done":true}"#),
                 ("GET /act", "405", "allow: POST"),
@@ -230,7 +236,7 @@ mod tests {
         let (accepted, _) = listener.accept().await.expect("a connection");
         tokio::time::pause();
         let began = tokio::time::Instant::now();
-        connection(Arc::new(Admin::new(|| Ok(()), Registry::new())), accepted).await;
+        connection(Arc::new(Admin::new(|| Ok(String::new()), Registry::new())), accepted).await;
         assert!(began.elapsed() <= HEAD_WAIT + Duration::from_secs(1), "{:?}", began.elapsed());
     }
 }

@@ -27,6 +27,11 @@ pub enum LogError {
     Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// Whether a text is a filter, without beginning anything.
+pub fn check(filter: &str) -> Result<(), LogError> {
+    EnvFilter::try_new(filter).map(drop).map_err(LogError::Filter)
+}
+
 /// Begins logging for the whole process. The filter reads as in `RUST_LOG`: `info`, `warn,riser_edge=debug`.
 pub fn init(filter: &str, format: Format) -> Result<(), LogError> {
     let filter = EnvFilter::try_new(filter).map_err(LogError::Filter)?;

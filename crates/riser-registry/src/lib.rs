@@ -26,6 +26,7 @@ use riser_core::{
 
 pub mod commands;
 pub mod memory;
+pub mod redis;
 pub mod streams;
 pub mod suite;
 

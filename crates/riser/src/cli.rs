@@ -42,6 +42,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a whole cluster in this process. Its data is gone when it ends.
     Dev(Dev),
+    /// Run one edge of a cluster, on NATS and Redis.
+    Edge(Edge),
+    /// Look at a tenants file, and make what belongs into it.
+    Tenants(Tenants),
     /// Run a simulated building against a cluster.
     Sim(Sim),
     /// Show what happens at the gateways that a pattern names.
@@ -119,6 +123,73 @@ pub(crate) struct Dev {
     pub(crate) origin: Vec<String>,
     #[command(flatten)]
     pub(crate) log: Log,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+#[command(after_help = "\
+Examples:
+  riser edge default-config > riser.toml          every option, with its default
+  riser edge check-config --config riser.toml     what is wrong with it, without starting anything
+  riser edge --config riser.toml
+  RISER_REDIS_PASSWORD=… riser edge --config riser.toml --set edge.id=edge-2 --set edge.listen=0.0.0.0:8090
+
+The file is overridden by the environment (RISER_EDGE_LISTEN is edge.listen), and both by --set. SIGTERM, Ctrl-C and
+`POST /drain` on the admin port drain it; a second signal ends it at once. docs/OPERATIONS.md says more.
+
+Exit codes: 0 drained, 1 failed, 64 a bad configuration, 69 NATS, Redis, a file or a port cannot be had or is too old,
+130 ended by a second signal.")]
+pub(crate) struct Edge {
+    #[command(subcommand)]
+    pub(crate) instead: Option<EdgeInstead>,
+    #[command(flatten)]
+    pub(crate) from: Configured,
+}
+
+/// What `riser edge` does instead of running one.
+#[derive(Debug, Subcommand)]
+pub(crate) enum EdgeInstead {
+    /// Check the configuration and the files that it names, without starting anything.
+    CheckConfig {
+        #[command(flatten)]
+        from: Configured,
+    },
+    /// Print a configuration file with every option at its default.
+    DefaultConfig,
+}
+
+/// Where an edge's configuration comes from.
+#[derive(Debug, Args)]
+pub(crate) struct Configured {
+    /// The configuration file, in TOML; without it, defaults and the environment.
+    #[arg(long, env = "RISER_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// An option that goes before the file and the environment; lists have commas. Not for secrets.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tenants {
+    #[command(subcommand)]
+    pub(crate) act: TenantsAct,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TenantsAct {
+    /// Check a tenants file and the key files that it names.
+    #[command(after_help = "Example:\n  riser tenants check /etc/riser/tenants.toml")]
+    Check {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Make an API key: print it, and on standard error what to put into the tenants file for it.
+    #[command(after_help = "Example:\n  riser tenants new-key > backend.key")]
+    NewKey,
+    /// Make a secret for signing tokens, and print it alone.
+    #[command(after_help = "Example:\n  (umask 077; riser tenants new-secret > acme-2026.secret)")]
+    NewSecret,
 }
 
 /// Which cluster, and with which credential.

@@ -1,13 +1,17 @@
-//! `riser`: a development cluster, a simulated building, and the tools to look at a cluster. This file wires.
+//! `riser`: an edge of a cluster, a development cluster, a simulated building, and the tools to look at a cluster. This file
+//! wires.
 
+mod bind;
 mod cli;
 mod clock;
 mod dev;
+mod edge;
 mod events;
 mod exit;
 mod notify;
 mod send;
 mod sim;
+mod tenants;
 mod token;
 mod watch;
 
@@ -25,6 +29,8 @@ fn main() -> ExitCode {
     };
     let done = match cli.command {
         Command::Dev(args) => dev::run(&args),
+        Command::Edge(args) => edge::run(&args),
+        Command::Tenants(args) => tenants::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Send(args) => send::run(&args),

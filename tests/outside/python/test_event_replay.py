@@ -162,6 +162,55 @@ async def test_a_listener_that_was_away_has_everything_when_it_resumes_at_the_ot
         assert heard == names
 
 
+async def test_one_cursor_resumes_all_subscriptions_of_a_session(server, building):
+    """It breaks off in the middle of two gateways' events and comes back with the cursor that came to it last."""
+    addresses = [f"{building}/g{number}" for number in (0, 1)]
+    turns, each = 6, 60
+    names = [ids(f"g{number}", turns * each) for number in (0, 1)]
+    async with Crew(server) as crew:
+        gateways = [await crew.gateway(address, edge=edge) for edge, address in enumerate(addresses)]
+        heard: list[dict] = []
+        cursor = {}
+        for turn in range(turns):
+            listener = await crew.client(edge=turn % 2)
+            for address in addresses:
+                await listener.subscribe(address, lanes=EVENT, **cursor)
+            mine = [its[turn * each:(turn + 1) * each] for its in names]
+            sending = [asyncio.create_task(stored(gateway, its)) for gateway, its in zip(gateways, mine)]
+            await listener.until(lambda: len(listener.events()) >= each, f"{each} events")
+            await listener.abort()
+            heard += listener.events()
+            cursor = {"cursor": [f for f in listener.frames if f["t"] in ("event", "synced")][-1]["cursor"]}
+            for task in sending:
+                await task
+        listener = await crew.client(edge=0)
+        for address in addresses:
+            await listener.subscribe(address, lanes=EVENT, **cursor)
+        await listener.ping()
+        heard += listener.events()
+        for address, its in zip(addresses, names):
+            assert [event["id"] for event in heard if event["of"] == address] == its
+
+
+async def test_a_wider_subscription_from_further_back_brings_what_none_has_brought(server, building):
+    address, other = f"{building}/g1", f"{building}/g2"
+    names, others = ids("e", 9), ids("o", 6)
+    async with Crew(server) as crew:
+        gateway, neighbour, client = await crew.gateway(address, edge=0), await crew.gateway(other, edge=0), await crew.client(edge=1)
+        cursors = await stored(gateway, names[:3])
+        await stored(neighbour, others[:3])
+        await client.subscribe(address, lanes=EVENT)
+        await stored(gateway, names[3:6])
+        await client.hears(names[3:6])
+        await client.subscribe(f"{building}/*", lanes=EVENT, cursor=cursors[0])
+        await stored(neighbour, others[3:])
+        await stored(gateway, names[6:])
+        await client.until(lambda: len(client.events()) >= 8 + 6, "what was missing and what is new")
+        await client.ping()
+        assert [event["id"] for event in client.events(other)] == others
+        assert sorted(event["id"] for event in client.events(address)) == sorted(names[1:]), "missing, or twice"
+
+
 async def test_clients_that_listen_from_the_start_all_have_the_same_order(server, building):
     """Four senders at two edges, six listeners: one order for all, and the cursors in it."""
     async with Crew(server) as crew:

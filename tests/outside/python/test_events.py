@@ -232,6 +232,8 @@ async def test_seen_is_an_event_that_names_the_notice(server, building):
         await clerk.hears(["notice", "seen"], by="type")
         seen = clerk.events()[-1]
         assert seen["data"] == {"id": name} and seen["of"] == notices and seen["from"] == "client:bob"
+        # Who has seen it has seen it.
+        await tenant.ask("seen", of=notices, id=name)
         # Stored like every other event.
         page = (await server.api("GET", f"/v1/events?to={notices}&cursor={clerk.events()[0]['cursor']}")).json()
         assert [(event["type"], event["data"]) for event in page["events"]] == [("seen", {"id": name})]

@@ -8,13 +8,14 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub struct NatsConfig {
     /// Servers of one cluster, `nats://host:port` or `tls://host:port`. One that answers is enough; it names the others.
-    /// Credentials do not belong here: URLs are logged.
+    /// One with `tls` requires it of all of them. Credentials do not belong here: URLs are logged.
     pub urls: Vec<String>,
     /// What the servers call this connection in their own logs and monitoring: the edge's name.
     pub name: String,
     /// Who this process is.
     pub auth: NatsAuth,
-    /// The only certificates that a server's may be signed with, in PEM. Without it those of the machine are trusted.
+    /// The only certificates that a server's may be signed with, in PEM. Without it those of the machine are trusted; with
+    /// it TLS is required.
     pub tls_root: Option<PathBuf>,
 }
 
@@ -61,8 +62,9 @@ pub struct LogConfig {
     pub replicas: usize,
     /// How old an event becomes. No deduplication window is longer.
     pub max_age: Duration,
-    /// Bytes that the events of one tenant take at most. JetStream sets them aside when the stream is made: it refuses a
-    /// tenant's first event when the streams together could take more than the servers may use.
+    /// Bytes that the events of one tenant take at most, in each copy. The edges see to it: JetStream's own limit would set
+    /// that much aside for every tenant, and refuse the first event of one for whom that is not left. Each edge looks after
+    /// every sixteenth that it wrote itself, so that a stream may be larger by as many sixteenths as there are edges.
     pub max_bytes: u64,
     /// Most events of one tenant.
     pub max_events: u64,

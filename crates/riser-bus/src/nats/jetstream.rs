@@ -21,7 +21,7 @@ use crate::subject::{EventSubject, event_stream};
 
 /// How long one call may take. JetStream answers in milliseconds; when the server that was to answer is gone, another one
 /// may answer the next call.
-const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
 /// The shortest deduplication window that JetStream takes.
 const SHORTEST_WINDOW: Duration = Duration::from_millis(100);
 /// Bytes of events that one call brings, so that other messages of the connection do not wait for long.
@@ -32,6 +32,8 @@ mod codes {
     pub(super) const NO_MESSAGE: u64 = 10_037;
     pub(super) const STREAM_NOT_FOUND: u64 = 10_059;
     pub(super) const STREAM_NAME_IN_USE: u64 = 10_058;
+    /// The same event is being stored at this moment; asked again, JetStream says where.
+    pub(super) const IN_PROCESS: u64 = 10_158;
     /// The account, the servers' memory, the number of streams, or the servers' disk.
     pub(super) const FULL: [u64; 5] = [10_002, 10_023, 10_027, 10_028, 10_047];
 }
@@ -62,6 +64,10 @@ pub(super) struct Stream {
     pub(super) bounds: Bounds,
     /// How long it finds repeats.
     pub(super) window: Duration,
+    /// Events that it keeps.
+    pub(super) events: u64,
+    /// Bytes that these take in each copy.
+    pub(super) bytes: u64,
     /// All its settings, also those that we know nothing of.
     config: Value,
 }
@@ -77,6 +83,7 @@ pub(super) struct Kept {
 /// Where an event was stored.
 #[derive(Deserialize)]
 pub(super) struct Ack {
+    stream: String,
     pub(super) seq: u64,
     #[serde(default)]
     pub(super) duplicate: bool,
@@ -91,6 +98,7 @@ struct Info {
 #[derive(Deserialize)]
 struct State {
     messages: u64,
+    bytes: u64,
     first_seq: u64,
     last_seq: u64,
 }
@@ -143,7 +151,8 @@ impl JetStream {
         self.read_stream(tenant, info)
     }
 
-    /// Makes a stream follow the settings, if it does not. Its window never becomes shorter.
+    /// Makes a stream follow the settings, if it does not. Its window never becomes shorter. What cannot be followed now,
+    /// as when there are too few servers for the copies, is left as it is: it is no reason to refuse events.
     pub(super) async fn follow(
         &self,
         tenant: &TenantId,
@@ -156,15 +165,37 @@ impl JetStream {
         if config == stream.config {
             return Ok(stream);
         }
-        let info = self.call("STREAM.UPDATE", &event_stream(tenant), &config).await?;
+        match self.update(tenant, &config).await {
+            Err(Trouble::Failed(_) | Trouble::Full) if stream.window >= window => Ok(stream),
+            Err(Trouble::Failed(_) | Trouble::Full) => {
+                let mut only_window = stream.config;
+                only_window["duplicate_window"] = config["duplicate_window"].take();
+                self.update(tenant, &only_window).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn update(&self, tenant: &TenantId, config: &Value) -> Result<Stream, Trouble> {
+        let info = self.call("STREAM.UPDATE", &event_stream(tenant), config).await?;
         self.read_stream(tenant, info)
+    }
+
+    /// Drops the oldest events but for so many.
+    pub(super) async fn keep(&self, tenant: &TenantId, events: u64) -> Result<(), Trouble> {
+        self.call::<Value>("STREAM.PURGE", &event_stream(tenant), &json!({ "keep": events })).await.map(drop)
     }
 
     /// Stores an event under a name that is found again within the stream's window.
     pub(super) async fn store(&self, subject: &EventSubject, id: &str, payload: Bytes) -> Result<Ack, Trouble> {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", id);
-        parse(&self.one(subject.to_string(), headers, payload).await?)
+        let ack: Ack = self.parse("store", &self.one(subject.to_string(), headers, payload).await?)?;
+        if ack.stream != event_stream(&subject.tenant) {
+            self.0.signals.ignore("a stream");
+            return Err(Trouble::Silent);
+        }
+        Ok(ack)
     }
 
     /// The events of a stream from this number on, at least one if there is one.
@@ -242,13 +273,36 @@ impl JetStream {
         Ok(Stream {
             bounds: Bounds { life, first, last: state.last_seq },
             window: Duration::from_nanos(config["duplicate_window"].as_u64().unwrap_or_default()),
+            events: state.messages,
+            bytes: state.bytes,
             config,
         })
     }
 
     /// Makes one call of JetStream's interface.
     async fn call<T: for<'de> Deserialize<'de>>(&self, call: &str, of: &str, asked: &Value) -> Result<T, Trouble> {
-        parse(&self.one(format!("$JS.API.{call}.{of}"), HeaderMap::new(), body(asked)).await?)
+        self.parse(call, &self.one(format!("$JS.API.{call}.{of}"), HeaderMap::new(), body(asked)).await?)
+    }
+
+    /// Reads an answer, or the error in it.
+    fn parse<T: for<'de> Deserialize<'de>>(&self, call: &str, message: &Message) -> Result<T, Trouble> {
+        let value: Value = serde_json::from_slice(&message.payload).map_err(|_| Trouble::Silent)?;
+        let Some(error) = value.get("error") else {
+            return T::deserialize(value).map_err(|_| Trouble::Silent);
+        };
+        let code = error["err_code"].as_u64().unwrap_or_default();
+        let trouble = match code {
+            codes::NO_MESSAGE | codes::STREAM_NOT_FOUND => Trouble::Missing,
+            codes::STREAM_NAME_IN_USE => Trouble::Taken,
+            codes::IN_PROCESS => Trouble::Silent,
+            code if codes::FULL.contains(&code) => Trouble::Full,
+            code => Trouble::Failed(code),
+        };
+        if matches!(trouble, Trouble::Full | Trouble::Failed(_)) {
+            let why = error["description"].as_str().unwrap_or_default();
+            self.0.signals.complain("JetStream refused a call", &format_args!("{call}: {why:?} ({code})"));
+        }
+        Err(trouble)
     }
 
     /// Asks what has one answer.
@@ -267,7 +321,8 @@ fn set_limits(config: &mut Value, log: &LogConfig, window: Duration) {
     let window = window.max(SHORTEST_WINDOW).min(log.max_age);
     config["num_replicas"] = json!(log.replicas);
     config["max_age"] = json!(nanos(log.max_age));
-    config["max_bytes"] = json!(log.max_bytes);
+    // None: see `LogConfig::max_bytes`.
+    config["max_bytes"] = json!(-1);
     config["max_msgs"] = json!(log.max_events);
     config["duplicate_window"] = json!(nanos(window));
 }
@@ -279,20 +334,6 @@ fn nanos(duration: Duration) -> u64 {
 
 fn body(value: &Value) -> Bytes {
     value.to_string().into()
-}
-
-/// Reads an answer, or the error in it.
-fn parse<T: for<'de> Deserialize<'de>>(message: &Message) -> Result<T, Trouble> {
-    let value: Value = serde_json::from_slice(&message.payload).map_err(|_| Trouble::Silent)?;
-    match value.get("error") {
-        None => T::deserialize(value).map_err(|_| Trouble::Silent),
-        Some(error) => Err(match error["err_code"].as_u64().unwrap_or_default() {
-            codes::NO_MESSAGE | codes::STREAM_NOT_FOUND => Trouble::Missing,
-            codes::STREAM_NAME_IN_USE => Trouble::Taken,
-            code if codes::FULL.contains(&code) => Trouble::Full,
-            code => Trouble::Failed(code),
-        }),
-    }
 }
 
 /// An event as a copy of the stream gives it; none when it is something else.

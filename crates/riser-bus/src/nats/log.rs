@@ -5,7 +5,7 @@
 //! event that is read tells its life. Sender, address and id are hashed into the name by which JetStream finds repeats.
 //!
 //! A call is tried again until it is answered or its time is over: a stream whose leader died has another one after some
-//! seconds, and the name of an event makes repeating it safe.
+//! seconds, and the name of an event makes repeating it safe, within its window.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,17 +19,29 @@ use parking_lot::Mutex;
 use riser_core::TenantId;
 use riser_core::event::{Cursor, Event};
 use sha2::{Digest, Sha256};
-use tokio::time::{sleep, timeout};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::jetstream::{JetStream, Kept, Stream, Trouble};
+use super::jetstream::{ATTEMPT_LIMIT, Ack, JetStream, Kept, Stream, Trouble};
 use super::{LogConfig, NatsClient, tail};
 use crate::log::{Appended, Bounds, LOG_PAGE, Log, LogError, Page, Stored, Tail};
 use crate::subject::EventSubject;
 
 /// How long a call may take in all. NATS fails over in 7 to 8 s: within them some calls fail, and say so.
 pub const CALL_LIMIT: Duration = Duration::from_secs(5);
-/// Between two tries of a call.
+/// Between the first two tries of a call; it doubles with each. Half of it is by chance, so that the calls that a dead
+/// leader leaves do not come at once.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause, so that a new leader is found soon.
+const PAUSE_MOST: Duration = Duration::from_millis(400);
+/// Streams that are looked up or made at once. JetStream's leader does that for the whole cluster, and after a failover
+/// many calls want it together.
+const LOOKUPS: usize = 64;
+/// The part of a tenant's bytes after which an edge that wrote it looks whether there are too many.
+const LOOK_AFTER_PART: u64 = 16;
+/// How often the oldest events are dropped until there are no more bytes than allowed: once, unless the newer ones are much
+/// larger than the older.
+const TRIMS: usize = 8;
 /// Tenants whose stream's life is remembered. One costs some hundred bytes; beyond, all are asked for again.
 const KNOWN_STREAMS: usize = 16_384;
 
@@ -40,6 +52,7 @@ pub struct NatsLog {
     jetstream: JetStream,
     config: Arc<LogConfig>,
     known: Arc<Mutex<BTreeMap<TenantId, Known>>>,
+    lookups: Arc<Semaphore>,
 }
 
 /// What is remembered of a stream that was stored in.
@@ -47,78 +60,138 @@ pub struct NatsLog {
 struct Known {
     life: u64,
     window: Duration,
+    /// Bytes that were stored from here since the stream's were looked at.
+    written: u64,
+}
+
+/// How often a call was tried in vain.
+#[derive(Default)]
+struct Tries(u32);
+
+impl Tries {
+    async fn pause(&mut self) {
+        let most = PAUSE.saturating_mul(1 << self.0.min(8)).min(PAUSE_MOST);
+        self.0 += 1;
+        sleep(most.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+    }
 }
 
 impl NatsLog {
     pub(super) fn new(client: NatsClient, config: LogConfig) -> Self {
         let jetstream = JetStream(client.link.clone());
-        Self { client, jetstream, config: Arc::new(config), known: Arc::default() }
+        let lookups = Arc::new(Semaphore::new(LOOKUPS));
+        Self { client, jetstream, config: Arc::new(config), known: Arc::default(), lookups }
     }
 
     /// The stream that an event is to be stored in, which is made if there is none.
-    async fn stream_for(&self, tenant: &TenantId, dedup: Duration) -> Result<EventSubject, Trouble> {
-        let known = self.known.lock().get(tenant).copied();
+    async fn stream_for(&self, tenant: &TenantId, dedup: Duration) -> Result<Known, Trouble> {
         let window = dedup.min(self.config.max_age);
-        let life = match known.filter(|known| known.window >= window) {
-            Some(known) => known.life,
-            None => self.find_or_make(tenant, window).await?,
-        };
-        Ok(EventSubject { tenant: tenant.clone(), life })
+        let known = || self.known.lock().get(tenant).copied().filter(|known| known.window >= window);
+        if let Some(known) = known() {
+            return Ok(known);
+        }
+        let _turn = self.lookups.acquire().await.map_err(|_| Trouble::Silent)?;
+        match known() {
+            Some(known) => Ok(known),
+            None => self.find_or_make(tenant, window).await,
+        }
     }
 
-    async fn find_or_make(&self, tenant: &TenantId, window: Duration) -> Result<u64, Trouble> {
+    async fn find_or_make(&self, tenant: &TenantId, window: Duration) -> Result<Known, Trouble> {
         let stream = match self.jetstream.stream(tenant).await? {
             Some(stream) => self.jetstream.follow(tenant, stream, &self.config, window).await?,
             // When somebody else is making it, the next try finds it.
             None => self.jetstream.create(tenant, &self.config, window).await?,
         };
+        let found = Known { life: stream.bounds.life, window: stream.window, written: 0 };
         let mut known = self.known.lock();
         if known.len() >= KNOWN_STREAMS {
             known.clear();
         }
-        known.insert(tenant.clone(), Known { life: stream.bounds.life, window: stream.window });
-        Ok(stream.bounds.life)
+        known.insert(tenant.clone(), found);
+        drop(known);
+        if stream.bytes > self.config.max_bytes {
+            self.trim(tenant);
+        }
+        Ok(found)
     }
 
     /// Stores an event, whatever number of tries it takes.
     async fn store(&self, tenant: &TenantId, event: &Event, dedup: Duration) -> Result<Appended, LogError> {
         let name = name(event);
         let payload: Bytes = serde_json::to_vec(event).map_err(|_| LogError::Unavailable)?.into();
+        let mut tries = Tries::default();
+        // Since when it may be stored without our knowing.
+        let mut doubt: Option<Instant> = None;
         loop {
-            match self.try_store(tenant, &name, &payload, dedup).await {
-                Ok(appended) => return Ok(appended),
+            match self.stream_for(tenant, dedup).await {
+                // A repeat that came after the window would be another event.
+                Ok(known) if doubt.is_some_and(|since| since.elapsed() + ATTEMPT_LIMIT > known.window) => {
+                    return Err(LogError::Unavailable);
+                }
+                Ok(known) => {
+                    let subject = EventSubject { tenant: tenant.clone(), life: known.life };
+                    let begun = Instant::now();
+                    match self.jetstream.store(&subject, &name, payload.clone()).await {
+                        Ok(ack) => return Ok(self.stored(&subject, &ack, name.len() + payload.len())),
+                        Err(Trouble::Full) => return Err(LogError::Full),
+                        Err(Trouble::Silent) => drop(doubt.get_or_insert(begun)),
+                        Err(_) => {}
+                    }
+                    // The stream may be gone, or have another life by now.
+                    self.known.lock().remove(tenant);
+                }
                 Err(Trouble::Full) => return Err(LogError::Full),
-                // The stream may be gone, or have another life by now.
-                Err(_) => drop(self.known.lock().remove(tenant)),
+                Err(_) => {}
             }
-            sleep(PAUSE).await;
+            tries.pause().await;
         }
     }
 
-    async fn try_store(
-        &self,
-        tenant: &TenantId,
-        name: &str,
-        payload: &Bytes,
-        dedup: Duration,
-    ) -> Result<Appended, Trouble> {
-        let subject = self.stream_for(tenant, dedup).await?;
-        let ack = self.jetstream.store(&subject, name, payload.clone()).await?;
-        Ok(Appended { cursor: Cursor { life: subject.life, seq: ack.seq }, duplicate: ack.duplicate })
+    /// What is answered, once what was written is counted.
+    fn stored(&self, subject: &EventSubject, ack: &Ack, bytes: usize) -> Appended {
+        let mut look = false;
+        if let Some(known) = self.known.lock().get_mut(&subject.tenant).filter(|_| !ack.duplicate) {
+            known.written += bytes as u64;
+            look = known.written > self.config.max_bytes / LOOK_AFTER_PART;
+            if look {
+                known.written = 0;
+            }
+        }
+        if look {
+            self.trim(&subject.tenant);
+        }
+        Appended { cursor: Cursor { life: subject.life, seq: ack.seq }, duplicate: ack.duplicate }
+    }
+
+    /// Looks at a stream's bytes, and drops the oldest events while there are too many. When it fails, the next look does it.
+    fn trim(&self, tenant: &TenantId) {
+        let (jetstream, tenant, most) = (self.jetstream.clone(), tenant.clone(), self.config.max_bytes);
+        self.client.tasks.spawn(async move {
+            for _ in 0..TRIMS {
+                let Ok(Some(stream)) = jetstream.stream(&tenant).await else { return };
+                let Some(keep) = keep(&stream, most) else { return };
+                if jetstream.keep(&tenant, keep).await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 
     /// A tenant's stream, whatever number of tries it takes.
     async fn stream(&self, tenant: &TenantId) -> Option<Stream> {
+        let mut tries = Tries::default();
         loop {
             match self.jetstream.stream(tenant).await {
                 Ok(stream) => return stream,
-                Err(_) => sleep(PAUSE).await,
+                Err(_) => tries.pause().await,
             }
         }
     }
 
     async fn page(&self, tenant: &TenantId, from: u64) -> Page {
         let mut tried = false;
+        let mut tries = Tries::default();
         loop {
             let Some(Stream { bounds, .. }) = self.stream(tenant).await else { return Page::default() };
             let start = from.max(bounds.first);
@@ -130,7 +203,7 @@ impl NatsLog {
                 }
                 tried = true;
             }
-            sleep(PAUSE).await;
+            tries.pause().await;
         }
     }
 
@@ -192,6 +265,13 @@ fn name(event: &Event) -> String {
         hash.update(part);
     }
     URL_SAFE_NO_PAD.encode(hash.finalize())
+}
+
+/// How many of its newest events a stream is to keep so that they take no more than so many bytes, with a little room; none
+/// when they do not.
+fn keep(stream: &Stream, most: u64) -> Option<u64> {
+    let share = u128::from(stream.events) * u128::from(most) * 15 / 16 / u128::from(stream.bytes.max(1));
+    (stream.bytes > most && stream.events > 1).then(|| u64::try_from(share).unwrap_or(u64::MAX).max(1))
 }
 
 /// An event as it is read; none when it is not one of ours.

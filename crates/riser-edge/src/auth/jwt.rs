@@ -15,6 +15,7 @@ use riser_core::json::Json;
 use riser_core::tenant::{Algorithm, SigningKey, Tenant};
 use sha2::Sha256;
 
+use super::standing::Proof;
 use super::{AuthError, SECRET_BYTES};
 
 /// Longest name of a key, in bytes. Names are made by people or are a hash in text.
@@ -56,12 +57,12 @@ impl<'a> Unverified<'a> {
     }
 
     /// The claims, once the signature is found to be the tenant's.
-    pub(super) fn verify(self, tenant: &Tenant) -> Result<String, AuthError> {
+    pub(super) fn verify(self, tenant: &Tenant) -> Result<(String, Proof), AuthError> {
         let name = (self.kid, self.algorithm);
         let key = tenant.signing_keys.get(&name).filter(|key| is_usable(key)).ok_or(AuthError::UnknownKey)?;
         // The comparison takes the same time wherever the signatures differ.
         mac(key, self.signed).verify_slice(&self.signature).map_err(|_| AuthError::BadSignature)?;
-        Ok(self.claims)
+        Ok((self.claims, Proof::of_signing_key(key)))
     }
 }
 
@@ -79,7 +80,8 @@ pub(super) fn is_usable(key: &SigningKey) -> bool {
     is_kid(&key.kid) && key.secret.len() >= SECRET_BYTES
 }
 
-fn is_kid(text: &str) -> bool {
+/// Whether a key may be called so in a token's header.
+pub fn is_kid(text: &str) -> bool {
     (1..=KID_BYTES).contains(&text.len())
         && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
 }

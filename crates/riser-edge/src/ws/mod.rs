@@ -19,4 +19,5 @@ pub use codec::{Decoder, Limits, Message};
 pub use conn::{CLOSE_WAIT, Conn, Settings};
 pub use serve::{End, Handler, Serve, serve};
 pub use transport::{WriteHalf, tune};
+pub(crate) use transport::{reset_at_end, settle_at_end};
 pub use violation::Violation;

@@ -25,15 +25,25 @@ pub trait WriteHalf: AsyncWrite + Send + Unpin {
 
 impl WriteHalf for OwnedWriteHalf {
     fn abandon(&mut self) {
-        // The socket may be gone already, and then there is nothing to reset.
-        let _ = SockRef::from(self.as_ref()).set_linger(Some(Duration::ZERO));
+        reset_at_end(self.as_ref());
     }
 
     fn settle(&mut self) {
-        // Without it an orphan whose peer reads nothing would stay for minutes. A refusal leaves just that.
-        #[cfg(target_os = "linux")]
-        let _ = SockRef::from(self.as_ref()).set_tcp_user_timeout(Some(SETTLE));
+        settle_at_end(self.as_ref());
     }
+}
+
+/// Has a socket reset when it is closed.
+pub(crate) fn reset_at_end(socket: &TcpStream) {
+    // The socket may be gone already, and then there is nothing to reset.
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// Bounds for how long the kernel goes on delivering what it holds of a socket that is closed.
+pub(crate) fn settle_at_end(socket: &TcpStream) {
+    // Without it an orphan whose peer reads nothing would stay for minutes. A refusal leaves just that.
+    #[cfg(target_os = "linux")]
+    let _ = SockRef::from(socket).set_tcp_user_timeout(Some(SETTLE));
 }
 
 impl<T: AsyncWrite + Send> WriteHalf for tokio::io::WriteHalf<T> {}

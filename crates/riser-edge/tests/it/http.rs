@@ -9,22 +9,22 @@ use riser_bus::memory::MemoryNet;
 use riser_core::limits::Limits;
 use riser_core::tenant::{Algorithm, ApiKey, SigningKey};
 use riser_core::{BuildingId, Change, GatewayId, GatewayKey, Grant, Snapshot, Tenant, TenantId, TenantTable, Version};
-use riser_edge::{Edge, EdgeConfig, Metrics, Ports, auth, listen};
+use riser_edge::{Edge, EdgeConfig, Metrics, Ports, ServerTls, auth, listen};
 use riser_registry::memory::{MemoryClient, MemoryRegistry};
 use riser_registry::{Applied, RegistryError, StateStore};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Server {
+pub(super) struct Server {
     _edge: Edge,
-    address: std::net::SocketAddr,
+    pub(super) address: std::net::SocketAddr,
     registry: prometheus::Registry,
-    key: String,
-    _tenants: watch::Sender<Arc<TenantTable>>,
+    pub(super) key: String,
+    tenants: watch::Sender<Arc<TenantTable>>,
 }
 
 fn table(hash: [u8; 32], origins: Option<Vec<String>>) -> TenantTable {
@@ -42,6 +42,15 @@ fn table(hash: [u8; 32], origins: Option<Vec<String>>) -> TenantTable {
 }
 
 async fn server(origins: Option<&[&str]>, configure: impl FnOnce(&mut EdgeConfig)) -> Server {
+    server_over(None, origins, configure).await
+}
+
+/// The same over TLS, when there are certificates.
+pub(super) async fn server_over(
+    tls: Option<watch::Receiver<ServerTls>>,
+    origins: Option<&[&str]>,
+    configure: impl FnOnce(&mut EdgeConfig),
+) -> Server {
     let (key, hash) = auth::new_api_key();
     let id: riser_core::EdgeId = "edge-0".parse().expect("an edge");
     let store = MemoryRegistry::new(1_700_000_000_000).client(&id);
@@ -61,7 +70,11 @@ async fn server(origins: Option<&[&str]>, configure: impl FnOnce(&mut EdgeConfig
     configure(&mut config);
     let listener = listen("127.0.0.1:0".parse().expect("an address")).expect("a listener");
     let address = listener.local_addr().expect("bound");
-    let edge = Edge::start(config, ports, listener, Metrics::new(&registry));
+    let metrics = Metrics::new(&registry);
+    let edge = match tls {
+        Some(tls) => Edge::start_tls(config, ports, listener, tls, metrics),
+        None => Edge::start(config, ports, listener, metrics),
+    };
     timeout(PATIENCE, async {
         while edge.readiness().is_err() {
             tokio::task::yield_now().await;
@@ -69,11 +82,11 @@ async fn server(origins: Option<&[&str]>, configure: impl FnOnce(&mut EdgeConfig
     })
     .await
     .expect("ready in time");
-    Server { _edge: edge, address, registry, key, _tenants: tenants }
+    Server { _edge: edge, address, registry, key, tenants }
 }
 
 impl Server {
-    fn count(&self, metric: &str, label: &str) -> f64 {
+    pub(super) fn count(&self, metric: &str, label: &str) -> f64 {
         let families = self.registry.gather();
         let Some(family) = families.iter().find(|f| f.name() == metric) else { return 0.0 };
         let with =
@@ -89,7 +102,7 @@ impl Server {
     }
 }
 
-async fn head_of(stream: &mut TcpStream) -> String {
+pub(super) async fn head_of(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut answer = Vec::new();
     let read = async {
         let mut byte = [0];
@@ -104,7 +117,7 @@ async fn head_of(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-fn upgrade(extra: &str) -> String {
+pub(super) fn upgrade(extra: &str) -> String {
     format!(
         "GET /v1/ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: riser.v1\r\n{extra}\r\n"
@@ -289,4 +302,57 @@ async fn a_connection_that_asks_nothing_more_gives_its_place_back() {
     idle.write_all(ask.as_bytes()).await.expect("written");
     assert!(head_of(&mut idle).await.starts_with("HTTP/1.1 200 "));
     place_comes_back(&server).await;
+}
+
+/// What comes on a connection until it ends.
+async fn rest_of(stream: &mut TcpStream) -> String {
+    let mut rest = Vec::new();
+    // A connection that is reset after its close frame has ended too.
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("an end in time");
+    String::from_utf8_lossy(&rest).into_owned()
+}
+
+#[tokio::test]
+async fn a_revoked_key_ends_its_sessions_and_no_others() {
+    let server = server(None, |_| {}).await;
+    let (other, hash) = auth::new_api_key();
+    let add = |table: &mut Arc<TenantTable>| {
+        let scope = vec![Grant::everything()];
+        let tenant = Arc::make_mut(table).tenants.values_mut().next().expect("a tenant");
+        tenant.api_keys.push(ApiKey { name: "other".into(), hash, scope });
+    };
+    server.tenants.send_modify(add);
+    let mut sessions = Vec::new();
+    for key in [&server.key, &other] {
+        let mut stream = TcpStream::connect(server.address).await.expect("connected");
+        let request = upgrade(&format!("Authorization: Bearer {key}\r\n"));
+        stream.write_all(request.as_bytes()).await.expect("written");
+        assert!(head_of(&mut stream).await.starts_with("HTTP/1.1 101"));
+        // A masked text frame with a mask of zeros.
+        let hello = br#"{"t":"hello"}"#;
+        let mut frame = vec![0x81, 0x80 | u8::try_from(hello.len()).expect("short"), 0, 0, 0, 0];
+        frame.extend_from_slice(hello);
+        stream.write_all(&frame).await.expect("written");
+        sessions.push(stream);
+    }
+    timeout(PATIENCE, async {
+        while server.count("riser_sessions", "client") < 2.0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("two sessions in time");
+    server.tenants.send_modify(|table| {
+        let tenant = Arc::make_mut(table).tenants.values_mut().next().expect("a tenant");
+        tenant.api_keys.retain(|key| key.name == "other");
+    });
+    let rest = rest_of(&mut sessions[0]).await;
+    assert!(rest.contains("welcome") && rest.contains("the credential was revoked"), "{rest}");
+    assert!((server.count("riser_closed_total", "4504") - 1.0).abs() < 0.1);
+    assert!((server.count("riser_sessions", "client") - 1.0).abs() < 0.1, "the other key's session goes on");
+    server.tenants.send_modify(|table| {
+        Arc::make_mut(table).tenants.values_mut().next().expect("a tenant").suspended = true;
+    });
+    assert!(rest_of(&mut sessions[1]).await.contains("the tenant is suspended"));
+    assert!((server.count("riser_revoked_total", "") - 2.0).abs() < 0.1);
 }

@@ -10,4 +10,5 @@ mod harness;
 mod http;
 mod live;
 mod strain;
+mod tls;
 mod ws;

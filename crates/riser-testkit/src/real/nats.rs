@@ -1,7 +1,7 @@
 //! Real NATS servers with JetStream: one, or a cluster of three.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ pub use raw::RawNats;
 
 use super::folder::Folder;
 use super::http;
+use super::ports::free_ports;
 use super::process::Process;
 
 /// How long servers may take until they are ready: seconds, on a machine that is busy.
@@ -114,6 +115,11 @@ impl NatsServers {
     /// How clients reach all of them.
     pub fn urls(&self) -> Vec<String> {
         (0..self.nodes.len()).map(|number| self.url(number)).collect()
+    }
+
+    /// Where a proxy reaches one server.
+    pub fn address(&self, number: usize) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.nodes[number].client_port).into()
     }
 
     /// A connection to one server that is not an edge's.
@@ -216,11 +222,4 @@ async fn leader_at(port: u16, stream: &str) -> anyhow::Result<Option<usize>> {
 
 fn config_of(folder: &Folder, number: usize) -> PathBuf {
     folder.path().join(format!("n{number}.conf"))
-}
-
-/// Ports that nobody had a moment ago.
-fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
-    // All at once, so that they differ.
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    listeners.iter().map(|listener| listener.local_addr().map(|address| address.port())).collect()
 }

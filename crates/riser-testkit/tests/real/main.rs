@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod cluster;
 mod nats;
+mod redis;
 
 /// How long a test waits for what must come: a failover takes NATS up to 10 s, and the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -20,6 +20,8 @@ mod bus;
 mod connecting;
 mod failover;
 mod log;
+mod network;
+mod rights;
 
 /// One server that the conformance cases share: it lives as long as one of them runs.
 static SINGLE: Mutex<Weak<NatsServers>> = Mutex::const_new(Weak::new());

@@ -1,7 +1,6 @@
 //! Edges over one bus and one registry in memory, each with its own listeners, and a switch to kill and start it.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -26,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{START_WAIT, serving};
+use crate::bind::bind;
 use crate::cli::Dev;
 use crate::clock;
 use crate::exit::Failure;
@@ -178,7 +178,7 @@ impl Cluster {
     /// The admin pages of one edge, with the switches of all.
     fn pages(self: &Arc<Self>, of: usize, registry: Registry) -> Admin {
         let slot = self.slots[of].clone();
-        let mut admin = Admin::new(move || slot.readiness(), registry);
+        let mut admin = Admin::new(move || slot.readiness().map(|()| String::new()), registry);
         for n in 0..self.slots.len() {
             // The pages are served by tasks of the cluster, which must not keep it alive.
             let cluster = Arc::downgrade(self);
@@ -255,13 +255,6 @@ fn further(first: SocketAddr, i: u16) -> Result<SocketAddr, Failure> {
     };
     let none = || Failure::Usage(format!("{first} leaves too few ports above it for {} edges", i + 1));
     Ok(SocketAddr::new(first.ip(), port.ok_or_else(none)?))
-}
-
-fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    riser_edge::listen(address).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => Failure::Unavailable(format!("cannot listen on {address}: the port is in use")),
-        _ => Failure::Unavailable(format!("cannot listen on {address}: {error}")),
-    })
 }
 
 impl Access {

@@ -78,6 +78,15 @@ async fn a_server_without_tls_is_refused_when_a_root_is_configured() {
     timeout(PATIENCE, NatsClient::connect(&config)).await.expect("an answer in time").err().expect("a refusal");
 }
 
+/// A server that the cluster tells of has no scheme: what one URL asks for holds for all.
+#[tokio::test]
+async fn a_server_without_tls_is_refused_when_another_url_asks_for_it() {
+    let servers = start_with("").await;
+    let urls = vec!["tls://127.0.0.1:1".to_owned(), servers.url(0)];
+    let refused = timeout(PATIENCE, NatsClient::connect(&NatsConfig::new(urls, "test"))).await;
+    refused.expect("an answer in time").err().expect("a refusal");
+}
+
 #[tokio::test]
 async fn a_credentials_file_that_is_none_is_refused() {
     let servers = start_with("").await;

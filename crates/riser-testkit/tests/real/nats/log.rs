@@ -5,7 +5,8 @@ use std::time::Duration;
 use riser_bus::log::suite::{Bench, KEPT_AT_LEAST};
 use riser_bus::log::{Bounds, Log, LogError};
 use riser_bus::nats::{LogConfig, NatsLog};
-use riser_core::TenantId;
+use riser_core::event::Event;
+use riser_core::{Json, TenantId};
 use riser_testkit::real::nats::{NatsOptions, NatsServers};
 use tokio::time::timeout;
 
@@ -60,13 +61,78 @@ mod three_copies {
     );
 }
 
+/// An event of some size.
+fn heavy(id: usize, bytes: usize) -> Event {
+    Event { data: Some(Json::of(&"x".repeat(bytes))), ..event(&id.to_string()) }
+}
+
 #[tokio::test]
 async fn a_store_without_room_says_that_it_is_full() {
     let options = NatsOptions { max_file_store: Some(1 << 20), ..NatsOptions::default() };
     let servers = NatsServers::start_with(&program("RISER_NATS_SERVER"), 1, &options).await.expect("a server");
-    let log = connect(&servers, 0).await.log(LogConfig { max_bytes: 768 << 10, ..log_config(1) });
-    log.append(&tenant(), event("fits"), LONG).await.expect("room for one stream");
-    assert_eq!(log.append(&tenant(), event("does not"), LONG).await, Err(LogError::Full));
+    let (log, tenant) = (connect(&servers, 0).await.log(log_config(1)), tenant());
+    let mut stored = 0;
+    let full = loop {
+        match log.append(&tenant, heavy(stored, 60 * 1024), LONG).await {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+        assert!(stored < 100, "more was stored than there is room for");
+    };
+    assert_eq!(full, LogError::Full);
+    assert!(stored > 5, "room for {stored} events");
+    let read = log.read(&tenant, 1).await.expect("an answer");
+    assert_eq!(read.events.len(), stored, "what was answered is there");
+}
+
+#[tokio::test]
+async fn many_tenants_have_their_first_event_on_a_small_server() {
+    let options = NatsOptions { max_file_store: Some(64 << 20), ..NatsOptions::default() };
+    let servers = NatsServers::start_with(&program("RISER_NATS_SERVER"), 1, &options).await.expect("a server");
+    let log = connect(&servers, 0).await.log(LogConfig { replicas: 1, ..LogConfig::default() });
+    for _ in 0..40 {
+        log.append(&tenant(), event("one"), LONG).await.expect("room for one more");
+    }
+}
+
+#[tokio::test]
+async fn a_tenants_oldest_events_go_when_they_take_too_many_bytes() {
+    const EVENTS: usize = 400;
+    let servers = start(1).await;
+    let most = 1 << 20;
+    let (log, tenant) = (connect(&servers, 0).await.log(LogConfig { max_bytes: most, ..log_config(1) }), tenant());
+    for id in 0..EVENTS {
+        log.append(&tenant, heavy(id, 10 * 1024), LONG).await.expect("an answer");
+    }
+    let kept = async {
+        loop {
+            let bounds = log.bounds(&tenant).await.expect("an answer");
+            if (bounds.last + 1 - bounds.first) * 10 * 1024 <= most {
+                break bounds;
+            }
+        }
+    };
+    let Bounds { first, last, .. } = timeout(PATIENCE, kept).await.expect("room in time");
+    assert_eq!(last, EVENTS as u64, "numbers go on");
+    assert!((last + 1 - first) * 10 * 1024 > most / 2, "more was dropped than need be: {first} to {last}");
+    let page = log.read(&tenant, 1).await.expect("an answer");
+    assert!(page.events.iter().map(|stored| stored.seq).eq(first..=last), "holes");
+}
+
+#[tokio::test]
+async fn settings_that_a_stream_cannot_follow_are_no_reason_to_refuse_events() {
+    let servers = start(1).await;
+    let client = connect(&servers, 0).await;
+    let tenant = tenant();
+    let first = client.log(log_config(1)).append(&tenant, event("1"), LONG).await.expect("an answer");
+    let too_many_copies = client.log(log_config(3));
+    let second = too_many_copies.append(&tenant, event("2"), LONG).await.expect("an answer");
+    assert_eq!((second.cursor.life, second.cursor.seq), (first.cursor.life, 2));
+    let longer = too_many_copies.append(&tenant, event("3"), 2 * LONG).await.expect("a window that grows all the same");
+    assert_eq!(longer.cursor.seq, 3);
+    let mut raw = servers.raw(0).await.expect("a connection");
+    let info = raw.ask(&format!("$JS.API.STREAM.INFO.riser-ev-{tenant}"), "").await.expect("an answer");
+    assert!(info.contains(&format!("\"duplicate_window\":{}", (2 * LONG).as_nanos())), "{info}");
 }
 
 #[tokio::test]

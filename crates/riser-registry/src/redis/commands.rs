@@ -1,0 +1,403 @@
+//! Records of commands: read, decide by riser-core's rule, and write if nothing came in between.
+//!
+//! What names a command elsewhere is written before it, so that nothing is ever lost of one that is there: its deadline
+//! among those of all commands, its bytes among those of its tenant. What such a note then finds not to be so is taken out.
+
+use async_trait::async_trait;
+use redis::Value;
+use riser_core::command::{CommandId, HELD, KEPT_MS, Record, Step, Took};
+use riser_core::{Address, EdgeId, GatewayKey, Json, TenantId};
+
+use super::keys::{self, Building, Key, Tenant};
+use super::link::{Arguments, Call};
+use super::queue::{Queue, digest};
+use super::replies::{Items, bytes};
+use super::sessions::score;
+use super::{FIRST_INEXACT, RedisRegistry, scripts};
+use crate::commands::{DECIDED, OPEN, OVERDUE_PAGE, RECORDS_BYTES, RECORDS_PAGE, SWEEPER_MS};
+use crate::{CommandStore, Created, Holder, NewCommand, RegistryError, Stepped};
+
+/// How often a step is decided at most, because others' steps on the same gateway came in between.
+const TRIES: usize = 256;
+/// Decided commands of a tenant that one call gives up at most, to make room. One call brings one.
+const GIVEN_UP: usize = 64;
+/// Bytes that are left when room is made, so that it is not made soon again.
+const LEFT_BYTES: usize = RECORDS_BYTES / 4 * 3;
+/// For how long a decided command can be there at all, in milliseconds: its deadline is a day away at most.
+const EVER_MS: u64 = 86_400_000 + KEPT_MS;
+/// Pages of overdue commands that are looked at to fill one.
+const PAGES: usize = 4;
+
+/// What a step is decided by.
+struct Shelf {
+    now_ms: u64,
+    /// As the script compares it.
+    held: String,
+    holder: Option<Holder>,
+    queue: Queue,
+    /// The mark of the last write.
+    mark: Vec<u8>,
+    /// The greatest place that was given; 0 when nothing is known.
+    last: u64,
+    record: Option<Record>,
+}
+
+/// What was decided.
+enum Decision<T> {
+    /// Nothing is to be written.
+    Answer(T),
+    /// This record is, and then that is the answer.
+    Write(Box<Record>, T),
+}
+
+/// The keys of a gateway's commands, in the order of the scripts.
+fn keys(key: &GatewayKey) -> Vec<Key> {
+    let (building, of) = (Building::of(key), &key.address);
+    vec![building.heads(), building.open(), building.records(of), building.decided(of), building.expiry(of)]
+}
+
+impl Shelf {
+    /// What becomes of a new command, as the contract has it.
+    fn create(&mut self, of: &Address, new: &NewCommand) -> Decision<Created> {
+        let now_ms = self.now_ms;
+        let recorded = |record: &Record, took, before, holder: &Option<Holder>| {
+            let (record, holder) = (record.clone(), holder.clone());
+            Created::Recorded(Box::new(Stepped { record, took, before, holder, now_ms }))
+        };
+        if let Some(mut record) = self.record.take() {
+            if !record.body.is_same(&new.body) {
+                return Decision::Answer(Created::Conflict);
+            }
+            let (before, known) = (record.outcomes.len(), record.edges.clone());
+            record.tell(&new.edge);
+            record.step(&Step::Look, None, now_ms);
+            let created = recorded(&record, Took::Nothing, before, &self.holder);
+            if record.edges == known && record.outcomes.len() == before {
+                return Decision::Answer(created);
+            }
+            return Decision::Write(Box::new(record), created);
+        }
+        let held = self.queue.0.iter().filter(|open| open.hold && open.unsent).count();
+        if new.body.hold && self.holder.is_none() && held >= HELD {
+            return Decision::Answer(Created::QueueFull);
+        }
+        if self.queue.0.len() >= OPEN {
+            return Decision::Answer(Created::TooMany);
+        }
+        // Greater than every place before, also than those of a store that lost its data.
+        let seq = (self.last + 1).max(now_ms);
+        let mut record = Record {
+            cmd: CommandId { of: of.clone(), digest: new.digest, at_ms: now_ms },
+            seq,
+            prev: std::mem::replace(&mut self.last, seq),
+            body: new.body.clone(),
+            by: new.by.clone(),
+            deadline_at_ms: now_ms.saturating_add(new.deadline_ms),
+            sends: 0,
+            sent_at_ms: 0,
+            sent_to: None,
+            outcomes: Vec::new(),
+            edges: vec![new.edge.clone()],
+        };
+        if self.holder.is_none() {
+            record.step(&Step::Offline, None, now_ms);
+        }
+        let created = recorded(&record, Took::Yes, 0, &self.holder);
+        Decision::Write(Box::new(record), created)
+    }
+
+    /// What a step does.
+    fn step(&mut self, cmd: &CommandId, step: &Step) -> Decision<Option<Stepped>> {
+        let Some(before) = self.record.take().filter(|record| record.cmd.at_ms == cmd.at_ms) else {
+            return Decision::Answer(None);
+        };
+        let mut record = before.clone();
+        let took = record.step(step, self.holder.as_ref().map(|holder| holder.epoch), self.now_ms);
+        let stepped = Stepped {
+            record: record.clone(),
+            took,
+            before: before.outcomes.len(),
+            holder: self.holder.clone(),
+            now_ms: self.now_ms,
+        };
+        if record == before {
+            return Decision::Answer(Some(stepped));
+        }
+        Decision::Write(Box::new(record), Some(stepped))
+    }
+}
+
+impl RedisRegistry {
+    /// Decides something of a command until it is written as it was decided.
+    async fn decide<T: Send>(
+        &self,
+        key: &GatewayKey,
+        cmd: &str,
+        decide: impl Fn(&mut Shelf) -> Decision<T> + Send + Sync,
+    ) -> Result<T, RegistryError> {
+        let arguments = Arguments::new().add(key.address.gateway().as_str()).add(cmd);
+        let look = self.answer(&scripts::LOOK, keys(key), arguments).await?;
+        let mut shelf = self.shelf(look)?;
+        for _ in 0..TRIES {
+            let (record, answer) = match decide(&mut shelf) {
+                Decision::Answer(answer) => return Ok(answer),
+                Decision::Write(record, answer) => (record, answer),
+            };
+            match self.commit(key, shelf, &record).await? {
+                None => return Ok(answer),
+                Some(newer) => shelf = newer,
+            }
+            self.link.counters.conflicts.add();
+        }
+        Err(RegistryError::Unavailable)
+    }
+
+    fn shelf(&self, mut look: Items) -> Result<Shelf, RegistryError> {
+        let mut read = || {
+            let (now_ms, held, line) = (look.number()?, look.bytes()??, look.bytes()?);
+            let (mark, last, fields, record) = (look.bytes()?, look.bytes()?, look.number()?, look.bytes()?);
+            let held = String::from_utf8(held).ok()?;
+            let holder = match held.split_once(' ') {
+                Some((epoch, edge)) => {
+                    Some(Holder { edge: edge.parse().ok()?, epoch: riser_core::Epoch(epoch.parse().ok()?) })
+                }
+                None => None,
+            };
+            let record = record.and_then(|text| self.record(&text));
+            // One whose time is over is forgotten, also when nobody has taken it out.
+            let is_over = |r: &Record| r.decided().is_some() && r.deadline_at_ms.saturating_add(KEPT_MS) <= now_ms;
+            let record = record.filter(|record| !is_over(record));
+            // The mark and the place alone are no records.
+            let last = last.filter(|_| fields > 2).map_or(0, |last| score(&last));
+            Some(Shelf {
+                now_ms,
+                held,
+                holder,
+                queue: self.queue(line.as_deref()),
+                mark: mark.unwrap_or_default(),
+                last,
+                record,
+            })
+        };
+        read().ok_or_else(|| self.link.strange("the commands of a gateway"))
+    }
+
+    /// Reads a record; none when it is something else.
+    fn record(&self, text: &[u8]) -> Option<Record> {
+        let record = serde_json::from_slice(text).ok();
+        self.link.bad("the record of a command", u64::from(record.is_none()));
+        record
+    }
+
+    /// Writes a record. Gives what stands there when something came in between.
+    async fn commit(
+        &self,
+        key: &GatewayKey,
+        mut shelf: Shelf,
+        record: &Record,
+    ) -> Result<Option<Shelf>, RegistryError> {
+        let was_open = shelf.queue.0.iter().any(|open| open.digest == record.cmd.digest);
+        let is_open = record.decided().is_none();
+        shelf.queue.put(record);
+        let expiry = if is_open { 0 } else { record.deadline_at_ms.saturating_add(KEPT_MS).min(FIRST_INEXACT) };
+        let arguments = Arguments::new()
+            .add(key.address.gateway().as_str())
+            .add(record.cmd.digest.to_string())
+            .add(&shelf.held)
+            .add(&shelf.mark)
+            .add(format!("{:016x}", fastrand::u64(..)))
+            .add(Json::of(record).as_str())
+            .add(shelf.queue.line())
+            .number(shelf.last)
+            .number(record.seq)
+            .number(expiry)
+            .number(DECIDED as u64);
+        let due = due_name(&key.tenant, &record.cmd);
+        let call = if is_open {
+            let deadline = record.deadline_at_ms.min(FIRST_INEXACT).to_string();
+            Call::new().command("ZADD", Some(keys::due()), &[deadline.as_bytes(), due.as_bytes()])
+        } else {
+            room(&key.tenant, &[(room_name(&record.cmd), record.cmd.at_ms, size(record))])
+        };
+        let mut replies = self.link.run(call.script(&scripts::COMMIT, keys(key), &arguments)).await?.into_iter();
+        let (first, committed) = (replies.next(), replies.next().and_then(Items::of));
+        let mut committed = committed.ok_or_else(|| self.link.strange("writing a command"))?;
+        let is_written = committed.left() == 2;
+        self.link.bad("the head of a gateway", committed.number().unwrap_or(0));
+        if is_written && was_open && !is_open {
+            let mut remove = redis::cmd("ZREM");
+            remove.arg(keys::due().name).arg(due);
+            self.link.tell(remove).await;
+        }
+        if !is_open {
+            self.make_room(&key.tenant, first).await;
+        }
+        if is_written { Ok(None) } else { self.shelf(committed).map(Some) }
+    }
+
+    /// Gives up those decided commands of a tenant that a script has found to be too many. What is not given up now, the next
+    /// command will.
+    async fn make_room(&self, tenant: &TenantId, found: Option<Value>) {
+        let Some(mut found) = found.and_then(Items::of) else { return };
+        found.number();
+        let (mut call, mut gone) = (Call::new(), vec![]);
+        while found.left() > 0 {
+            let Some(name) = found.parsed::<String>() else { continue };
+            if let Some((of, digest)) = room_parts(&name) {
+                let building = Building::new(tenant, of.building());
+                let keys = vec![building.records(&of), building.decided(&of), building.expiry(&of)];
+                call = call.script(&scripts::EVICT, keys, &Arguments::new().add(digest));
+            }
+            gone.push((name, 0, 0));
+        }
+        if !gone.is_empty() && self.link.run(call).await.is_ok() {
+            // Those that come too many now are found by the next command.
+            drop(self.link.run(room(tenant, &gone)).await);
+        }
+    }
+
+    /// Which of these commands are open: of the others only the name is left.
+    async fn still_open(&self, named: Vec<Due>) -> Result<(Vec<Due>, Vec<Due>), RegistryError> {
+        let mut call = Call::new();
+        for due in &named {
+            let open = Building::new(&due.tenant, due.cmd.of.building()).open();
+            call = call.command("HGET", Some(open), &[due.cmd.of.gateway().as_str().as_bytes()]);
+        }
+        let lines = self.link.run(call).await?;
+        let mut is_open = named.iter().zip(lines).map(|(due, line)| {
+            let queue = self.queue(bytes(line).as_deref());
+            queue.0.iter().any(|open| {
+                open.digest == due.cmd.digest && open.deadline_at_ms.min(FIRST_INEXACT) == due.deadline_at_ms
+            })
+        });
+        let is_open: Vec<_> = is_open.by_ref().collect();
+        let mut is_open = is_open.into_iter();
+        Ok(named.into_iter().partition(|_| is_open.next().unwrap_or(false)))
+    }
+
+    async fn forget_due(&self, names: &[String]) -> Result<(), RegistryError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = names.iter().map(String::as_bytes).collect();
+        self.link.run(Call::new().command("ZREM", Some(keys::due()), &names)).await.map(drop)
+    }
+
+    async fn records(
+        &self,
+        script: &'static scripts::Script,
+        keys: Vec<Key>,
+        arguments: Arguments,
+    ) -> Result<Vec<Record>, RegistryError> {
+        let mut answer = self.answer(script, keys, arguments).await?;
+        let mut records = vec![];
+        while answer.left() > 0 {
+            // One that is gone while its place is not was somebody else's doing.
+            let text = answer.bytes().flatten();
+            records.extend(text.and_then(|text| self.record(&text)));
+        }
+        Ok(records)
+    }
+}
+
+#[async_trait]
+impl CommandStore for RedisRegistry {
+    async fn create(&self, key: &GatewayKey, command: &NewCommand) -> Result<Created, RegistryError> {
+        self.decide(key, &command.digest.to_string(), |shelf| shelf.create(&key.address, command)).await
+    }
+
+    async fn step(&self, key: &GatewayKey, cmd: &CommandId, step: &Step) -> Result<Option<Stepped>, RegistryError> {
+        self.decide(key, &cmd.digest.to_string(), |shelf| shelf.step(cmd, step)).await
+    }
+
+    async fn open(&self, key: &GatewayKey, after: u64, limit: usize) -> Result<Vec<Record>, RegistryError> {
+        let (building, of) = (Building::of(key), &key.address);
+        let arguments = Arguments::new().add(of.gateway().as_str()).number(after.min(FIRST_INEXACT));
+        let arguments = arguments.number(limit.min(RECORDS_PAGE) as u64);
+        self.records(&scripts::OPEN, vec![building.open(), building.records(of)], arguments).await
+    }
+
+    async fn latest(&self, key: &GatewayKey, before: Option<u64>, limit: usize) -> Result<Vec<Record>, RegistryError> {
+        let before = before.unwrap_or(FIRST_INEXACT).min(FIRST_INEXACT);
+        let arguments = Arguments::new().add(key.address.gateway().as_str()).number(before);
+        self.records(&scripts::LATEST, keys(key), arguments.number(limit.min(RECORDS_PAGE) as u64)).await
+    }
+
+    async fn overdue(&self, by: &EdgeId) -> Result<Vec<(TenantId, CommandId)>, RegistryError> {
+        let mut overdue = vec![];
+        for _ in 0..PAGES {
+            let arguments = Arguments::new().add(by.as_str()).number(SWEEPER_MS).number(overdue.len() as u64);
+            let arguments = arguments.number((OVERDUE_PAGE - overdue.len()) as u64);
+            let mut answer = self.answer(&scripts::OVERDUE, vec![keys::due(), keys::sweeper()], arguments).await?;
+            let (mut named, mut gone) = (vec![], vec![]);
+            while answer.left() > 0 {
+                let (name, deadline) = (answer.parsed::<String>(), answer.bytes().flatten());
+                let Some(name) = name else { continue };
+                let deadline_at_ms = deadline.map_or(0, |deadline| score(&deadline));
+                match Due::parse(&name, deadline_at_ms) {
+                    Some(due) => named.push(due),
+                    None => gone.push(name),
+                }
+            }
+            self.link.bad("the deadline of a command", gone.len() as u64);
+            let many = named.len() + gone.len();
+            let (open, decided) = self.still_open(named).await?;
+            gone.extend(decided.iter().map(|due| due_name(&due.tenant, &due.cmd)));
+            self.forget_due(&gone).await?;
+            overdue.extend(open);
+            if many == 0 || gone.is_empty() {
+                break;
+            }
+        }
+        overdue.sort_by_key(|due| due.deadline_at_ms);
+        Ok(overdue.into_iter().map(|due| (due.tenant, due.cmd)).collect())
+    }
+}
+
+/// A command that is among the deadlines.
+struct Due {
+    tenant: TenantId,
+    cmd: CommandId,
+    deadline_at_ms: u64,
+}
+
+impl Due {
+    fn parse(name: &str, deadline_at_ms: u64) -> Option<Self> {
+        let (tenant, cmd) = name.split_once(' ')?;
+        Some(Self { tenant: tenant.parse().ok()?, cmd: cmd.parse().ok()?, deadline_at_ms })
+    }
+}
+
+/// What a command is called among the deadlines.
+fn due_name(tenant: &TenantId, cmd: &CommandId) -> String {
+    format!("{tenant} {cmd}")
+}
+
+/// What a command is called among the decided ones of its tenant.
+fn room_name(cmd: &CommandId) -> String {
+    format!("{} {}", cmd.of, cmd.digest)
+}
+
+fn room_parts(name: &str) -> Option<(Address, &str)> {
+    let (of, hex) = name.split_once(' ')?;
+    digest(hex)?;
+    Some((of.parse().ok()?, hex))
+}
+
+/// Notes what decided commands take: their names, when each was accepted, and its bytes.
+fn room(tenant: &TenantId, commands: &[(String, u64, usize)]) -> Call {
+    let mut arguments =
+        Arguments::new().number(RECORDS_BYTES as u64).number(LEFT_BYTES as u64).number(GIVEN_UP as u64).number(EVER_MS);
+    for (name, at_ms, bytes) in commands {
+        arguments = arguments.add(name).number(*at_ms).number(*bytes as u64);
+    }
+    Call::new().script(&scripts::ROOM, Tenant::new(tenant).room().to_vec(), &arguments)
+}
+
+/// What a record takes: its texts, and some hundred bytes around them.
+fn size(record: &Record) -> usize {
+    const AROUND: usize = 512;
+    let size = |json: &Option<Json>| json.as_ref().map_or(0, |json| json.as_str().len());
+    let outcomes = record.outcomes.iter().map(|outcome| AROUND / 4 + size(&outcome.data));
+    AROUND + size(&record.body.args) + outcomes.sum::<usize>()
+}

@@ -1,0 +1,60 @@
+//! What a server says of itself, for whoever looks after it.
+
+use redis::Value;
+
+use super::RedisRegistry;
+use super::link::Call;
+use super::replies::{bytes, pairs};
+use crate::RegistryError;
+
+/// How a server runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerInfo {
+    /// Where it is reached.
+    pub server: String,
+    /// Its version.
+    pub version: String,
+    /// Whether it is the master; an edge leaves one that is not.
+    pub is_master: bool,
+    /// Replicas that follow it.
+    pub replicas: u64,
+    /// Bytes that it may use; 0 when there is no limit.
+    pub max_memory: u64,
+    /// What it does at that limit. Only `noeviction` forgets nothing.
+    pub max_memory_policy: String,
+    /// Whether it writes an append-only file.
+    pub append_only: bool,
+    /// When it writes snapshots, in its own words: empty when it does not, none when the user may not ask.
+    pub snapshots: Option<String>,
+}
+
+impl RedisRegistry {
+    /// Asks the server how it runs. The user must be allowed `INFO`.
+    pub async fn server_info(&self) -> Result<ServerInfo, RegistryError> {
+        let replies = self.link.run(Call::new().command("INFO", None, &[])).await?;
+        let text = replies.into_iter().next().and_then(bytes).and_then(|bytes| String::from_utf8(bytes).ok());
+        let text = text.ok_or_else(|| self.link.strange("what the server says of itself"))?;
+        let says = |what: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
+            line.unwrap_or_default().trim().to_owned()
+        };
+        let number = |what| says(what).parse().unwrap_or(0);
+        let (server, version) = self.link.server().ok_or(RegistryError::Unavailable)?;
+        Ok(ServerInfo {
+            server: server.to_string(),
+            version: version.to_string(),
+            is_master: says("role") == "master",
+            replicas: number("connected_slaves"),
+            max_memory: number("maxmemory"),
+            max_memory_policy: says("maxmemory_policy"),
+            append_only: says("aof_enabled") == "1",
+            snapshots: self.snapshots().await,
+        })
+    }
+
+    async fn snapshots(&self) -> Option<String> {
+        let replies = self.link.run(Call::new().command("CONFIG", None, &[b"GET", b"save"])).await.ok()?;
+        let (_, save) = replies.into_iter().next().and_then(|value: Value| pairs(value))?.into_iter().next()?;
+        String::from_utf8(save).ok()
+    }
+}

@@ -1,0 +1,43 @@
+-- Writes what was decided of a command, if nothing came in between. KEYS as of look. ARGV: gateway, digest, the holder and
+-- the mark by which it was decided, the new mark, the record, the open commands, the greatest place, the record's place and
+-- when it is forgotten (0 when it is open), and how many decided ones are kept.
+-- Answers as `look` does when something came in between, and otherwise 0, the clock, and nothing more.
+
+local gateway, digest = ARGV[1], ARGV[2]
+local head = head_of(redis.call('HGET', KEYS[1], gateway))
+local mark = redis.call('HGET', KEYS[3], 'v') or ''
+if holder_of(head) ~= ARGV[3] or mark ~= ARGV[4] then
+  return look(gateway, digest)
+end
+
+redis.call('HSET', KEYS[3], 'v', ARGV[5], 'l', ARGV[8], digest, ARGV[6])
+redis.call('ZREM', KEYS[4], digest)
+redis.call('ZREM', KEYS[5], digest)
+if ARGV[10] ~= '0' then
+  redis.call('ZADD', KEYS[4], ARGV[9], digest)
+  redis.call('ZADD', KEYS[5], ARGV[10], digest)
+  local many = redis.call('ZCARD', KEYS[4]) - tonumber(ARGV[11])
+  if many > 0 then
+    for _, old in ipairs(redis.call('ZRANGE', KEYS[4], 0, many - 1)) do
+      redis.call('HDEL', KEYS[3], old)
+      redis.call('ZREM', KEYS[4], old)
+      redis.call('ZREM', KEYS[5], old)
+    end
+  end
+end
+if ARGV[7] ~= '' then
+  redis.call('HSET', KEYS[2], gateway, ARGV[7])
+  for key = 3, 5 do
+    redis.call('PERSIST', KEYS[key])
+  end
+else
+  -- Nothing is open, and so all of it goes when the last decided one does, also when nobody comes to forget it.
+  redis.call('HDEL', KEYS[2], gateway)
+  local last = redis.call('ZREVRANGE', KEYS[5], 0, 0, 'WITHSCORES')[2]
+  for key = 3, 5 do
+    if last then
+      redis.call('PEXPIREAT', KEYS[key], text_of(tonumber(last)))
+    end
+  end
+end
+return { 0, clock() }

@@ -1,0 +1,161 @@
+//! Edges that are rolled, killed and left behind.
+
+use std::time::Duration;
+
+use riser_client::{Config, Gateway, Memory, Order, Status};
+use riser_core::{Address, Json};
+use riser_testkit::real::proxy::Proxy;
+use tokio::time::timeout;
+
+use super::flats::{Flats, number_path};
+use super::watchers::{Commander, Watchers};
+use super::{FLATS, World, addresses, check_commands, thirty};
+use crate::PATIENCE;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_under_load_loses_nothing_and_shows_nobody_offline() {
+    let mut world = World::start(3).await;
+    let mut flats = Flats::connect(&world.gateways_at(), &world.api(), FLATS).await;
+    let watchers = thirty(&world).await;
+    let every = Duration::from_millis(100);
+    let commander = Commander::start(&world.clients_at(), &world.edges.key(), addresses(&flats), every);
+    flats.load(true);
+    for edge in 0..3 {
+        world.edges.terminate(edge).expect("an edge that runs");
+        let status = world.edges.ended(edge, PATIENCE).await.expect("an edge that ends");
+        assert!(status.success(), "edge-{edge} ended with {status}: {}", world.edges.log(edge));
+        world.edges.launch(edge).expect("an edge that starts");
+        world.edges.ready(edge).await.expect("an edge that is ready");
+        flats.online().await;
+    }
+    flats.finish().await;
+    let outcomes = commander.finish().await;
+    watchers.converge(&flats).await;
+    check_commands(&flats, &outcomes, false);
+    for watcher in &watchers.all {
+        let shown = watcher.shown();
+        assert!(shown.sessions > 1, "a client of {} was never moved", watcher.of);
+        let offline: Vec<_> = shown.online.iter().filter(|(_, online)| online.contains(&false)).collect();
+        assert!(offline.is_empty() && shown.gone.is_empty(), "shown offline at {}: {offline:?}", watcher.of);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gateways_of_a_killed_edge_go_once_and_come_back_once() {
+    let mut world = World::start(3).await;
+    let mut flats = Flats::connect(&world.gateways_at(), &world.api(), FLATS).await;
+    let watchers = thirty(&world).await;
+    let lost = flats.at("edge-1");
+    assert!(lost.len() > FLATS / 10, "edge-1 holds {} gateways", lost.len());
+    // Nobody comes back before everybody has seen them go.
+    world.gateways.refuse(true);
+    world.edges.kill(1);
+    let online = |of: &Address, expected: bool, shown: &super::watchers::Shown| {
+        shown.online.get(of).and_then(|online| online.last()) == Some(&expected)
+    };
+    let watched = |watcher: &super::watchers::Watcher| {
+        let of = watcher.of.clone();
+        lost.iter().filter(move |address| of.matches(address))
+    };
+    watchers.each("that the gateways went", |watcher, shown| watched(watcher).all(|of| online(of, false, shown))).await;
+    world.gateways.refuse(false);
+    flats.online().await;
+    flats.finish().await;
+    watchers.converge(&flats).await;
+    for watcher in &watchers.all {
+        let shown = watcher.shown();
+        for (of, online) in &shown.online {
+            let (expected, gone): (&[bool], u32) =
+                if lost.contains(of) { (&[true, false, true], 1) } else { (&[true], 0) };
+            assert_eq!(online, expected, "{of} at a client of {}", watcher.of);
+            let told = shown.gone.get(of).copied().unwrap_or_default();
+            // Who was at the killed edge itself may have been told by a snapshot.
+            assert!(told == gone || shown.sessions > 1 && told < gone, "{of} went {told} times at {}", watcher.of);
+        }
+    }
+    let swept = world.count("riser_swept_total").await;
+    assert!((swept - f64::from(u32::try_from(lost.len()).expect("few"))).abs() < 0.5, "{swept} of {}", lost.len());
+}
+
+/// A gateway behind a line of its own.
+async fn alone(world: &World, line: &Proxy, address: &Address) -> (Gateway, riser_client::Commands) {
+    let token = world.api().gateway_token(address, Some(3_600)).await.expect("a token").token;
+    let endpoint = format!("http://{}", line.address()).parse().expect("an endpoint");
+    let (gateway, commands) = Gateway::serve(Config::new(endpoint, token), Memory::new(Duration::from_secs(3_600)));
+    let mut status = gateway.status();
+    let online = timeout(PATIENCE, status.wait_for(|status| matches!(status, Status::Online(_)))).await;
+    assert!(online.expect("a session in time").is_ok(), "the gateway has ended");
+    (gateway, commands)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_comes_back_elsewhere_takes_over_from_its_half_open_socket() {
+    let world = World::start(2).await;
+    let address: Address = "b1/f1".parse().expect("an address");
+    let lines = [
+        Proxy::start(world.edges.address(0), 5).await.expect("a proxy"),
+        Proxy::start(world.edges.address(1), 6).await.expect("a proxy"),
+    ];
+    let (_old, mut never) = alone(&world, &lines[0], &address).await;
+    let watchers = Watchers::connect(&world.clients_at(), &world.edges.key(), &["*/*", "b1/*"]).await;
+    world.until(0, "riser_sessions", |sessions| sessions > 0.5).await;
+    lines[0].stall(true);
+    let (new, mut commands) = alone(&world, &lines[1], &address).await;
+    let metric = "riser_sessions{peer=\"gateway\"}";
+    world.until(0, metric, |sessions| sessions < 0.5).await;
+    // The old line is good again, and whatever was on its way to it comes.
+    lines[0].stall(false);
+    let order = Order::new(address.clone(), "hall/light".parse().expect("a path"), "toggle");
+    let api = world.api();
+    let (recorded, ()) = tokio::join!(timeout(PATIENCE, api.command_to_end(&order)), async {
+        let request = timeout(PATIENCE, commands.next()).await.expect("a command in time").expect("an open gateway");
+        request.succeed(None).await.expect("an edge that takes the answer");
+    });
+    let recorded = recorded.expect("an outcome in time").expect("an outcome");
+    assert!(recorded.decided().is_some(), "{recorded:?}");
+    let values = [(number_path(), Some(Json::of(&7)))].into();
+    new.set(values).await.expect("the new session is the gateway's");
+    watchers.each("the new session's value", |_, shown| shown.numbers.get(&address) == Some(&7)).await;
+    for watcher in &watchers.all {
+        let shown = watcher.shown();
+        assert_eq!(shown.online[&address], [true], "shown offline at {}", watcher.of);
+    }
+    let late = timeout(Duration::from_millis(200), never.next()).await;
+    assert!(!matches!(late, Ok(Some(_))), "a command reached the session that was taken over");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_that_hung_gives_up_what_others_took_over() {
+    let world = World::start(3).await;
+    let mut flats = Flats::connect(&world.gateways_at(), &world.api(), 60).await;
+    let watchers = Watchers::connect(&world.clients_at(), &world.edges.key(), &["*/*", "*/*", "*/*"]).await;
+    flats.load(true);
+    let held = flats.at("edge-2").len();
+    assert!(held > 0, "edge-2 holds none");
+    world.edges.pause(2).expect("an edge that runs");
+    // Its gateways find it silent, and are taken in by the others.
+    let moved = async {
+        while !flats.at("edge-2").is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(PATIENCE, moved).await.expect("gateways that leave a silent edge");
+    flats.online().await;
+    world.edges.resume(2).expect("an edge that was stopped");
+    world.readiness(2, 200).await;
+    flats.finish().await;
+    watchers.converge(&flats).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_that_is_asked_to_drain_over_its_admin_port_ends_in_order() {
+    let mut world = World::start(1).await;
+    let mut flats = Flats::connect(&world.gateways_at(), &world.api(), 5).await;
+    world.edges.drain(0).await.expect("an edge that drains");
+    let status = world.edges.ended(0, PATIENCE).await.expect("an edge that ends");
+    assert!(status.success(), "{status}: {}", world.edges.log(0));
+    world.edges.launch(0).expect("an edge that starts");
+    world.edges.ready(0).await.expect("an edge that is ready with no other edge there");
+    flats.online().await;
+    flats.finish().await;
+}

@@ -1,0 +1,80 @@
+//! The registry on real Redis servers.
+
+use std::ops::Deref;
+use std::sync::{Arc, Weak};
+
+use riser_registry::redis::{Address, RedisConfig, RedisRegistry, Servers};
+use riser_registry::suite::Bench;
+use riser_testkit::real::redis::{MASTER, RedisOptions, RedisServers};
+use tokio::sync::Mutex;
+
+use super::{program, unique};
+
+/// One server that the conformance cases share: it lives as long as one of them runs.
+static SINGLE: Mutex<Weak<RedisServers>> = Mutex::const_new(Weak::new());
+
+/// What a case runs on, and the server behind it.
+struct Held {
+    bench: Bench<RedisRegistry>,
+    _servers: Arc<RedisServers>,
+}
+
+impl Deref for Held {
+    type Target = Bench<RedisRegistry>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.bench
+    }
+}
+
+async fn start() -> RedisServers {
+    start_with(&RedisOptions::default()).await
+}
+
+async fn start_with(options: &RedisOptions) -> RedisServers {
+    RedisServers::start(&program("RISER_REDIS_SERVER"), options).await.expect("a server that starts")
+}
+
+async fn shared() -> Arc<RedisServers> {
+    let mut shared = SINGLE.lock().await;
+    if let Some(servers) = shared.upgrade() {
+        return servers;
+    }
+    let servers = Arc::new(start().await);
+    *shared = Arc::downgrade(&servers);
+    servers
+}
+
+fn address(port: u16) -> Address {
+    Address { host: "127.0.0.1".into(), port }
+}
+
+/// How the first server is reached.
+fn config(servers: &RedisServers) -> RedisConfig {
+    RedisConfig::new(Servers::Single(address(servers.port(0))))
+}
+
+/// How the server is reached that the Sentinels name.
+fn by_sentinels(servers: &RedisServers) -> RedisConfig {
+    RedisConfig::new(Servers::Sentinel {
+        addresses: servers.sentinels().into_iter().map(address).collect(),
+        master: MASTER.into(),
+        user: None,
+        password: None,
+    })
+}
+
+async fn connect(config: RedisConfig) -> RedisRegistry {
+    RedisRegistry::connect(config).await.expect("a server that can be reached")
+}
+
+async fn bench(_case: &str) -> Held {
+    let servers = shared().await;
+    let (one, two) = (connect(config(&servers)).await, connect(config(&servers)).await);
+    Held { bench: Bench { one, two, name: unique() }, _servers: servers }
+}
+
+riser_registry::conformance!(
+    #[tokio::test]
+    bench
+);

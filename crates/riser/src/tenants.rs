@@ -1,0 +1,54 @@
+//! `riser tenants`: looks at a tenants file, and makes the keys that belong into it.
+
+pub(crate) mod file;
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use riser_edge::auth;
+
+use crate::cli::{Tenants, TenantsAct};
+use crate::exit::{self, Failure};
+
+/// Random bytes of a signing secret: as many as the hash that it keys.
+const SECRET_BYTES: usize = 32;
+
+/// Runs the command.
+pub(crate) fn run(args: &Tenants) -> Result<ExitCode, Failure> {
+    match &args.act {
+        TenantsAct::Check { file } => check(&file::read(file)?),
+        TenantsAct::NewKey => new_key(),
+        TenantsAct::NewSecret => new_secret(),
+    }
+}
+
+fn check(table: &riser_core::TenantTable) -> Result<ExitCode, Failure> {
+    let mut text = String::new();
+    for (id, tenant) in &table.tenants {
+        let (keys, signing) = (tenant.api_keys.len(), tenant.signing_keys.len());
+        let suspended = if tenant.suspended { ", suspended" } else { "" };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{id}: {keys} API key(s), {signing} signing key(s){suspended}");
+    }
+    exit::print(&format!("{text}good: {} tenant(s)\n", table.tenants.len()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn new_key() -> Result<ExitCode, Failure> {
+    let (key, hash) = auth::new_api_key();
+    exit::say(&format!(
+        "[[tenants.NAME.api_keys]]\nname = \"NAME\"\nsha256 = \"{}\"\nscope = [\"*/*:read,command,event,listen,speak\"]",
+        file::hex(&hash)
+    ));
+    exit::print(&format!("{key}\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn new_secret() -> Result<ExitCode, Failure> {
+    let mut secret = [0; SECRET_BYTES];
+    getrandom::fill(&mut secret).map_err(|error| Failure::Other(anyhow::anyhow!("no randomness: {error}")))?;
+    exit::print(&format!("{}\n", BASE64.encode(secret)))?;
+    Ok(ExitCode::SUCCESS)
+}
