@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
-use crate::command::{CommandId, Outcome, Record};
+use crate::command::{CommandId, Outcome};
 use crate::id::EdgeId;
 use crate::live::{Stream, StreamEnd, StreamId};
 use crate::presence::Reason;
@@ -81,10 +81,12 @@ pub enum ToEdge {
     Dispatch {
         /// Who asks, to be told when it is not here.
         from: EdgeId,
-        /// The command as it stood.
-        record: Box<Record>,
-        /// Whether that is all of it. What is large is left out, and must be read.
-        whole: bool,
+        /// Which command.
+        cmd: CommandId,
+        /// Its place among the gateway's.
+        seq: u64,
+        /// The place before it.
+        prev: u64,
     },
     /// To who asked for a dispatch: the gateway is not here.
     NotHere {

@@ -72,7 +72,9 @@ pub(crate) struct Gateway {
     pub(crate) remembers_ms: u64,
     pub(crate) desk: Desk,
     /// Whether it was sent its `welcome`: nothing may come before.
-    pub(crate) welcomed: AtomicBool,
+    welcomed: AtomicBool,
+    /// Whether something of a live stream was kept from it for that.
+    missed_live: AtomicBool,
     at: Mutex<Position>,
     unsure: AtomicBool,
     /// Boxed, and dropped when nothing waits: most gateways are silent most of the time.
@@ -96,6 +98,7 @@ impl Gateway {
             remembers_ms,
             desk: Desk::default(),
             welcomed: AtomicBool::new(false),
+            missed_live: AtomicBool::new(false),
             at: Mutex::new(Position { version: Version::start(epoch), since_ms }),
             unsure: AtomicBool::new(false),
             side: Mutex::new(None),
@@ -103,7 +106,22 @@ impl Gateway {
     }
 
     pub(crate) fn is_welcomed(&self) -> bool {
-        self.welcomed.load(Ordering::Acquire)
+        self.welcomed.load(Ordering::SeqCst)
+    }
+
+    /// It was sent its `welcome`. True when it missed something of a live stream before.
+    pub(crate) fn welcome(&self) -> bool {
+        // In one order for all with `may_hear`: one of both sees what the other did.
+        self.welcomed.store(true, Ordering::SeqCst);
+        self.missed_live.load(Ordering::SeqCst)
+    }
+
+    /// Whether it may be sent something of a live stream. When not, it is told of all streams after its `welcome`.
+    pub(crate) fn may_hear(&self) -> bool {
+        self.is_welcomed() || {
+            self.missed_live.store(true, Ordering::SeqCst);
+            self.is_welcomed()
+        }
     }
 
     /// The greatest version that the store has acknowledged.

@@ -186,8 +186,9 @@ impl Arrival {
         self.conn.push(frame::text(&welcome));
         answer_ok(&self.conn, self.n);
         self.conn.flush();
-        desk::opened(shared, &gateway, acquired.open_commands);
-        if acquired.has_streams {
+        let missed_live = gateway.welcome();
+        desk::welcomed(shared, &gateway, acquired.open_commands);
+        if acquired.has_streams || missed_live {
             live::gateway_came(shared, &gateway);
         }
         self.conn.resume();

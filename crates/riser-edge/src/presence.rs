@@ -190,7 +190,9 @@ async fn audit_building(
 ) {
     let (ours, ending): (Vec<_>, Vec<_>) = {
         let gateways = shared.gateways.lock();
-        let ours = keys.iter().filter_map(|key| gateways.held.get(key).cloned());
+        // One that was not welcomed yet has just been acquired.
+        let ours =
+            keys.iter().filter_map(|key| gateways.held.get(key).filter(|gateway| gateway.is_welcomed()).cloned());
         let ending = keys.iter().filter_map(|key| Some((key.clone(), *gateways.ending.get(key)?)));
         (ours.collect(), ending.collect())
     };

@@ -518,6 +518,8 @@ impl Open {
             return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
         };
         let [filter, live] = shown.map(Arc::new);
+        // Most hear where they see, and who hears nothing need not have a filter for it.
+        let live = if !sub.lanes.live || live == filter { filter.clone() } else { live };
         self.queue(shared, conn, n, Op::Subscribe(n, Sub { filter, live, ..sub }));
     }
 
@@ -570,11 +572,10 @@ impl Listener {
 
     async fn subscribe(&self, shared: &Arc<Shared>, n: N, sub: Sub, limit: usize) -> Result<(), SubscribeError> {
         let _heard = self.ear.prepare(shared, &sub).await?;
-        let live = sub.clone();
         let allowed = |sub: &Sub| is_granted(&self.identity.lock(), sub);
-        let begin = || {
+        let begin = |sub: &Sub| {
             self.member.conn.push(frame::text(&outbound::ok(n)));
-            self.ear.join(shared, &self.member, &live);
+            self.ear.join(shared, &self.member, sub);
         };
         self.hub.subscribe(shared, &self.member, sub, limit, allowed, begin).await
     }

@@ -175,8 +175,9 @@ impl Shared {
     }
 
     /// Hands a message to the bus. What is lost is repaired from the store.
-    pub(crate) async fn publish(&self, subject: &Subject, payload: Vec<u8>) {
-        self.publish_within(self.config.call, subject, payload).await;
+    /// False when it did not take it in time.
+    pub(crate) async fn publish(&self, subject: &Subject, payload: Vec<u8>) -> bool {
+        self.publish_within(self.config.call, subject, payload).await
     }
 
     /// The same with little patience: who waits for the bus here keeps others waiting, and a hint that is lost costs only
@@ -185,11 +186,13 @@ impl Shared {
         self.publish_within(HINT, subject, payload).await;
     }
 
-    async fn publish_within(&self, time: Duration, subject: &Subject, payload: Vec<u8>) {
+    async fn publish_within(&self, time: Duration, subject: &Subject, payload: Vec<u8>) -> bool {
         let published = timeout(time, self.ports.bus.publish(subject, Bytes::from(payload))).await;
-        if !matches!(published, Ok(Ok(()))) {
+        let published = matches!(published, Ok(Ok(())));
+        if !published {
             self.metrics.publish_failures.inc();
         }
+        published
     }
 
     /// The tenants as they are now.

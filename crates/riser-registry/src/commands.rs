@@ -12,17 +12,22 @@ use crate::RegistryError;
 
 /// Open commands of one gateway, held ones included. A gateway that does not take so many will not do more.
 pub const OPEN: usize = 256;
-/// Most records that one call gives: with arguments and words of the largest sizes that is 16 MiB.
+/// Most records that one call gives: with arguments and words of the largest sizes that is 20 MiB.
 pub const RECORDS_PAGE: usize = 64;
 /// Most overdue commands that one call gives.
 pub const OVERDUE_PAGE: usize = 256;
 /// Decided commands that are kept of one gateway until their time is over; beyond it the oldest are forgotten first. At
 /// one command a second, day and night, nothing is forgotten early.
 pub const DECIDED: usize = 4_096;
+/// Bytes that decided commands of one gateway take, roughly; beyond it the oldest are forgotten first. [`DECIDED`] of a usual
+/// size fit, and who may command one gateway only cannot have those of others forgotten.
+pub const DECIDED_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes that the records of one tenant take, roughly, before the decided ones are forgotten early, the oldest first: a
-/// client that may command everything can name any address, and each has its own [`DECIDED`]. Those that are not decided
-/// are bounded by [`OPEN`], and by what sessions may have open.
+/// client that may command everything can name any address, and each has its own [`DECIDED_BYTES`].
 pub const RECORDS_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes that the commands of one tenant take, roughly, that are not decided: [`OPEN`] is of one gateway, and a tenant may
+/// name any. Further ones are refused, since nothing of these may be forgotten.
+pub const OPEN_BYTES: usize = 16 * 1024 * 1024;
 /// For how long one edge is the only one that is given overdue commands, from its last call on, in milliseconds. Another
 /// takes over when it is gone.
 pub const SWEEPER_MS: u64 = 3_000;
@@ -76,7 +81,7 @@ pub enum Created {
     Conflict,
     /// As many commands are held for the gateway as may be.
     QueueFull,
-    /// As many commands of the gateway are open as may be.
+    /// As many commands of the gateway, or of its tenant ([`OPEN_BYTES`]), are open as may be.
     TooMany,
 }
 
@@ -88,7 +93,7 @@ pub trait CommandStore: Send + Sync + 'static {
     /// the gateway is offline, [`Step::Offline`] is applied in the same step, so that it is held or decided at once.
     ///
     /// A digest that is known, until [`riser_core::command::KEPT_MS`] after the deadline (or until there are too many: [`DECIDED`],
-    /// [`RECORDS_BYTES`]), is the same command: if the body
+    /// [`DECIDED_BYTES`], [`RECORDS_BYTES`]), is the same command: if the body
     /// is the same ([`Body::is_same`]) the edge is added to who is told, an overdue command becomes decided, and nothing
     /// else changes.
     async fn create(&self, key: &GatewayKey, command: &NewCommand) -> Result<Created, RegistryError>;

@@ -136,6 +136,8 @@ macro_rules! conformance {
             only_what_waits_to_be_sent_is_held
             open_commands_are_bounded
             decided_commands_beyond_the_bound_are_forgotten
+            large_commands_of_one_gateway_have_only_its_own_forgotten
+            open_commands_of_a_tenant_take_a_bounded_room
 
             steps_do_what_the_vocabulary_says
             words_of_one_command_are_bounded

@@ -126,7 +126,7 @@ impl Judge {
                 }
                 self.oks += usize::from(matches!(event, Event::Ok { .. }));
                 let settled = self.quiet_at.is_some_and(|quiet| at >= quiet + SETTLED_MS);
-                let found = self.gateways.entry(key).or_default().event(*session, event, settled);
+                let found = self.gateways.entry(key).or_default().event(*session, at, event, settled);
                 let who = format!("{tenant} {of} session {session}");
                 self.violate_all(at, &who, found);
                 if let Event::Got { order, .. } = event {

@@ -6,10 +6,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
-use riser_core::command::{CommandId, Record, Refusal, Step, Took, Word};
+use parking_lot::{Mutex, MutexGuard};
+use riser_core::command::{CommandId, Refusal, Step, Took, Word};
 use riser_core::frame::{N, outbound};
 use riser_core::{ErrorCode, GatewayKey};
 use riser_registry::commands::RECORDS_PAGE;
@@ -18,12 +17,12 @@ use tokio::time::{Duration, Instant, sleep};
 use super::take_step;
 use crate::gateway::Gateway;
 use crate::session::{answer_error, answer_ok};
-use crate::shared::Shared;
+use crate::shared::{Busy, Shared};
 use crate::ws::frame;
 
 /// Jobs of one gateway that wait. Hints beyond it become one look at everything; words are refused.
 const WAITING: usize = 512;
-/// Bytes of words and commands that wait for the store: two messages of the largest size and many small ones.
+/// Bytes of words that wait for the store: several messages of the largest size.
 const WAITING_BYTES: usize = 256 * 1024;
 /// How soon a call that nobody answered is repeated.
 const REPEAT: Duration = Duration::from_millis(250);
@@ -31,19 +30,25 @@ const REPEAT: Duration = Duration::from_millis(250);
 enum Job {
     /// Sends all that is open.
     Everything,
-    /// Sends what another edge says is there.
-    Dispatched(Box<Record>),
+    /// Sends a command that was just recorded.
+    Dispatched(Box<Hint>),
     /// Asks the gateway to cancel.
     Cancel(Box<CommandId>),
     /// Records what the gateway said.
     Word { n: Option<N>, cmd: CommandId, word: Box<Word>, since: Instant },
 }
 
+/// A command, its place among the gateway's, and the place before it.
+struct Hint {
+    cmd: CommandId,
+    seq: u64,
+    prev: u64,
+}
+
 impl Job {
     fn bytes(&self) -> usize {
         match self {
-            Self::Everything | Self::Cancel(_) => 0,
-            Self::Dispatched(record) => record.body.args.as_ref().map_or(0, |args| args.as_str().len()),
+            Self::Everything | Self::Dispatched(_) | Self::Cancel(_) => 0,
             Self::Word { word, .. } => word.data.as_ref().map_or(0, |data| data.as_str().len()),
         }
     }
@@ -64,6 +69,13 @@ struct Side {
     held: usize,
 }
 
+impl Side {
+    fn put_first(&mut self, job: Job) {
+        self.jobs.retain(|job| !matches!(job, Job::Everything | Job::Dispatched(_)));
+        self.jobs.push_front(job);
+    }
+}
+
 impl Desk {
     /// How many commands wait for the gateway.
     pub(crate) fn held(&self) -> usize {
@@ -76,37 +88,40 @@ impl Desk {
     }
 }
 
-/// A session of a gateway began and was welcomed. So many of its commands are open: they go before anything new.
-pub(crate) fn opened(shared: &Arc<Shared>, gateway: &Arc<Gateway>, open: usize) {
-    gateway.welcomed.store(true, Ordering::Release);
+/// A gateway was welcomed. So many of its commands are open: they go before anything new.
+pub(crate) fn welcomed(shared: &Arc<Shared>, gateway: &Arc<Gateway>, open: usize) {
+    let mut guard = gateway.desk.0.lock();
     if open > 0 {
-        gateway.desk.0.lock().get_or_insert_default().held = open;
-        everything(shared, gateway);
+        let side = guard.get_or_insert_default();
+        side.held = open;
+        // What came before the `welcome` stands in the list that is read.
+        side.put_first(Job::Everything);
     }
+    start(shared, gateway, guard);
 }
 
-/// Has all that is open sent. Before its `welcome` a gateway is sent nothing.
+/// Has all that is open sent.
 pub(crate) fn everything(shared: &Arc<Shared>, gateway: &Arc<Gateway>) {
-    if gateway.is_welcomed() {
-        enqueue(shared, gateway, Job::Everything);
-    }
+    enqueue(shared, gateway, Job::Everything);
 }
 
 /// Asks the gateway, when it is here, to cancel a command that it was sent.
 pub(super) fn cancel(shared: &Arc<Shared>, key: &GatewayKey, cmd: &CommandId) {
     let gateway = shared.gateways.lock().held.get(key).cloned();
-    if let Some(gateway) = gateway.filter(|gateway| gateway.is_welcomed()) {
-        // Behind the command itself, which may be won and not written yet. One that finds no room is asked for again.
-        enqueue(shared, &gateway, Job::Cancel(Box::new(cmd.clone())));
+    // Behind the command itself, which may be won and not written yet. With so much before it, it was written long ago.
+    if let Some(gateway) = gateway
+        && !enqueue(shared, &gateway, Job::Cancel(Box::new(cmd.clone())))
+        && gateway.is_welcomed()
+    {
+        gateway.conn.send(frame::text(&outbound::cancel(cmd)));
     }
 }
 
-/// Takes the hint that there is a command. False when the gateway is not here, or not welcomed yet.
-pub(super) fn dispatched(shared: &Arc<Shared>, key: &GatewayKey, record: Record, whole: bool) -> bool {
+/// Takes the hint that there is a command. False when the gateway is not here.
+pub(super) fn dispatched(shared: &Arc<Shared>, key: &GatewayKey, cmd: &CommandId, seq: u64, prev: u64) -> bool {
     let gateway = shared.gateways.lock().held.get(key).cloned();
-    let here = |gateway: &Arc<Gateway>| gateway.is_welcomed() && !gateway.conn.is_ending();
-    let Some(gateway) = gateway.filter(here) else { return false };
-    if !whole || !enqueue(shared, &gateway, Job::Dispatched(Box::new(record))) {
+    let Some(gateway) = gateway.filter(|gateway| !gateway.conn.is_ending()) else { return false };
+    if !enqueue(shared, &gateway, Job::Dispatched(Box::new(Hint { cmd: cmd.clone(), seq, prev }))) {
         everything(shared, &gateway);
     }
     true
@@ -138,16 +153,21 @@ fn enqueue(shared: &Arc<Shared>, gateway: &Arc<Gateway>, job: Job) -> bool {
     }
     side.bytes += job.bytes();
     side.jobs.push_back(job);
-    if !std::mem::replace(&mut side.working, true) {
-        drop(guard);
-        let (shared, gateway) = (shared.clone(), gateway.clone());
-        shared.clone().tasks.spawn(async move { work(&shared, &gateway).await });
-    }
+    start(shared, gateway, guard);
     true
 }
 
-async fn work(shared: &Arc<Shared>, gateway: &Arc<Gateway>) {
-    let _busy = shared.busy();
+/// Has what waits done, if nobody does it. Before its `welcome` a gateway is sent nothing: it waits until then.
+fn start(shared: &Arc<Shared>, gateway: &Arc<Gateway>, mut guard: MutexGuard<'_, Option<Box<Side>>>) {
+    let Some(side) = guard.as_mut().filter(|side| !side.jobs.is_empty() && !side.working) else { return };
+    if gateway.is_welcomed() {
+        side.working = true;
+        let (shared, gateway, busy) = (shared.clone(), gateway.clone(), shared.busy());
+        shared.clone().tasks.spawn(async move { work(&shared, &gateway, busy).await });
+    }
+}
+
+async fn work(shared: &Arc<Shared>, gateway: &Arc<Gateway>, _busy: Busy) {
     loop {
         let job = {
             let mut guard = gateway.desk.0.lock();
@@ -161,15 +181,15 @@ async fn work(shared: &Arc<Shared>, gateway: &Arc<Gateway>) {
         };
         match job {
             Job::Everything => send_open(shared, gateway).await,
-            Job::Dispatched(record) => {
+            Job::Dispatched(hint) => {
                 let done = gateway.desk.0.lock().as_ref().map_or(0, |side| side.done);
-                if record.seq <= done {
+                if hint.seq <= done {
                     continue;
                 }
                 // The one before it was handled here: nothing is missing between.
-                if record.prev <= done && done > 0 {
-                    if send(shared, gateway, &record).await {
-                        handled(gateway, record.seq);
+                if hint.prev <= done && done > 0 {
+                    if send(shared, gateway, &hint.cmd).await {
+                        handled(gateway, hint.seq);
                     }
                 } else {
                     send_open(shared, gateway).await;
@@ -203,7 +223,7 @@ async fn send_open(shared: &Arc<Shared>, gateway: &Arc<Gateway>) {
             continue;
         };
         for record in &page {
-            if !send(shared, gateway, record).await {
+            if !send(shared, gateway, &record.cmd).await {
                 return;
             }
             handled(gateway, record.seq);
@@ -218,13 +238,13 @@ async fn send_open(shared: &Arc<Shared>, gateway: &Arc<Gateway>) {
 }
 
 /// Wins a command for this session and writes it. False when the session can send nothing more.
-async fn send(shared: &Arc<Shared>, gateway: &Arc<Gateway>, record: &Record) -> bool {
+async fn send(shared: &Arc<Shared>, gateway: &Arc<Gateway>, cmd: &CommandId) -> bool {
     let won = Step::Send { epoch: gateway.epoch, remembers_ms: gateway.remembers_ms };
     loop {
         if gateway.conn.is_ending() {
             return false;
         }
-        let call = shared.ports.commands.step(&gateway.key, &record.cmd, &won);
+        let call = shared.ports.commands.step(&gateway.key, cmd, &won);
         let Ok(stepped) = shared.call(call).await else {
             sleep(REPEAT).await;
             continue;

@@ -14,7 +14,7 @@ use tokio::time::{Duration, Instant, sleep};
 
 use super::{count, digest, dispatch, step};
 use crate::session::{answer_error, answer_ok};
-use crate::shared::Shared;
+use crate::shared::{Busy, Shared};
 use crate::ws::Conn;
 
 /// Commands and cancels of one session that wait to be recorded.
@@ -114,13 +114,12 @@ impl Issuer {
         waiting.ops.push_back(op);
         if !std::mem::replace(&mut waiting.working, true) {
             drop(waiting);
-            let (shared, issuer) = (shared.clone(), self.clone());
-            shared.clone().tasks.spawn(async move { issuer.work(&shared).await });
+            let (shared, issuer, busy) = (shared.clone(), self.clone(), shared.busy());
+            shared.clone().tasks.spawn(async move { issuer.work(&shared, busy).await });
         }
     }
 
-    async fn work(self: &Arc<Self>, shared: &Arc<Shared>) {
-        let _busy = shared.busy();
+    async fn work(self: &Arc<Self>, shared: &Arc<Shared>, _busy: Busy) {
         loop {
             let op = {
                 let mut waiting = self.waiting.lock();
@@ -228,7 +227,7 @@ pub(crate) async fn record(
             ("queue_full", Err(Refused { code: ErrorCode::QueueFull, message }))
         }
         Ok(Created::TooMany) => {
-            let message = "as many commands of this gateway are open as may be";
+            let message = "as many commands of this gateway, or of its tenant, are open as may be";
             ("too_many", Err(Refused { code: ErrorCode::TooMany, message }))
         }
         Err(_) => ("unavailable", Err(UNAVAILABLE)),
@@ -258,7 +257,7 @@ pub(crate) async fn set_going(shared: &Arc<Shared>, key: &GatewayKey, stepped: S
     if stepped.record.is_unsent()
         && let Some(holder) = &stepped.holder
     {
-        dispatch(shared, key, stepped.record, holder).await;
+        dispatch(shared, key, &stepped.record, holder).await;
     }
 }
 
@@ -283,8 +282,9 @@ pub(crate) async fn cancel(shared: &Arc<Shared>, identity: &Identity, cmd: &Comm
         }
         (Took::No(Refusal::Sent), Some(holder)) => {
             let message = routed::encode(&ToEdge::Cancel { cmd: cmd.clone() });
-            shared.hint(&Subject::Edge(holder.edge, key), message).await;
-            Ok(())
+            // Nothing looks for a wish that got lost on its way: who has it must know.
+            let handed_over = shared.publish(&Subject::Edge(holder.edge, key), message).await;
+            if handed_over { Ok(()) } else { Err(UNAVAILABLE) }
         }
         (Took::No(Refusal::Sent), None) => {
             let message = "it was sent, and its gateway is offline now: nobody can be asked to cancel it";

@@ -73,7 +73,7 @@ async fn look(shared: &Arc<Shared>, key: &GatewayKey, cmd: &CommandId) {
     match &stepped.holder {
         Some(holder) => {
             shared.metrics.commands.dispatched_again.inc();
-            dispatch(shared, key, stepped.record, holder).await;
+            dispatch(shared, key, &stepped.record, holder).await;
         }
         None if !stepped.record.body.hold || stepped.record.outcomes.is_empty() => {
             // It went offline after the command was recorded. Who loses this race has lost to the truth.

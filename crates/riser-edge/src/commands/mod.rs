@@ -22,8 +22,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::shared::Shared;
 
-/// Bytes of JSON in a message to another edge; what is larger is named, and read from its record. All tenants share an
-/// edge's inbox, which is bounded by the number of its messages.
+/// Bytes of data in a message to another edge; of a command with more it is told that it changed, and its record is read.
+/// All tenants share an edge's inbox, which is bounded by the number of its messages.
 const HINT_BYTES: usize = 4 * 1024;
 
 fn size(json: Option<&Json>) -> usize {
@@ -99,30 +99,22 @@ pub(crate) async fn tell(shared: &Arc<Shared>, key: &GatewayKey, record: &Record
 }
 
 /// Lets the edge that holds the gateway know that there is a command for it.
-pub(crate) async fn dispatch(shared: &Arc<Shared>, key: &GatewayKey, record: Record, holder: &Holder) {
+pub(crate) async fn dispatch(shared: &Arc<Shared>, key: &GatewayKey, record: &Record, holder: &Holder) {
     shared.waiters.dispatched(key, &record.cmd);
     if holder.edge != shared.config.id {
-        let whole = size(record.body.args.as_ref()) <= HINT_BYTES;
-        let mut record = Box::new(record);
-        if !whole {
-            record.body.args = None;
-        }
-        let message = ToEdge::Dispatch { from: shared.config.id.clone(), record, whole };
-        shared.hint(&Subject::Edge(holder.edge.clone(), key.clone()), routed::encode(&message)).await;
-        return;
-    }
-    let cmd = record.cmd.clone();
-    if !desk::dispatched(shared, key, record, true) {
-        shared.waiters.not_here(key, &cmd);
+        let (from, cmd) = (shared.config.id.clone(), record.cmd.clone());
+        let message = routed::encode(&ToEdge::Dispatch { from, cmd, seq: record.seq, prev: record.prev });
+        shared.hint(&Subject::Edge(holder.edge.clone(), key.clone()), message).await;
+    } else if !desk::dispatched(shared, key, &record.cmd, record.seq, record.prev) {
+        shared.waiters.not_here(key, &record.cmd);
     }
 }
 
 /// Takes what other edges say about commands.
 pub(crate) async fn take(shared: &Arc<Shared>, key: &GatewayKey, message: ToEdge) {
     match message {
-        ToEdge::Dispatch { from, record, whole } => {
-            let cmd = record.cmd.clone();
-            if cmd.of == key.address && !desk::dispatched(shared, key, *record, whole) {
+        ToEdge::Dispatch { from, cmd, seq, prev } => {
+            if cmd.of == key.address && !desk::dispatched(shared, key, &cmd, seq, prev) {
                 let answer = routed::encode(&ToEdge::NotHere { cmd });
                 shared.hint(&Subject::Edge(from, key.clone()), answer).await;
             }

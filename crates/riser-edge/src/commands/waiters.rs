@@ -49,7 +49,11 @@ struct Waiter {
     listeners: Vec<Listener>,
     outcomes: Vec<Outcome>,
     deadline: Instant,
+    /// When it is looked at by itself; of one that is decided, when it is forgotten.
     look: Instant,
+    /// When it is looked at because it is known to have changed, whatever `look` says. What is delivered meanwhile may be
+    /// older than the change.
+    asked: Option<Instant>,
     looks: u32,
 }
 
@@ -125,8 +129,9 @@ impl Waiters {
     /// Something became of a command: it is looked at.
     pub(super) fn changed(&self, key: &GatewayKey, cmd: &CommandId) {
         if let Some(waiter) = self.waiting.lock().get_mut(&(key.clone(), cmd.clone())) {
-            waiter.look = Instant::now();
-            self.by(waiter.look);
+            let now = Instant::now();
+            waiter.asked = Some(now);
+            self.by(now);
         }
     }
 
@@ -179,8 +184,9 @@ impl Waiters {
     /// A look was not answered: there is another one soon.
     pub(super) fn unanswered(&self, key: &GatewayKey, cmd: &CommandId) {
         if let Some(waiter) = self.waiting.lock().get_mut(&(key.clone(), cmd.clone())) {
-            waiter.look = waiter.look.min(Instant::now() + UNSENT);
-            self.by(waiter.look);
+            let soon = Instant::now() + UNSENT;
+            waiter.asked = Some(waiter.asked.map_or(soon, |asked| asked.min(soon)));
+            self.by(soon);
         }
     }
 
@@ -210,7 +216,7 @@ impl Waiters {
         let mut waiting = self.waiting.lock();
         waiting.retain(|_, waiter| {
             waiter.listeners.retain(Listener::is_there);
-            let over = is_decided(&waiter.outcomes) && waiter.look <= now;
+            let over = is_decided(&waiter.outcomes) && waiter.look <= now && waiter.asked.is_none();
             if over {
                 waiter.over();
             }
@@ -219,17 +225,11 @@ impl Waiters {
         let mut due = Vec::new();
         let mut next = now + REST;
         for (name, waiter) in waiting.iter_mut() {
-            if waiter.look <= now {
+            if waiter.look <= now || waiter.asked.is_some_and(|asked| asked <= now) {
                 due.push(name.clone());
-                waiter.looks += 1;
-                // At the latest then again, whatever comes of this look.
-                let wait = if now >= waiter.deadline { UNSENT } else { SENT };
-                waiter.look = now + wait;
-                if now < waiter.deadline {
-                    waiter.look = waiter.look.min(waiter.deadline);
-                }
+                waiter.looked(now);
             }
-            next = next.min(waiter.look);
+            next = next.min(waiter.look).min(waiter.asked.unwrap_or(next));
         }
         *self.next.lock() = Some(next);
         (due, next)
@@ -259,6 +259,7 @@ fn waiter<'a>(
         outcomes: Vec::new(),
         deadline: now + left + AFTER_DEADLINE,
         look: now,
+        asked: None,
         looks: 0,
     });
     if record.outcomes.len() > waiter.outcomes.len() {
@@ -269,6 +270,20 @@ fn waiter<'a>(
 }
 
 impl Waiter {
+    /// It is looked at now, and at the latest then again, whatever comes of this look.
+    fn looked(&mut self, now: Instant) {
+        self.asked = None;
+        self.looks += 1;
+        if is_decided(&self.outcomes) {
+            return;
+        }
+        let wait = if now >= self.deadline { UNSENT } else { SENT };
+        self.look = now + wait;
+        if now < self.deadline {
+            self.look = self.look.min(self.deadline);
+        }
+    }
+
     fn is_sent(&self) -> bool {
         self.outcomes.iter().any(|outcome| outcome.status != riser_core::command::Status::Held)
     }

@@ -138,12 +138,8 @@ impl Feed {
         sent
     }
 
-    /// Where a listener stands: up to where it was served, or else what is known of the stream.
-    pub(crate) fn position(&self, member: Option<u64>) -> Option<Cursor> {
-        self.inner.lock().position(member)
-    }
-
-    /// Has a listener told where it stands, with no event told between looking and telling.
+    /// Has a listener told where it stands (up to where it was served, or else what is known of the stream), with no event
+    /// told between looking and telling.
     pub(crate) fn tell_position(&self, member: Option<u64>, tell: impl FnOnce(Option<Cursor>)) {
         let inner = self.inner.lock();
         tell(inner.position(member));

@@ -24,7 +24,7 @@ use tokio::time::{Duration, Instant, sleep, timeout_at};
 
 use crate::commands::issuer::who;
 use crate::session::answer_error;
-use crate::shared::Shared;
+use crate::shared::{Busy, Shared};
 use crate::ws::{Conn, frame};
 
 /// Events of one session that wait to be stored.
@@ -73,13 +73,12 @@ impl Sender {
         waiting.events.push_back((n, event, Instant::now()));
         if !std::mem::replace(&mut waiting.working, true) {
             drop(waiting);
-            let (shared, sender) = (shared.clone(), self.clone());
-            shared.clone().tasks.spawn(async move { sender.work(&shared).await });
+            let (shared, sender, busy) = (shared.clone(), self.clone(), shared.busy());
+            shared.clone().tasks.spawn(async move { sender.work(&shared, busy).await });
         }
     }
 
-    async fn work(&self, shared: &Arc<Shared>) {
-        let _busy = shared.busy();
+    async fn work(&self, shared: &Arc<Shared>, _busy: Busy) {
         loop {
             let (n, event, since) = {
                 let mut waiting = self.waiting.lock();

@@ -177,7 +177,7 @@ impl Hub {
         sub: Sub,
         limit: usize,
         allowed: impl Fn(&Sub) -> bool,
-        begin: impl FnOnce(),
+        begin: impl FnOnce(&Sub),
     ) -> Result<(), SubscribeError> {
         {
             let inner = self.inner.lock();
@@ -185,7 +185,7 @@ impl Hub {
             if subs.len() >= limit && !subs.iter().any(|s| s.to == sub.to) {
                 return Err(SubscribeError::TooManySubscriptions);
             }
-            if inner.filters.len() >= FILTERS && !inner.filters.contains_key(&*sub.filter) {
+            if !inner.has_room_for(&sub) {
                 return Err(SubscribeError::TooManyFilters);
             }
         }
@@ -204,17 +204,17 @@ impl Hub {
         if watches_state {
             inner.unpin(&sub.to);
         }
-        let full = inner.filters.len() >= FILTERS && !inner.filters.contains_key(&*sub.filter);
-        let refused = match (full, allowed(&sub)) {
-            (true, _) => Some(SubscribeError::TooManyFilters),
-            (false, false) => Some(SubscribeError::Withdrawn),
-            (false, true) => None,
+        let refused = match (inner.has_room_for(&sub), allowed(&sub)) {
+            (false, _) => Some(SubscribeError::TooManyFilters),
+            (true, false) => Some(SubscribeError::Withdrawn),
+            (true, true) => None,
         };
         if member.has_left() || refused.is_some() {
             inner.unwatch(&sub.to);
             return refused.map_or(Ok(()), Err);
         }
-        begin();
+        let sub = inner.share_filters(sub);
+        begin(&sub);
         inner.join(member, sub.clone());
         match place {
             Some(place) => self.feed.join(shared, member.id, &member.conn, &sub.to, &sub.filter, place),
@@ -341,8 +341,22 @@ impl Inner {
         patterns_of(address).iter().any(|p| self.watches.contains_key(p))
     }
 
-    fn join(&mut self, member: &Arc<Member>, mut sub: Sub) {
-        sub.filter = self.filters.entry((*sub.filter).clone()).or_insert_with(|| sub.filter.clone()).clone();
+    /// Whether a subscription's filters are among the distinct ones that may be.
+    fn has_room_for(&self, sub: &Sub) -> bool {
+        let is_new = |filter: &PathFilter| !self.filters.contains_key(filter);
+        let further = is_new(&sub.filter) || is_new(&sub.live);
+        !further || self.filters.len() + usize::from(sub.filter != sub.live) < FILTERS
+    }
+
+    /// Has a subscription use the filters that others use.
+    fn share_filters(&mut self, mut sub: Sub) -> Sub {
+        for filter in [&mut sub.filter, &mut sub.live] {
+            *filter = self.filters.entry((**filter).clone()).or_insert_with(|| filter.clone()).clone();
+        }
+        sub
+    }
+
+    fn join(&mut self, member: &Arc<Member>, sub: Sub) {
         if let Some(watch) = self.watches.get_mut(&sub.to) {
             watch.members.insert(member.id);
         }

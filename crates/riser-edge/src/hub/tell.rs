@@ -259,16 +259,25 @@ impl Hub {
         let mut sent = false;
         while member.conn.queued_bytes() <= shared.config.conflate_above && !member.conn.is_ending() {
             let Some(due) = member.owed.lock().next() else { break };
-            let frames = match due {
+            let delivered = match due {
                 // When its events are not yet, the feed says it.
                 Due::Synced(to) if self.feed.owe_synced(member.id, &to) => continue,
-                Due::Synced(to) => vec![frame::text(&outbound::synced(&to, self.feed.position(Some(member.id))))],
-                Due::Of(address, debt) => inner.settle(shared, member, &address, &debt),
+                Due::Synced(to) => {
+                    self.feed.tell_position(Some(member.id), |cursor| {
+                        member.conn.push(frame::text(&outbound::synced(&to, cursor)));
+                    });
+                    1
+                }
+                Due::Of(address, debt) => {
+                    let frames = inner.settle(shared, member, &address, &debt);
+                    let count = frames.len() as u64;
+                    for bytes in frames {
+                        member.conn.push(bytes);
+                    }
+                    count
+                }
             };
-            shared.metrics.delivered.inc_by(frames.len() as u64);
-            for bytes in frames {
-                member.conn.push(bytes);
-            }
+            shared.metrics.delivered.inc_by(delivered);
             sent = true;
         }
         sent

@@ -258,8 +258,7 @@ impl Room {
             let gateway = match side {
                 Side::Listeners => None,
                 Side::Gateways => match shared.gateways.lock().held.get(&key).cloned() {
-                    Some(gateway) if gateway.is_welcomed() => Some(gateway),
-                    // Before its `welcome` it is sent nothing.
+                    Some(gateway) if gateway.may_hear() => Some(gateway),
                     Some(_) | None => continue,
                 },
             };

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use riser_bus::Subject;
 use riser_core::Grant;
+use riser_edge::Ports;
 use serde_json::{Value, json};
 
 use super::harness::*;
@@ -421,23 +423,67 @@ async fn two_devices_with_one_credential_are_suspected_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn large_commands_and_words_are_named_between_edges_and_come_whole() {
+async fn large_commands_and_words_come_whole_and_what_is_said_after_them_too() {
     let cluster = Cluster::new();
     let ((one, _), (two, _)) = (cluster.edge("edge-0").await, cluster.edge("edge-1").await);
     let (mut gw, _) = Peerling::open(&one, gateway("b/g")).await;
     let (mut client, _) = Peerling::open(&two, client_of("acme")).await;
     let (args, data) = ("a".repeat(50_000), "d".repeat(50_000));
-    // The first hint of a session has all that is open read; the second one counts.
-    let first = client.command(1, &json!({})).await;
-    assert_eq!(gw.next("command").await["cmd"], first);
-    let cmd = client.command(2, &json!({ "args": args })).await;
+    let cmd = client.command(1, &json!({ "args": args })).await;
     let command = gw.next("command").await;
     assert_eq!((&command["cmd"], &command["args"]), (&json!(cmd), &json!(args)));
-    gw.send(&json!({"t":"result","n":1,"cmd":cmd,"status":"succeeded","data":data})).await;
-    assert_eq!(gw.answer(1).await["t"], "ok");
+    for (n, status) in [(1, "running"), (2, "succeeded"), (3, "failed")] {
+        gw.send(&json!({"t":"result","n":n,"cmd":cmd,"status":status,"data":data})).await;
+        assert_eq!(gw.answer(n).await["t"], "ok");
+    }
     assert_eq!(client.outcome(&cmd).await["status"], "sent");
-    let last = client.outcome(&cmd).await;
-    assert_eq!((&last["status"], &last["data"]), (&json!("succeeded"), &json!(data)));
+    for (status, late) in [("running", false), ("succeeded", false), ("failed", true)] {
+        let outcome = client.outcome(&cmd).await;
+        assert_eq!((&outcome["status"], &outcome["data"]), (&json!(status), &json!(data)));
+        assert_eq!(outcome["late"] == true, late, "{status}");
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(gw.result(4, &cmd, "cancelled").await["t"], "ok");
+    let late = client.outcome(&cmd).await;
+    assert_eq!((&late["status"], &late["late"]), (&json!("cancelled"), &json!(true)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_comes_before_the_welcome_is_sent_right_after_it() {
+    let cluster = Cluster::new();
+    let online = |subject: &Subject, _: &[u8]| matches!(subject, Subject::Up(_));
+    let slow = |ports: &mut Ports| SlowBus::put(ports, online, Duration::from_secs(1));
+    let ((one, _), (two, _)) = (cluster.edge_with("edge-0", slow).await, cluster.edge("edge-1").await);
+    let mut gw = Peerling::raw(&one, gateway("b/g"));
+    gw.send(&json!({"t":"hello"})).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for edge in [&two, &one] {
+        let (mut client, _) = Peerling::open(edge, client_of("acme")).await;
+        let cmd = client.command(1, &json!({"deadline_ms":2_000})).await;
+        // Nobody waits for it who would look again.
+        drop(client);
+        let command = gw.next("command").await;
+        assert_eq!(command["cmd"], cmd);
+    }
+    assert_eq!(gw.seen.front().map(|first| &first["t"]), Some(&json!("welcome")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_to_cancel_that_cannot_be_handed_over_is_not_answered_ok() {
+    let cluster = Cluster::new();
+    let ((one, _), (two, _)) = (cluster.edge("edge-0").await, cluster.edge("edge-1").await);
+    let (mut gw, _) = Peerling::open(&one, gateway("b/g")).await;
+    let (mut client, _) = Peerling::open(&two, client_of("acme")).await;
+    let cmd = client.command(1, &json!({"deadline_ms":60_000})).await;
+    assert_eq!(gw.next("command").await["cmd"], cmd);
+    let edge = "edge-1".parse().expect("an edge");
+    cluster.net.cut(&edge);
+    client.send(&json!({"t":"cancel","n":2,"cmd":cmd})).await;
+    assert_eq!(client.error(2).await, "unavailable");
+    cluster.net.heal(&edge);
+    client.send(&json!({"t":"cancel","n":3,"cmd":cmd})).await;
+    assert_eq!(client.answer(3).await["t"], "ok");
+    assert_eq!(gw.next("cancel").await["cmd"], cmd);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,9 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use fastwebsockets::{Frame, OpCode, Payload, Role, WebSocket};
 use riser_bus::log::memory::MemoryLog;
 use riser_bus::memory::MemoryNet;
+use riser_bus::{Bus, BusError, Filter, Health, Inbox, Subject, Subscription};
 use riser_core::grant::gateway_grants;
 use riser_core::limits::Limits;
 use riser_core::tenant::{Algorithm, SigningKey};
@@ -63,6 +66,38 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         (edge, registry)
+    }
+}
+
+/// A bus that takes some time for the messages that are chosen.
+pub(super) struct SlowBus {
+    bus: Arc<dyn Bus>,
+    which: fn(&Subject, &[u8]) -> bool,
+    takes: Duration,
+}
+
+impl SlowBus {
+    /// Puts it before an edge's bus.
+    pub(super) fn put(ports: &mut Ports, which: fn(&Subject, &[u8]) -> bool, takes: Duration) {
+        ports.bus = Arc::new(Self { bus: ports.bus.clone(), which, takes });
+    }
+}
+
+#[async_trait]
+impl Bus for SlowBus {
+    async fn publish(&self, subject: &Subject, payload: Bytes) -> Result<(), BusError> {
+        if (self.which)(subject, &payload) {
+            tokio::time::sleep(self.takes).await;
+        }
+        self.bus.publish(subject, payload).await
+    }
+
+    async fn subscribe(&self, filter: &Filter, inbox: &Inbox) -> Result<Subscription, BusError> {
+        self.bus.subscribe(filter, inbox).await
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.bus.health()
     }
 }
 

@@ -1,20 +1,20 @@
 //! Live streams from the speaker's socket to the hearers', over two edges and their twins.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use fastwebsockets::{Frame, OpCode, Payload};
-use riser_bus::memory::{Faults as BusFaults, MemoryBus};
-use riser_bus::{Bus, BusError, Filter, Health, Inbox, Subject, Subscription};
+use riser_bus::Subject;
+use riser_bus::memory::Faults as BusFaults;
 use riser_core::live::{Header, StreamId, StreamKind};
 use riser_core::{Grant, Identity};
+use riser_edge::Edge;
 use riser_edge::auth::{TokenOrder, mint};
-use riser_edge::{Edge, Ports};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::harness::*;
+
+const TENTH: Duration = Duration::from_millis(100);
 
 /// What a peer is sent, in order.
 #[derive(Debug, Clone, PartialEq)]
@@ -675,33 +675,11 @@ async fn lost_words_of_opening_and_closing_are_made_good() {
     assert!(cluster.net.fault_counts().dropped > 0);
 }
 
-/// A bus that takes a tenth of a second for each live frame.
-struct SlowBus(MemoryBus);
-
-#[async_trait::async_trait]
-impl Bus for SlowBus {
-    async fn publish(&self, subject: &Subject, payload: Bytes) -> Result<(), BusError> {
-        if matches!(subject, Subject::Live(_)) && payload[0] != b'{' {
-            sleep(Duration::from_millis(100)).await;
-        }
-        self.0.publish(subject, payload).await
-    }
-
-    async fn subscribe(&self, filter: &Filter, inbox: &Inbox) -> Result<Subscription, BusError> {
-        self.0.subscribe(filter, inbox).await
-    }
-
-    fn health(&self) -> tokio::sync::watch::Receiver<Health> {
-        self.0.health()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_slow_bus_costs_the_oldest_frames_and_never_keeps_the_session_waiting() {
     let cluster = Cluster::new();
-    let edge = |name: &str| name.parse::<riser_core::EdgeId>().expect("an edge");
-    let slow = |ports: &mut Ports| ports.bus = Arc::new(SlowBus(cluster.net.client(edge("edge-0"))));
-    let (one, metrics) = cluster.edge_with("edge-0", slow).await;
+    let frames = |subject: &Subject, payload: &[u8]| matches!(subject, Subject::Live(_)) && payload[0] != b'{';
+    let (one, metrics) = cluster.edge_with("edge-0", |ports| SlowBus::put(ports, frames, TENTH)).await;
     let (two, _) = cluster.edge("edge-1").await;
     let mut far = listener(&two, "b12/f1").await;
     let (mut speaker, _) = Peerling::open(&one, client_of("acme")).await;
@@ -728,6 +706,23 @@ async fn a_slow_bus_costs_the_oldest_frames_and_never_keeps_the_session_waiting(
     assert!(heard.is_sorted() && heard.len() < 300, "{heard:?}");
     let dropped = counted(&metrics, "riser_live_frames_dropped_total", Some("slow_bus"));
     assert_eq!(dropped, 400 - heard.len() as u64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_opened_before_the_welcome_is_told_after_it() {
+    let cluster = Cluster::new();
+    let online = |subject: &Subject, _: &[u8]| matches!(subject, Subject::Up(_));
+    let slow = |ports: &mut riser_edge::Ports| SlowBus::put(ports, online, 10 * TENTH);
+    let ((one, _), (two, _)) = (cluster.edge_with("edge-0", slow).await, cluster.edge("edge-1").await);
+    let (mut speaker, _) = Peerling::open(&two, client_of("acme")).await;
+    let mut gw = Peerling::raw(&one, gateway("b12/f1"));
+    gw.send(&json!({"t":"hello"})).await;
+    sleep(5 * TENTH).await;
+    let id = stream(&mut speaker, "b12/f1").await;
+    assert!(got(&mut gw).await.is("welcome"));
+    assert_eq!(text(&mut gw, "opened").await["stream"], id.0);
+    speak(&mut speaker, id, 1).await;
+    assert_eq!(got(&mut gw).await.seq(), Some(1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use riser_core::command::{CommandId, Digest, HELD, KEPT_MS, Record, Step, Took};
 use riser_core::{Address, Json};
 
-use crate::commands::{DECIDED, OPEN, RECORDS_PAGE};
+use crate::commands::{DECIDED, DECIDED_BYTES, OPEN, RECORDS_PAGE};
 use crate::{Created, Holder, NewCommand, Stepped};
 
 /// All that is kept of one gateway's commands.
@@ -20,7 +20,15 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    pub(super) fn create(&mut self, of: &Address, new: &NewCommand, holder: Option<Holder>, now_ms: u64) -> Created {
+    /// `full` says that no further command of the tenant may be open.
+    pub(super) fn create(
+        &mut self,
+        of: &Address,
+        new: &NewCommand,
+        holder: Option<Holder>,
+        now_ms: u64,
+        full: bool,
+    ) -> Created {
         self.forget(now_ms);
         if let Some(record) = self.places.get(&new.digest).and_then(|seq| self.records.get_mut(seq)) {
             if !record.body.is_same(&new.body) {
@@ -40,7 +48,7 @@ impl Shelf {
         if new.body.hold && holder.is_none() && held >= HELD {
             return Created::QueueFull;
         }
-        if opened >= OPEN {
+        if opened >= OPEN || full && (new.body.hold || holder.is_some()) {
             return Created::TooMany;
         }
         // Greater than every place before, also than those of a store that lost its data.
@@ -135,17 +143,19 @@ impl Shelf {
         self.records.extend(held.records);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.records.is_empty()
+    /// Whether nothing is lost with it: also the next place is the same without it.
+    pub(super) fn is_needless(&self, now_ms: u64) -> bool {
+        self.records.is_empty() && self.last < now_ms
     }
 
     /// Forgets decided commands whose time is over, and the oldest when there are too many.
     pub(super) fn forget(&mut self, now_ms: u64) {
-        let mut decided = 0;
+        let (mut decided, mut taken) = (0, 0);
         let mut old = Vec::new();
         for (seq, record) in self.records.iter().rev().filter(|(_, record)| record.decided().is_some()) {
             decided += 1;
-            if decided > DECIDED || record.deadline_at_ms.saturating_add(KEPT_MS) <= now_ms {
+            taken += bytes(record);
+            if decided > DECIDED || taken > DECIDED_BYTES || record.deadline_at_ms.saturating_add(KEPT_MS) <= now_ms {
                 old.push(*seq);
             }
         }
@@ -154,9 +164,13 @@ impl Shelf {
         }
     }
 
-    /// What the records take, roughly.
-    pub(super) fn bytes(&self) -> usize {
-        self.records.values().map(bytes).sum()
+    /// What the records take, roughly, and of it those that are not decided.
+    pub(super) fn bytes(&self) -> (usize, usize) {
+        let add = |(all, open): (usize, usize), record: &Record| {
+            let bytes = bytes(record);
+            (all + bytes, open + if record.decided().is_none() { bytes } else { 0 })
+        };
+        self.records.values().fold((0, 0), add)
     }
 
     /// The decided records by when they were accepted, and what each takes.
@@ -173,7 +187,7 @@ impl Shelf {
 }
 
 /// What a record takes: its texts, and some hundred bytes around them.
-fn bytes(record: &Record) -> usize {
+pub(super) fn bytes(record: &Record) -> usize {
     const AROUND: usize = 512;
     let size = |json: &Option<Json>| json.as_ref().map_or(0, |json| json.as_str().len());
     AROUND

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
-use riser_core::command::{CommandId, Record as CommandRecord, Step};
+use riser_core::command::{CommandId, Record as CommandRecord, Step, Took};
 use riser_core::limits::Limits;
 use riser_core::live::{Stream, StreamId};
 use riser_core::{
@@ -17,9 +17,9 @@ use riser_core::{
 
 use super::leases::Leases;
 use super::record::Record;
-use super::shelf::Shelf;
+use super::shelf::{self, Shelf};
 use super::streams::{NotOpened, Streams};
-use crate::commands::{OVERDUE_PAGE, RECORDS_BYTES, SWEEPER_MS};
+use crate::commands::{OPEN_BYTES, OVERDUE_PAGE, RECORDS_BYTES, SWEEPER_MS};
 use crate::{
     Acquired, Applied, Created, Ended, Held, Holder, Lease, NewCommand, Opened, PRESENCE_PAGE, Restored, Stepped,
 };
@@ -36,9 +36,22 @@ struct Tenant {
     buildings: Buildings,
     /// Also of gateways that never connected: commands may be held for them.
     shelves: BTreeMap<Address, Shelf>,
-    /// How many commands were recorded since it was looked at what all take.
-    recorded: usize,
+    records: Bytes,
     streams: Streams,
+}
+
+/// What the records of a tenant's commands take at most, in bytes: what was counted, and what came since.
+#[derive(Clone, Default)]
+struct Bytes {
+    all: usize,
+    open: usize,
+}
+
+impl Bytes {
+    fn grow(&mut self, bytes: usize) {
+        self.all += bytes;
+        self.open += bytes;
+    }
 }
 
 /// The data behind all clients.
@@ -58,28 +71,33 @@ pub struct Checkpoint {
     leases: Leases,
 }
 
-/// After how many commands it is looked at what the records of a tenant take: that goes through all of them.
-const RECORDED: usize = 256;
-
 impl Tenant {
     /// Forgets the oldest decided commands when the records take too much, and some more, so that it is not soon again.
+    /// Everything is counted only when what came since the last count may have filled it.
     fn make_room(&mut self) {
-        self.recorded += 1;
-        if self.recorded < RECORDED {
+        if self.records.all <= RECORDS_BYTES && self.records.open <= OPEN_BYTES {
             return;
         }
-        self.recorded = 0;
-        let mut bytes: usize = self.shelves.values().map(Shelf::bytes).sum();
-        if bytes <= RECORDS_BYTES {
-            return;
+        let sum = |(all, open): (usize, usize), shelf: &Shelf| {
+            let (more, more_open) = shelf.bytes();
+            (all + more, open + more_open)
+        };
+        let (mut all, open) = self.shelves.values().fold((0, 0), sum);
+        if all > RECORDS_BYTES {
+            all = self.forget_oldest(all, RECORDS_BYTES / 4 * 3);
         }
+        self.records = Bytes { all, open };
+    }
+
+    /// Forgets the oldest decided commands until the records take so much; gives what they take then.
+    fn forget_oldest(&mut self, mut bytes: usize, until: usize) -> usize {
         let of = |(of, shelf): (&Address, &Shelf)| -> Vec<_> {
             shelf.decided().map(|(at_ms, seq, bytes)| (at_ms, of.clone(), seq, bytes)).collect()
         };
         let mut decided: Vec<_> = self.shelves.iter().flat_map(of).collect();
         decided.sort();
         for (_, of, seq, size) in decided {
-            if bytes <= RECORDS_BYTES / 4 * 3 {
+            if bytes <= until {
                 break;
             }
             bytes -= size;
@@ -87,7 +105,7 @@ impl Tenant {
                 shelf.remove(seq);
             }
         }
-        self.shelves.retain(|_, shelf| !shelf.is_empty());
+        bytes
     }
 
     /// The session that holds a gateway.
@@ -99,7 +117,7 @@ impl Tenant {
     /// Forgets the commands whose time is over and the streams that have ended.
     fn forget(&mut self, now_ms: u64) {
         self.shelves.values_mut().for_each(|shelf| shelf.forget(now_ms));
-        self.shelves.retain(|_, shelf| !shelf.is_empty());
+        self.shelves.retain(|_, shelf| !shelf.is_needless(now_ms));
         self.streams.forget(now_ms);
     }
 }
@@ -230,14 +248,27 @@ impl Store {
         self.make(&key.tenant, |tenant| {
             let holder = tenant.holder(&key.address);
             tenant.make_room();
-            tenant.shelves.entry(key.address.clone()).or_default().create(&key.address, new, holder, now_ms)
+            let full = tenant.records.open > OPEN_BYTES;
+            let shelf = tenant.shelves.entry(key.address.clone()).or_default();
+            let created = shelf.create(&key.address, new, holder, now_ms, full);
+            if let Created::Recorded(stepped) = &created
+                && stepped.took == Took::Yes
+            {
+                tenant.records.grow(shelf::bytes(&stepped.record));
+            }
+            created
         })
     }
 
     pub(super) fn step(&self, key: &GatewayKey, cmd: &CommandId, step: &Step, now_ms: u64) -> Option<Stepped> {
         self.find(&key.tenant, |tenant| {
             let holder = tenant.holder(&key.address);
-            tenant.shelves.get_mut(&key.address)?.step(cmd, step, holder, now_ms)
+            let stepped = tenant.shelves.get_mut(&key.address)?.step(cmd, step, holder, now_ms)?;
+            if stepped.record.outcomes.len() > stepped.before {
+                tenant.records.grow(shelf::bytes(&stepped.record));
+                tenant.make_room();
+            }
+            Some(stepped)
         })
         .flatten()
     }

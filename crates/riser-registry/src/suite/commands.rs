@@ -4,7 +4,7 @@ use riser_core::command::{Body, CommandId, DEADLINE_MS, Digest, EDGES, HELD, Rec
 use riser_core::{EdgeId, GatewayKey, Json, Reason};
 
 use super::{Bench, path};
-use crate::commands::{DECIDED, OPEN};
+use crate::commands::{DECIDED, DECIDED_BYTES, OPEN, OPEN_BYTES, RECORDS_BYTES};
 use crate::{Acquired, CommandStore, Created, Holder, NewCommand, Registry, StateStore, Stepped};
 
 /// A deadline that does not pass within its case.
@@ -316,4 +316,52 @@ pub async fn decided_commands_beyond_the_bound_are_forgotten<S: Registry + State
     let again = bench.issue(&key, &bench.command(0, true)).await;
     assert_eq!((again.took, statuses(&again.record)), (Took::Yes, vec![Status::Held]), "its digest is free");
     assert!(again.record.seq > records[DECIDED].seq);
+}
+
+/// A command with arguments of 60 kB.
+fn large(command: NewCommand) -> NewCommand {
+    let args = Some(Json::of(&"x".repeat(60_000)));
+    NewCommand { body: Body { args, ..command.body }, ..command }
+}
+
+/// What is decided at one gateway takes a bounded room, so that no other gateway's commands are forgotten for it.
+pub async fn large_commands_of_one_gateway_have_only_its_own_forgotten<S: Registry + StateStore + CommandStore>(
+    bench: &Bench<S>,
+) {
+    let (key, other) = (bench.key("b/g"), bench.key("b/other"));
+    let kept = bench.issue(&other, &bench.command(0, false)).await.record;
+    let count = RECORDS_BYTES / 60_000 + 2;
+    let mut records = vec![];
+    for number in 0..count {
+        records.push(bench.issue(&key, &large(bench.command(number, false))).await.record.cmd);
+    }
+    assert_eq!(bench.look(&other, &kept.cmd).await, kept);
+    let fit = DECIDED_BYTES / 61_000;
+    assert_eq!(bench.step(&key, &records[0], &Step::Look).await, None);
+    assert_eq!(bench.step(&key, &records[count - DECIDED_BYTES / 60_000 - 1], &Step::Look).await, None);
+    assert!(bench.step(&key, &records[count - fit], &Step::Look).await.is_some(), "those that fit are kept");
+}
+
+/// What is open is never forgotten, so that it is bounded for a tenant by refusing more.
+pub async fn open_commands_of_a_tenant_take_a_bounded_room<S: Registry + StateStore + CommandStore>(bench: &Bench<S>) {
+    let at = |number: usize| bench.key(&format!("b/g{number}"));
+    let mut records = vec![];
+    loop {
+        assert!(records.len() <= OPEN_BYTES / 60_000 + 1, "no bound");
+        let number = records.len();
+        match bench.one.create(&at(number), &large(bench.command(number, true))).await.expect("an answer") {
+            Created::Recorded(stepped) => records.push(stepped.record),
+            refused => break assert_eq!(refused, Created::TooMany),
+        }
+    }
+    assert!(records.len() >= OPEN_BYTES / 64_000, "{} only", records.len());
+    let known = bench.issue(&at(0), &large(bench.command(0, true))).await;
+    assert_eq!((known.took, &known.record), (Took::Nothing, &records[0]), "a known one is no more");
+    let decided = bench.issue(&at(0), &large(bench.command(records.len(), false))).await;
+    assert_eq!(statuses(&decided.record), [Status::Offline], "nor is one that is decided at once");
+    for (number, record) in records.iter().enumerate().take(3) {
+        cancelled(&at(number), bench.step(&at(number), &record.cmd, &Step::Cancel).await);
+    }
+    let again = bench.issue(&at(0), &large(bench.command(records.len() + 1, true))).await;
+    assert_eq!(again.took, Took::Yes, "there is room again");
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Rule;
 use super::model::Found;
+use super::{Rule, SETTLED_MS};
 use crate::history::{Body, Event, Set, Stored};
 
 #[derive(Default)]
@@ -33,7 +33,7 @@ enum Said {
 
 #[derive(Default)]
 struct Session {
-    welcomed: bool,
+    welcomed_at: Option<u64>,
     over: bool,
     sends: Vec<usize>,
 }
@@ -47,11 +47,16 @@ struct Sent {
 }
 
 impl Gateway {
-    pub(super) fn event(&mut self, number: u32, event: &Event, settled: bool) -> Found {
+    /// `settled` says whether all has been healed for so long that no two sessions may act.
+    pub(super) fn event(&mut self, number: u32, at: u64, event: &Event, settled: bool) -> Found {
+        let acts = matches!(event, Event::Ok { .. } | Event::Got { .. });
+        if acts && settled && self.is_replaced(number, at) {
+            return vec![(Rule::Owner, format!("session {number} acts long after a newer one began"))];
+        }
         let session = self.sessions.entry(number).or_default();
         match event {
             Event::Welcome { epoch } => {
-                session.welcomed = true;
+                session.welcomed_at = Some(at);
                 let before = self.epoch;
                 self.epoch = before.max(*epoch);
                 if *epoch <= before {
@@ -85,6 +90,12 @@ impl Gateway {
             _ => {}
         }
         Vec::new()
+    }
+
+    /// Whether a newer session was welcomed so long ago that this one must have ended.
+    fn is_replaced(&self, number: u32, at: u64) -> bool {
+        let mut newer = self.sessions.range(number + 1..).filter_map(|(_, session)| session.welcomed_at);
+        newer.any(|welcomed| at >= welcomed + SETTLED_MS)
     }
 
     fn acked(&mut self, n: u64) {
@@ -150,7 +161,7 @@ impl Gateway {
 
     /// The newest session, when one ever began.
     fn last(&self) -> Option<&Session> {
-        self.sessions.values().rev().find(|s| s.welcomed)
+        self.sessions.values().rev().find(|s| s.welcomed_at.is_some())
     }
 
     /// Whether the gateway is connected; none when it never was.

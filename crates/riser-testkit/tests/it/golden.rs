@@ -286,6 +286,34 @@ fn two_act_late(lines: &mut Vec<Value>, first_is_over: bool) {
 }
 
 #[test]
+fn a_session_that_acts_long_after_a_newer_one_began_breaks_owner() {
+    let acts = |lines: &mut Vec<Value>, after_ms: u64| {
+        let i = at(lines, "quiet", 0);
+        let begun = lines[i]["at"].as_u64().expect("a time") + 6_000;
+        let line = |at: u64, session: u64, mut event: Value| {
+            event["at"] = json!(at);
+            event["who"] = json!({"gateway": {"tenant": "acme", "of": "b1/g1", "session": session}});
+            event
+        };
+        let later = [
+            line(begun, 2, json!({"do": "hello", "edge": "edge-0"})),
+            line(begun, 2, json!({"do": "welcome", "epoch": 6})),
+            line(begun + after_ms, 1, json!({"do": "ok", "n": 900})),
+            line(begun + after_ms, 1, json!({"do": "closed", "code": 4006})),
+        ];
+        let after = i + 1;
+        lines.splice(after..after, later);
+        for line in &mut lines[after..] {
+            if line["at"].as_u64() < Some(begun + after_ms) && line["who"].get("gateway").is_none() {
+                line["at"] = json!(begun + after_ms);
+            }
+        }
+    };
+    wrong(Rule::Owner, |lines| acts(lines, 5_000));
+    excused(Rule::Owner, |lines| acts(lines, 4_900));
+}
+
+#[test]
 fn two_open_sessions_that_act_long_after_healing_break_owner_and_one_after_the_other_does_not() {
     wrong(Rule::Owner, |lines| two_act_late(lines, false));
     excused(Rule::Owner, |lines| two_act_late(lines, true));
