@@ -35,12 +35,16 @@ pub struct EdgesConfig {
     pub sections: String,
     /// Further lines of `[edge]`.
     pub edge: String,
+    /// Where they log, instead of a file of each.
+    pub output: Option<PathBuf>,
 }
 
 /// Edges of one cluster. Dropping it kills them.
 pub struct Edges {
     program: PathBuf,
     key: Credential,
+    secret: String,
+    output: Option<PathBuf>,
     nodes: Vec<Node>,
     // Behind the nodes, so that no edge writes any more when it is removed.
     folder: Folder,
@@ -77,7 +81,7 @@ impl Edges {
             tenant = config.tenant,
         );
         std::fs::write(folder.path().join("tenants.toml"), tenants).context("cannot write the tenants")?;
-        std::fs::write(folder.path().join("signing.secret"), secret).context("cannot write a secret")?;
+        std::fs::write(folder.path().join("signing.secret"), &secret).context("cannot write a secret")?;
         let ports = free_ports(config.count * 2).context("cannot find free ports")?;
         let mut nodes = vec![];
         for (number, ports) in ports.chunks(2).enumerate() {
@@ -90,14 +94,15 @@ impl Edges {
             std::fs::write(config_of(&folder, number), text).context("cannot write an edge's configuration")?;
             nodes.push(Node { port, admin, process: None });
         }
-        Ok(Self { program: program.to_owned(), key: Credential::new(key), nodes, folder })
+        let (program, output) = (program.to_owned(), config.output.clone());
+        Ok(Self { program, key: Credential::new(key), secret, output, nodes, folder })
     }
 
     /// Starts an edge that does not run, on its old ports.
     pub fn launch(&mut self, number: usize) -> anyhow::Result<()> {
         ensure!(self.nodes[number].process.is_none(), "the edge runs");
         let config = config_of(&self.folder, number).display().to_string();
-        let process = Process::start(&self.program, &["edge", "--config", &config], &log_of(&self.folder, number))?;
+        let process = Process::start(&self.program, &["edge", "--config", &config], &self.log_file(number))?;
         self.nodes[number].process = Some(process);
         Ok(())
     }
@@ -158,6 +163,16 @@ impl Edges {
         self.key.clone()
     }
 
+    /// What its tokens are signed with.
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// The port of an edge's admin pages.
+    pub fn admin(&self, number: usize) -> u16 {
+        self.nodes[number].admin
+    }
+
     /// Whether an edge runs; a stopped one does.
     pub fn is_running(&mut self, number: usize) -> bool {
         self.nodes[number].process.as_mut().is_some_and(Process::is_running)
@@ -197,7 +212,11 @@ impl Edges {
 
     /// All that an edge logged.
     pub fn log(&self, number: usize) -> String {
-        std::fs::read_to_string(log_of(&self.folder, number)).unwrap_or_default()
+        std::fs::read_to_string(self.log_file(number)).unwrap_or_default()
+    }
+
+    fn log_file(&self, number: usize) -> PathBuf {
+        self.output.clone().unwrap_or_else(|| log_of(&self.folder, number))
     }
 
     fn last_words(&self, number: usize) -> String {

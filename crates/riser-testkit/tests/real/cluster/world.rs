@@ -55,6 +55,7 @@ impl World {
             sections,
             // A rolling restart of three is to fit into a minute.
             edge: "drain_window = \"3s\"\nheartbeat = \"2s\"".into(),
+            output: None,
         };
         let edges = Edges::start(&program("RISER_PROGRAM"), &config).await.expect("edges that start");
         let gateways = Proxy::among(edges.addresses(), 3).await.expect("a proxy");
