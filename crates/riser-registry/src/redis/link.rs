@@ -251,16 +251,13 @@ impl Link {
     pub(super) async fn run(&self, call: Call) -> Result<Vec<Value>, RegistryError> {
         self.counters.calls.add();
         let deadline = Instant::now() + self.config.call_timeout;
-        let replies = match timeout_at(deadline, self.up()).await {
-            Ok(Ok(up)) => match timeout_at(deadline, self.send(&up, &call)).await {
-                Ok(replies) => replies,
-                Err(_) => {
-                    self.lost(&up, "no answer in time");
-                    None
-                }
-            },
-            _ => None,
-        };
+        let mut replies = None;
+        if let Ok(Ok(up)) = timeout_at(deadline, self.up()).await {
+            match timeout_at(deadline, self.send(&up, &call)).await {
+                Ok(answered) => replies = answered,
+                Err(_) => self.lost(&up, "no answer in time"),
+            }
+        }
         replies.ok_or_else(|| {
             self.counters.errors.add();
             RegistryError::Unavailable

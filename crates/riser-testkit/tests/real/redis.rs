@@ -1,6 +1,5 @@
 //! The registry on real Redis servers.
 
-use std::ops::Deref;
 use std::sync::{Arc, Weak};
 
 use riser_registry::redis::{Address, RedisConfig, RedisRegistry, Servers};
@@ -12,20 +11,6 @@ use super::{program, unique};
 
 /// One server that the conformance cases share: it lives as long as one of them runs.
 static SINGLE: Mutex<Weak<RedisServers>> = Mutex::const_new(Weak::new());
-
-/// What a case runs on, and the server behind it.
-struct Held {
-    bench: Bench<RedisRegistry>,
-    _servers: Arc<RedisServers>,
-}
-
-impl Deref for Held {
-    type Target = Bench<RedisRegistry>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.bench
-    }
-}
 
 async fn start() -> RedisServers {
     start_with(&RedisOptions::default()).await
@@ -68,10 +53,10 @@ async fn connect(config: RedisConfig) -> RedisRegistry {
     RedisRegistry::connect(config).await.expect("a server that can be reached")
 }
 
-async fn bench(_case: &str) -> Held {
+async fn bench(_case: &str) -> Bench<RedisRegistry> {
     let servers = shared().await;
     let (one, two) = (connect(config(&servers)).await, connect(config(&servers)).await);
-    Held { bench: Bench { one, two, name: unique() }, _servers: servers }
+    Bench { one, two, name: unique(), behind: Some(servers) }
 }
 
 riser_registry::conformance!(
