@@ -3,6 +3,7 @@
 //! A launcher starts its servers in a temporary folder and on free ports of the loopback interface, waits until they are
 //! ready, and ends what it started, and nothing else, when it is dropped.
 
+pub mod edges;
 pub mod folder;
 pub mod http;
 pub mod nats;

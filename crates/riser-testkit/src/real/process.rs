@@ -13,10 +13,27 @@ pub struct Process(Child);
 impl Process {
     /// Starts a program whose output goes to the end of a file.
     pub fn start(program: &Path, arguments: &[&str], output: &Path) -> anyhow::Result<Self> {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        Self::start_command(command, output)
+    }
+
+    /// The same for a command that is more than a program and its arguments.
+    pub fn start_command(mut command: Command, output: &Path) -> anyhow::Result<Self> {
         let file = File::options().create(true).append(true).open(output).context("cannot open a server's output")?;
         let errors = file.try_clone().context("cannot open a server's output")?;
-        let child = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(file).stderr(errors).spawn();
-        Ok(Self(child.with_context(|| format!("cannot start {}", program.display()))?))
+        let child = command.stdin(Stdio::null()).stdout(file).stderr(errors).spawn();
+        Ok(Self(child.with_context(|| format!("cannot start {}", command.get_program().display()))?))
+    }
+
+    /// How it ended, once it has; none for one that was killed.
+    pub fn exit_code(&mut self) -> Option<Option<i32>> {
+        self.0.try_wait().ok().flatten().map(|status| status.code())
+    }
+
+    /// Asks it to end (SIGTERM).
+    pub fn terminate(&self) -> anyhow::Result<()> {
+        self.signal("TERM")
     }
 
     /// Whether it still runs; a stopped one does.

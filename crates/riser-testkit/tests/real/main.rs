@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod edge;
 mod nats;
 mod redis;
 
