@@ -14,6 +14,10 @@ impl Items {
         }
     }
 
+    pub(super) fn value(&mut self) -> Option<Value> {
+        self.0.next()
+    }
+
     pub(super) fn number(&mut self) -> Option<u64> {
         number(&self.0.next()?)
     }

@@ -187,7 +187,7 @@ impl Registry for RedisRegistry {
 
     async fn audit(&self, tenant: &TenantId, building: &BuildingId) -> Result<Vec<Held>, RegistryError> {
         let keys = Building::new(tenant, building);
-        let call = Call::atomic().command("TIME", None, &[]).command("HGETALL", Some(keys.heads()), &[]);
+        let call = Call::new().command("TIME", None, &[]).command("HGETALL", Some(keys.heads()), &[]);
         let mut replies = self.link.run(call.command("HGETALL", Some(keys.open()), &[])).await?.into_iter();
         let mut held = || {
             let now_ms = super::replies::time_ms(replies.next()?)?;
