@@ -69,7 +69,7 @@ async fn without_nats_a_command_is_refused_or_ends_and_is_never_done_twice() {
     let world = World::start(3).await;
     let mut flats = Flats::connect(&world.gateways_at(), &world.api(), 60).await;
     let every = Duration::from_millis(100);
-    let commander = Commander::start(&world.clients_at(), &world.key(), addresses(&flats), every);
+    let commander = Commander::start(&world.clients_at(), &world.key(), addresses(&flats), every).await;
     flats.load(true);
     for _ in 0..2 {
         world.to_nats.stall(true);

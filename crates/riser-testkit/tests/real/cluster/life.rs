@@ -19,7 +19,7 @@ async fn a_rolling_restart_under_load_loses_nothing_and_shows_nobody_offline() {
     let mut flats = Flats::connect(&world.gateways_at(), &world.api(), FLATS).await;
     let watchers = thirty(&world).await;
     let every = Duration::from_millis(100);
-    let commander = Commander::start(&world.clients_at(), &world.key(), addresses(&flats), every);
+    let commander = Commander::start(&world.clients_at(), &world.key(), addresses(&flats), every).await;
     flats.load(true);
     for edge in 0..3 {
         world.edges.terminate(edge).expect("an edge that runs");

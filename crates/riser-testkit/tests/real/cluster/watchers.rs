@@ -164,10 +164,11 @@ pub(super) struct Commander {
 
 impl Commander {
     /// Commands one of these gateways in every such time, until it is ended.
-    pub(super) fn start(endpoint: &Endpoint, key: &Credential, to: Vec<Address>, every: Duration) -> Self {
+    pub(super) async fn start(endpoint: &Endpoint, key: &Credential, to: Vec<Address>, every: Duration) -> Self {
+        let client = Client::connect(Config::new(endpoint.clone(), key.clone())).await.expect("a session");
         let on = watch::Sender::new(true);
         let mut outcomes = JoinSet::new();
-        outcomes.spawn(command(Config::new(endpoint.clone(), key.clone()), to, every, on.subscribe()));
+        outcomes.spawn(command(client, to, every, on.subscribe()));
         Self { on, outcomes }
     }
 
@@ -179,8 +180,7 @@ impl Commander {
     }
 }
 
-async fn command(config: Config, to: Vec<Address>, every: Duration, mut on: watch::Receiver<bool>) -> Vec<Outcome> {
-    let mut client = Client::connect(config).await.expect("a session");
+async fn command(mut client: Client, to: Vec<Address>, every: Duration, mut on: watch::Receiver<bool>) -> Vec<Outcome> {
     let (mut open, mut outcomes) = (JoinSet::new(), vec![]);
     let mut tick = interval(every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
