@@ -14,6 +14,7 @@ use super::folder::Folder;
 use super::http;
 use super::ports::free_ports;
 use super::process::Process;
+use super::redis::MASTER;
 
 /// How long an edge may take until it is ready, or has ended: seconds, on a machine that is busy.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -29,6 +30,8 @@ pub struct EdgesOptions {
     pub nats: Vec<String>,
     /// Redis' port.
     pub redis: u16,
+    /// The ports of Sentinels, which are asked instead when there are any.
+    pub sentinels: Vec<u16>,
     /// `section.key=value`, as `--set` takes it.
     pub set: Vec<String>,
 }
@@ -67,11 +70,16 @@ impl Edges {
         };
         edges.write_tenants(&[("everything", hash)])?;
         let nats: Vec<_> = options.nats.iter().map(|url| format!("{url:?}")).collect();
+        let sentinels: Vec<_> = options.sentinels.iter().map(|port| format!("\"redis://127.0.0.1:{port}\"")).collect();
+        let redis = if sentinels.is_empty() {
+            format!("server = \"redis://127.0.0.1:{}\"", options.redis)
+        } else {
+            format!("sentinels = [{}]\nmaster = \"{MASTER}\"", sentinels.join(", "))
+        };
         let config = format!(
             "[edge]\ndrain_window = \"1s\"\n[nats]\nservers = [{}]\n[events]\nreplicas = 1\nmax_size = \"16 MiB\"\n\
-             [redis]\nserver = \"redis://127.0.0.1:{}\"\n",
+             [redis]\n{redis}\n",
             nats.join(", "),
-            options.redis
         );
         edges.write("riser.toml", &config)?;
         Ok(edges)

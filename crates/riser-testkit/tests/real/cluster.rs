@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use riser_core::Address;
 
 mod degraded;
+mod failover;
 mod flats;
 mod life;
 mod watchers;

@@ -38,7 +38,8 @@ async fn servers(nats: &NatsOptions) -> (NatsServers, RedisServers) {
 }
 
 fn options(nats: &NatsServers, redis: &RedisServers, set: &[&str]) -> EdgesOptions {
-    EdgesOptions { nats: nats.urls(), redis: redis.port(0), set: set.iter().map(|&set| set.to_owned()).collect() }
+    let set = set.iter().map(|&set| set.to_owned()).collect();
+    EdgesOptions { nats: nats.urls(), redis: redis.port(0), set, ..EdgesOptions::default() }
 }
 
 /// Starts so many edges, each with these options set.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use riser_client::{Config, Gateway, Memory, Order, Status};
+use riser_core::command::Status::Succeeded;
 use riser_core::{Address, Json};
 use riser_testkit::real::proxy::Proxy;
 use tokio::time::timeout;
@@ -113,7 +114,7 @@ async fn a_gateway_that_comes_back_elsewhere_takes_over_from_its_half_open_socke
         request.succeed(None).await.expect("an edge that takes the answer");
     });
     let recorded = recorded.expect("an outcome in time").expect("an outcome");
-    assert!(recorded.decided().is_some(), "{recorded:?}");
+    assert_eq!(recorded.decided().map(|step| step.status), Some(Succeeded));
     let values = [(number_path(), Some(Json::of(&7)))].into();
     new.set(values).await.expect("the new session is the gateway's");
     watchers.each("the new session's value", |_, shown| shown.numbers.get(&address) == Some(&7)).await;

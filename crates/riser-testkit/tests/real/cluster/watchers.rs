@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::flats::{Flats, number_path};
+use super::flats::{BEAT, Flats, number_path};
 use crate::PATIENCE;
 
 /// What one client was shown.
@@ -136,7 +136,7 @@ async fn write_down(mut client: Client, shown: watch::Sender<Shown>) {
                     Update::Presence(of) if view.get(&of).is_some_and(|seen| !seen.online) => {
                         *shown.gone.entry(of).or_default() += 1;
                     }
-                    Update::Event(happened) => {
+                    Update::Event(happened) if happened.kind.as_str() == BEAT => {
                         let heard = shown.events.entry(happened.of.clone()).or_default();
                         let id = happened.id.to_string();
                         if !heard.contains(&id) {

@@ -31,25 +31,42 @@ pub(super) struct World {
     pub(super) redis: RedisServers,
 }
 
+/// What a cluster is made of.
+pub(super) struct Shape {
+    pub(super) edges: usize,
+    /// NATS servers, reached past the proxy when there are three.
+    pub(super) nats: usize,
+    pub(super) of_nats: NatsOptions,
+    /// Whether Redis has a replica and Sentinels, and is reached past the proxy.
+    pub(super) sentinels: bool,
+}
+
 impl World {
     /// Starts so many edges with one NATS server and one Redis.
-    pub(super) async fn start(count: usize) -> Self {
-        Self::start_with(count, &NatsOptions::default()).await
+    pub(super) async fn start(edges: usize) -> Self {
+        Self::shaped(&Shape { edges, nats: 1, of_nats: NatsOptions::default(), sentinels: false }).await
     }
 
-    /// The same with another NATS server.
-    pub(super) async fn start_with(count: usize, nats: &NatsOptions) -> Self {
-        let nats = NatsServers::start_with(&program("RISER_NATS_SERVER"), 1, nats).await.expect("a NATS server");
-        let options = RedisOptions::default();
-        let redis = RedisServers::start(&program("RISER_REDIS_SERVER"), &options).await.expect("a Redis");
+    pub(super) async fn shaped(shape: &Shape) -> Self {
+        let nats = NatsServers::start_with(&program("RISER_NATS_SERVER"), shape.nats, &shape.of_nats).await;
+        let nats = nats.expect("NATS servers");
+        let (program_of_redis, options) = (program("RISER_REDIS_SERVER"), RedisOptions::default());
+        let redis = if shape.sentinels {
+            RedisServers::start_with_sentinels(&program_of_redis, &options).await
+        } else {
+            RedisServers::start(&program_of_redis, &options).await
+        };
+        let redis = redis.expect("a Redis");
         let to_nats = Proxy::start(nats.address(0), 1).await.expect("a proxy");
         let to_redis = Proxy::start(local(redis.port(0)), 2).await.expect("a proxy");
+        let urls = if shape.nats == 1 { vec![format!("nats://{}", to_nats.address())] } else { nats.urls() };
         // A rolling restart of three is to fit into a minute.
-        let set = ["edge.drain_window=3s", "edge.heartbeat=2s"].map(str::to_owned).to_vec();
-        let options =
-            EdgesOptions { nats: vec![format!("nats://{}", to_nats.address())], redis: to_redis.address().port(), set };
-        let edges = Edges::start(&program("RISER_BIN"), count, &options).await.expect("edges that start");
-        let addresses: Vec<_> = (0..count).map(|number| local(edges.port(number))).collect();
+        let mut set = ["edge.drain_window=3s", "edge.heartbeat=2s"].map(str::to_owned).to_vec();
+        set.push(format!("events.replicas={}", shape.nats));
+        let sentinels = if shape.sentinels { redis.sentinels() } else { vec![] };
+        let options = EdgesOptions { nats: urls, redis: to_redis.address().port(), sentinels, set };
+        let edges = Edges::start(&program("RISER_BIN"), shape.edges, &options).await.expect("edges that start");
+        let addresses: Vec<_> = (0..shape.edges).map(|number| local(edges.port(number))).collect();
         let gateways = Proxy::among(addresses.clone(), 3).await.expect("a proxy");
         let clients = Proxy::among(addresses, 4).await.expect("a proxy");
         Self { edges, gateways, clients, to_nats, to_redis, nats, redis }
