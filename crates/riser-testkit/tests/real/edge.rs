@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::{PATIENCE, program};
 
+mod doctor;
 mod drain;
 mod ready;
 mod refused;

@@ -35,8 +35,7 @@ pub(super) fn copied(
     names: &[(&str, &str)],
     read: impl Fn() -> Vec<u64> + Send + Sync + 'static,
 ) -> prometheus::Result<()> {
-    let counters = names.iter().map(|(name, help)| IntCounter::new(*name, *help)).collect::<Result<Vec<_>, _>>()?;
-    // A registry tells collectors apart by these.
+    let counters: Vec<_> = names.iter().map(|(name, help)| IntCounter::new(*name, *help)).collect::<Result<_, _>>()?;
     let descriptions = counters.iter().flat_map(Collector::desc).cloned().collect();
     registry.register(Box::new(Copied { counters: Mutex::new(counters), descriptions, read }))
 }
