@@ -125,7 +125,7 @@ impl JetStream {
     /// Whether it says anything of this user's account.
     pub(super) async fn answers(&self) -> bool {
         let asked = self.one("$JS.API.INFO".into(), HeaderMap::new(), Bytes::new()).await;
-        asked.is_ok_and(|message| parse::<Value>(&message).is_ok())
+        asked.is_ok_and(|message| self.parse::<Value>("INFO", &message).is_ok())
     }
 
     /// A tenant's stream, if there is one.
