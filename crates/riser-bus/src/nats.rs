@@ -105,6 +105,17 @@ pub struct NatsClient {
     tasks: Arc<Tasks>,
 }
 
+/// What a server says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NatsServer {
+    /// What it calls itself.
+    pub name: String,
+    /// Its version, in its own words.
+    pub version: String,
+    /// Whether advisories are known of this version.
+    pub has_advisories: bool,
+}
+
 /// The connection, as its own tasks use it.
 struct Link {
     client: Client,
@@ -185,6 +196,18 @@ impl NatsClient {
     /// Messages on our subjects and in our streams that no edge of ours wrote. They are ignored.
     pub fn ignored(&self) -> u64 {
         self.link.signals.ignored.load(Ordering::Relaxed)
+    }
+
+    /// The server that this process is connected to now.
+    pub fn server(&self) -> NatsServer {
+        let server = self.link.client.server_info();
+        let advised = Version::parse(&server.version).is_some_and(Version::has_advisories);
+        NatsServer { name: server.server_name, version: server.version, has_advisories: advised }
+    }
+
+    /// Whether JetStream answers, for this user.
+    pub async fn has_jetstream(&self) -> bool {
+        jetstream::JetStream(self.link.clone()).answers().await
     }
 
     /// Waits until what was published has left for the server, for [`PUBLISH_LIMIT`] at most; `false` when it has not.

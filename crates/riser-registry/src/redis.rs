@@ -1,7 +1,6 @@
 //! A registry in Redis: one server, or a master that Sentinels choose. `redis` is named here and below, and nowhere else.
 //!
-//! What changes is changed by scripts, one for each operation, by Redis' own clock; what is only read is read by plain
-//! commands, those that belong together at once. The names of all keys are in `keys`, with what stands behind them. Rules
+//! What changes is changed by scripts, one for each operation, by Redis' own clock. The names of all keys are in `keys`, with what stands behind them. Rules
 //! of riser-core are applied in Rust where a second round trip does no harm (commands: read, decide, and write if nothing
 //! came in between), and by a script where it would (changes of state).
 //!

@@ -4,6 +4,8 @@
 //! every case. The cases use names of their own, so that they can run beside each other and again on servers that
 //! are not empty. Leases end by waiting for them, which costs nothing under a paused clock.
 
+use std::any::Any;
+use std::sync::Arc;
 use std::time::Duration;
 
 use riser_core::limits::Limits;
@@ -51,6 +53,8 @@ pub struct Bench<S> {
     pub two: S,
     /// What no other case uses, and no other run: 1 to 24 of a-z and 0-9.
     pub name: String,
+    /// What must not go before the case is over, as a server.
+    pub behind: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// Makes a test of each case.

@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Dev(Dev),
     /// Run one edge of a cluster, on NATS and Redis.
     Edge(Edge),
+    /// Look for what is wrong with a cluster, from an edge's configuration.
+    Doctor(Doctor),
     /// Look at a tenants file, and make what belongs into it.
     Tenants(Tenants),
     /// Run a simulated building against a cluster.
@@ -167,6 +169,20 @@ pub(crate) struct Configured {
     /// An option that goes before the file and the environment; lists have commas. Not for secrets.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     pub(crate) set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  riser doctor --config /etc/riser/riser.toml
+
+A line begins with ✓ when all is well, with ! when it is not as it should be, and with ✗ when it must be mended. It asks
+every edge that runs for a sign of life over NATS, and changes nothing.
+
+Exit codes: 0 nothing must be mended, 1 something must, 64 a bad configuration, 69 a file of it cannot be read.")]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) from: Configured,
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,7 @@
 //! `riser edge`: one edge of a cluster on NATS and Redis, from its configuration to its drain.
 
 pub(crate) mod config;
-mod connect;
+pub(crate) mod connect;
 mod metrics;
 pub(crate) mod reload;
 mod serve;

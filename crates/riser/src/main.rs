@@ -5,6 +5,7 @@ mod bind;
 mod cli;
 mod clock;
 mod dev;
+mod doctor;
 mod edge;
 mod events;
 mod exit;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Dev(args) => dev::run(&args),
         Command::Edge(args) => edge::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Tenants(args) => tenants::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Watch(args) => watch::run(&args),

@@ -122,6 +122,12 @@ struct GotMessage {
 pub(super) struct JetStream(pub(super) Arc<Link>);
 
 impl JetStream {
+    /// Whether it says anything of this user's account.
+    pub(super) async fn answers(&self) -> bool {
+        let asked = self.one("$JS.API.INFO".into(), HeaderMap::new(), Bytes::new()).await;
+        asked.is_ok_and(|message| self.parse::<Value>("INFO", &message).is_ok())
+    }
+
     /// A tenant's stream, if there is one.
     pub(super) async fn stream(&self, tenant: &TenantId) -> Result<Option<Stream>, Trouble> {
         match self.call("STREAM.INFO", &event_stream(tenant), &json!({})).await {

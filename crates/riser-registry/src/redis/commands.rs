@@ -10,7 +10,7 @@ use riser_core::{Address, EdgeId, GatewayKey, Json, TenantId};
 
 use super::keys::{self, Building, Key, Tenant};
 use super::link::{Arguments, Call};
-use super::queue::{Queue, digest};
+use super::queue::{Open, Queue, digest};
 use super::replies::{Items, bytes};
 use super::sessions::score;
 use super::{FIRST_INEXACT, RedisRegistry, scripts};
@@ -154,8 +154,8 @@ impl RedisRegistry {
 
     fn shelf(&self, mut look: Items) -> Result<Shelf, RegistryError> {
         let mut read = || {
-            let (now_ms, held, line) = (look.number()?, look.bytes()??, look.bytes()?);
-            let (mark, last, fields, record) = (look.bytes()?, look.bytes()?, look.number()?, look.bytes()?);
+            let (now_ms, held, line) = (look.number()?, look.bytes()?, look.bytes());
+            let (mark, last, fields, record) = (look.bytes(), look.bytes(), look.number()?, look.bytes());
             let held = String::from_utf8(held).ok()?;
             let holder = match held.split_once(' ') {
                 Some((epoch, edge)) => {
@@ -214,7 +214,7 @@ impl RedisRegistry {
             .number(DECIDED as u64);
         let due = due_name(&key.tenant, &record.cmd);
         let call = if is_open {
-            let deadline = record.deadline_at_ms.min(FIRST_INEXACT).to_string();
+            let deadline = record.deadline_at_ms.to_string();
             Call::new().command("ZADD", Some(keys::due()), &[deadline.as_bytes(), due.as_bytes()])
         } else {
             room(&key.tenant, &[(room_name(&record.cmd), record.cmd.at_ms, size(record))])
@@ -258,21 +258,22 @@ impl RedisRegistry {
 
     /// Which of these commands are open: of the others only the name is left.
     async fn still_open(&self, named: Vec<Due>) -> Result<(Vec<Due>, Vec<Due>), RegistryError> {
+        if named.is_empty() {
+            return Ok((named, vec![]));
+        }
         let mut call = Call::new();
         for due in &named {
             let open = Building::new(&due.tenant, due.cmd.of.building()).open();
             call = call.command("HGET", Some(open), &[due.cmd.of.gateway().as_str().as_bytes()]);
         }
         let lines = self.link.run(call).await?;
-        let mut is_open = named.iter().zip(lines).map(|(due, line)| {
+        let (mut open, mut gone) = (vec![], vec![]);
+        for (due, line) in named.into_iter().zip(lines) {
             let queue = self.queue(bytes(line).as_deref());
-            queue.0.iter().any(|open| {
-                open.digest == due.cmd.digest && open.deadline_at_ms.min(FIRST_INEXACT) == due.deadline_at_ms
-            })
-        });
-        let is_open: Vec<_> = is_open.by_ref().collect();
-        let mut is_open = is_open.into_iter();
-        Ok(named.into_iter().partition(|_| is_open.next().unwrap_or(false)))
+            let is_it = |open: &Open| open.digest == due.cmd.digest && open.deadline_at_ms == due.deadline_at_ms;
+            if queue.0.iter().any(is_it) { open.push(due) } else { gone.push(due) }
+        }
+        Ok((open, gone))
     }
 
     async fn forget_due(&self, names: &[String]) -> Result<(), RegistryError> {
@@ -293,7 +294,7 @@ impl RedisRegistry {
         let mut records = vec![];
         while answer.left() > 0 {
             // One that is gone while its place is not was somebody else's doing.
-            let text = answer.bytes().flatten();
+            let text = answer.bytes();
             records.extend(text.and_then(|text| self.record(&text)));
         }
         Ok(records)
@@ -331,7 +332,7 @@ impl CommandStore for RedisRegistry {
             let mut answer = self.answer(&scripts::OVERDUE, vec![keys::due(), keys::sweeper()], arguments).await?;
             let (mut named, mut gone) = (vec![], vec![]);
             while answer.left() > 0 {
-                let (name, deadline) = (answer.parsed::<String>(), answer.bytes().flatten());
+                let (name, deadline) = (answer.parsed::<String>(), answer.bytes());
                 let Some(name) = name else { continue };
                 let deadline_at_ms = deadline.map_or(0, |deadline| score(&deadline));
                 match Due::parse(&name, deadline_at_ms) {

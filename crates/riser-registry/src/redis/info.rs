@@ -14,6 +14,8 @@ pub struct ServerInfo {
     pub server: String,
     /// Its version.
     pub version: String,
+    /// Its clock, in Unix milliseconds; 0 when it does not say.
+    pub now_ms: u64,
     /// Whether it is the master; an edge leaves one that is not.
     pub is_master: bool,
     /// Replicas that follow it.
@@ -43,6 +45,7 @@ impl RedisRegistry {
         Ok(ServerInfo {
             server: server.to_string(),
             version: version.to_string(),
+            now_ms: number("server_time_usec") / 1_000,
             is_master: says("role") == "master",
             replicas: number("connected_slaves"),
             max_memory: number("maxmemory"),

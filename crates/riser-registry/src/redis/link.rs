@@ -72,18 +72,12 @@ enum Part {
 pub(super) struct Call {
     parts: Vec<Part>,
     keys: Vec<Key>,
-    atomic: bool,
 }
 
 impl Call {
-    /// Things that happen one after the other, others' in between.
+    /// Nothing yet. What is added happens one after the other, and others' calls may come in between.
     pub(super) fn new() -> Self {
         Self::default()
-    }
-
-    /// Commands that happen at once.
-    pub(super) fn atomic() -> Self {
-        Self { atomic: true, ..Self::default() }
     }
 
     /// A command on one key, or on none.
@@ -251,16 +245,13 @@ impl Link {
     pub(super) async fn run(&self, call: Call) -> Result<Vec<Value>, RegistryError> {
         self.counters.calls.add();
         let deadline = Instant::now() + self.config.call_timeout;
-        let replies = match timeout_at(deadline, self.up()).await {
-            Ok(Ok(up)) => match timeout_at(deadline, self.send(&up, &call)).await {
-                Ok(replies) => replies,
-                Err(_) => {
-                    self.lost(&up, "no answer in time");
-                    None
-                }
-            },
-            _ => None,
-        };
+        let mut replies = None;
+        if let Ok(Ok(up)) = timeout_at(deadline, self.up()).await {
+            match timeout_at(deadline, self.send(&up, &call)).await {
+                Ok(answered) => replies = answered,
+                Err(_) => self.lost(&up, "no answer in time"),
+            }
+        }
         replies.ok_or_else(|| {
             self.counters.errors.add();
             RegistryError::Unavailable
@@ -280,7 +271,7 @@ impl Link {
     async fn send(&self, up: &Up, call: &Call) -> Option<Vec<Value>> {
         let mut replies: Vec<Option<Value>> = call.parts.iter().map(|_| None).collect();
         for _ in 0..SENDS {
-            let missing: Vec<_> = (0..replies.len()).filter(|at| call.atomic || replies[*at].is_none()).collect();
+            let missing: Vec<_> = (0..replies.len()).filter(|at| replies[*at].is_none()).collect();
             let answers = match self.send_parts(up, call, &missing).await {
                 Ok(answers) => answers,
                 Err(error) => {
@@ -328,9 +319,6 @@ impl Link {
             return Ok(vec![connection.send_packed_command(command(*one)).await?.extract_error()]);
         }
         let mut pipeline = Pipeline::with_capacity(which.len());
-        if call.atomic {
-            pipeline.atomic();
-        }
         for at in which {
             pipeline.add_command(command(*at).clone());
         }

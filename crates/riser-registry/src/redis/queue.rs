@@ -75,7 +75,7 @@ impl Queue {
     }
 
     /// Those whose deadline has not passed.
-    fn waiting(&self, now_ms: u64) -> impl Iterator<Item = &Open> {
+    pub(super) fn waiting(&self, now_ms: u64) -> impl Iterator<Item = &Open> {
         self.0.iter().filter(move |open| open.deadline_at_ms > now_ms)
     }
 }
@@ -94,11 +94,6 @@ impl RedisRegistry {
         queue.unwrap_or_default()
     }
 
-    /// How many commands of a gateway are open.
-    pub(super) fn open_commands(&self, line: Option<Vec<u8>>, now_ms: u64) -> usize {
-        self.queue(line.as_deref()).waiting(now_ms).count()
-    }
-
     /// How many commands of each gateway wait to be sent for the first time.
     pub(super) fn unsent(&self, lines: Vec<(Vec<u8>, Vec<u8>)>, now_ms: u64) -> BTreeMap<String, usize> {
         let unsent = |(gateway, line): (Vec<u8>, Vec<u8>)| {
@@ -115,8 +110,13 @@ mod tests {
 
     #[test]
     fn a_line_is_read_as_it_was_written() {
-        let open =
-            |seq, unsent, hold| Open { seq, digest: Digest([seq as u8; 16]), deadline_at_ms: 10 * seq, unsent, hold };
+        let open = |place: u8, unsent, hold| Open {
+            seq: place.into(),
+            digest: Digest([place; 16]),
+            deadline_at_ms: 10 * u64::from(place),
+            unsent,
+            hold,
+        };
         let queue =
             Queue(vec![open(3, true, true), open(4, true, false), open(5, false, true), open(200, false, false)]);
         let line = queue.line();

@@ -14,6 +14,10 @@ impl Items {
         }
     }
 
+    pub(super) fn value(&mut self) -> Option<Value> {
+        self.0.next()
+    }
+
     pub(super) fn number(&mut self) -> Option<u64> {
         number(&self.0.next()?)
     }
@@ -22,17 +26,14 @@ impl Items {
         Some(self.number()? == 1)
     }
 
-    /// A text that may be missing.
-    pub(super) fn bytes(&mut self) -> Option<Option<Vec<u8>>> {
-        match self.0.next()? {
-            Value::Nil => Some(None),
-            value => bytes(value).map(Some),
-        }
+    /// A text; none when there is none, or something else.
+    pub(super) fn bytes(&mut self) -> Option<Vec<u8>> {
+        bytes(self.0.next()?)
     }
 
     /// Something that is made from a text.
     pub(super) fn parsed<T: std::str::FromStr>(&mut self) -> Option<T> {
-        std::str::from_utf8(&self.bytes()??).ok()?.parse().ok()
+        std::str::from_utf8(&self.bytes()?).ok()?.parse().ok()
     }
 
     /// How many are left.
@@ -62,7 +63,7 @@ pub(super) fn pairs(value: Value) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut items = Items::of(value)?;
     let mut pairs = Vec::with_capacity(items.left() / 2);
     while items.left() > 0 {
-        pairs.push((items.bytes()??, items.bytes()??));
+        pairs.push((items.bytes()?, items.bytes()?));
     }
     Some(pairs)
 }

@@ -43,6 +43,7 @@ scripts! {
     MEND = "mend" after [];
     ACQUIRE = "acquire" after ["head"];
     APPLY = "apply" after ["head"];
+    READ = "read" after [];
     RELEASE = "release" after ["head"];
     RESTORE = "restore" after ["head"];
     SWEEP = "sweep" after ["head"];

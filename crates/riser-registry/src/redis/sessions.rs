@@ -124,10 +124,10 @@ impl Registry for RedisRegistry {
         let (now_ms, mut answer, after) = self.begin(lease, key, call).await?;
         let acquired = || {
             let (epoch, since_ms, takeovers) = (Epoch(answer.number()?), answer.number()?, answer.number()?);
-            let (has_state, open) = (answer.flag()?, answer.bytes()?);
+            let (has_state, open) = (answer.flag()?, answer.bytes());
             let mut before = || {
                 let version = Version::new(answer.number()?, answer.number()?);
-                let edge = answer.bytes()??;
+                let edge = answer.bytes()?;
                 let start = answer.number()?;
                 let edge = std::str::from_utf8(&edge).ok()?.parse().ok();
                 Some((version, edge.map(|edge| Lease { edge, start })))
@@ -141,7 +141,7 @@ impl Registry for RedisRegistry {
                 taken_from: before.and_then(|(_, lease)| lease),
                 since_ms,
                 takeovers: u32::try_from(takeovers).unwrap_or(u32::MAX),
-                open_commands: self.open_commands(open, now_ms),
+                open_commands: self.queue(open.as_deref()).waiting(now_ms).count(),
                 has_streams: last_end.is_some_and(|ends_ms| ends_ms > now_ms),
                 now_ms,
             })
@@ -187,7 +187,7 @@ impl Registry for RedisRegistry {
 
     async fn audit(&self, tenant: &TenantId, building: &BuildingId) -> Result<Vec<Held>, RegistryError> {
         let keys = Building::new(tenant, building);
-        let call = Call::atomic().command("TIME", None, &[]).command("HGETALL", Some(keys.heads()), &[]);
+        let call = Call::new().command("TIME", None, &[]).command("HGETALL", Some(keys.heads()), &[]);
         let mut replies = self.link.run(call.command("HGETALL", Some(keys.open()), &[])).await?.into_iter();
         let mut held = || {
             let now_ms = super::replies::time_ms(replies.next()?)?;
@@ -209,7 +209,7 @@ impl Registry for RedisRegistry {
         let mut answer = self.answer(&scripts::ENDED, vec![keys::leases()], arguments).await?;
         let mut ended = vec![];
         while answer.left() >= 2 {
-            let (lease, drained) = (answer.bytes().flatten().as_deref().and_then(lease), answer.flag());
+            let (lease, drained) = (answer.bytes().as_deref().and_then(lease), answer.flag());
             let reason = if drained == Some(true) { Reason::EdgeDrained } else { Reason::EdgeLost };
             ended.extend(lease.map(|lease| (lease, reason)));
         }
@@ -224,7 +224,7 @@ impl Registry for RedisRegistry {
         let mut items = items.ok_or_else(|| self.link.strange("the index of a lease"))?;
         let mut index = vec![];
         while items.left() > 0 {
-            let name = items.bytes().flatten();
+            let name = items.bytes();
             let pair = name.as_deref().and_then(|name| {
                 let (tenant, building) = std::str::from_utf8(name).ok()?.split_once('/')?;
                 Some((tenant.parse().ok()?, building.parse().ok()?))

@@ -8,7 +8,7 @@ use riser_core::{BuildingId, Change, Devices, Epoch, GatewayId, GatewayKey, Json
 use super::head::Head;
 use super::keys::{Building, Tenant};
 use super::link::{Arguments, Call};
-use super::replies::{Items, bytes, pairs};
+use super::replies::{Items, pairs};
 use super::{RedisRegistry, scripts};
 use crate::{Applied, RegistryError, StateStore};
 
@@ -62,14 +62,14 @@ impl StateStore for RedisRegistry {
 
     async fn read(&self, key: &GatewayKey) -> Result<Option<Snapshot>, RegistryError> {
         let keys = Building::of(key);
-        let call = Call::atomic()
-            .command("HGET", Some(keys.heads()), &[key.address.gateway().as_str().as_bytes()])
-            .command("HGETALL", Some(keys.state(&key.address)), &[]);
-        let mut replies = self.link.run(call).await?.into_iter();
-        let (Some(head), Some(fields)) = (replies.next(), replies.next().and_then(pairs)) else {
+        let keys = vec![keys.heads(), keys.state(&key.address)];
+        let arguments = Arguments::new().add(key.address.gateway().as_str());
+        let mut answer = self.answer(&scripts::READ, keys, arguments).await?;
+        let head = answer.bytes();
+        let Some(fields) = answer.value().and_then(pairs) else {
             return Err(self.link.strange("reading a gateway"));
         };
-        let Some(head) = bytes(head) else { return Ok(None) };
+        let Some(head) = head else { return Ok(None) };
         let Some(head) = Head::parse(&head) else {
             self.link.bad("the head of a gateway", 1);
             return Ok(None);

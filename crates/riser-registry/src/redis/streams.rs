@@ -54,7 +54,7 @@ impl StreamStore for RedisRegistry {
 
     async fn streams(&self, tenant: &TenantId, building: Option<&BuildingId>) -> Result<Vec<Stream>, RegistryError> {
         let keys = Tenant::new(tenant);
-        let call = Call::atomic()
+        let call = Call::new()
             .command("TIME", None, &[])
             .command("ZRANGE", Some(keys.stream_ends()), &[b"0", b"-1", b"WITHSCORES"])
             .command("HGETALL", Some(keys.streams()), &[]);

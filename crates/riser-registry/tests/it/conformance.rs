@@ -6,7 +6,7 @@ use riser_registry::suite::Bench;
 async fn bench(_case: &str) -> Bench<MemoryClient> {
     let store = MemoryRegistry::new(1_763_800_000_000);
     let client = |name: &str| store.client(&name.parse().expect("an edge name"));
-    Bench { one: client("edge-1"), two: client("edge-2"), name: "memory".into() }
+    Bench { one: client("edge-1"), two: client("edge-2"), name: "memory".into(), behind: None }
 }
 
 riser_registry::conformance!(
@@ -26,7 +26,7 @@ mod slow {
         let store = MemoryRegistry::seeded(1_763_800_000_000, case.len() as u64);
         store.set_faults(&Faults { delay: Duration::ZERO..=Duration::from_millis(5), ..Faults::default() });
         let client = |name: &str| store.client(&name.parse().expect("an edge name"));
-        Bench { one: client("edge-1"), two: client("edge-2"), name: "slow".into() }
+        Bench { one: client("edge-1"), two: client("edge-2"), name: "slow".into(), behind: None }
     }
 
     riser_registry::conformance!(

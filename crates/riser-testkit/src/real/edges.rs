@@ -1,52 +1,49 @@
-//! Edges as processes of their own: `riser edge` on real servers, killed, stopped and rolled.
+//! Edges as processes of their own, over real servers.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use riser_core::TenantId;
+use riser_client::{Config, Link, Welcome};
 use riser_core::frame::Credential;
-use riser_edge::auth::new_api_key;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::folder::Folder;
 use super::http;
 use super::ports::free_ports;
 use super::process::Process;
+use super::redis::MASTER;
 
-/// How long an edge may take until it is ready: seconds, on a machine that is busy.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long an edge may take until it is ready, or has ended: seconds, on a machine that is busy.
+const WITHIN: Duration = Duration::from_secs(60);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// All rights, as a tenants file has them.
-const EVERYTHING: &str = "[\"*/*:read,command,event,listen,speak\"]";
+/// The tenant of all edges.
+pub const TENANT: &str = "acme";
 
 /// What edges are started with.
-#[derive(Debug, Clone)]
-pub struct EdgesConfig {
-    /// How many. They are called `edge-0` and so on.
-    pub count: usize,
-    /// The tenant, which has one API key that may do everything.
-    pub tenant: TenantId,
-    /// The sections of the configuration that say how NATS and Redis are reached, and what else is not the default.
-    pub sections: String,
-    /// Further lines of `[edge]`.
-    pub edge: String,
-    /// Where they log, instead of a file of each.
-    pub output: Option<PathBuf>,
+#[derive(Debug, Clone, Default)]
+pub struct EdgesOptions {
+    /// NATS' URLs.
+    pub nats: Vec<String>,
+    /// Redis' port.
+    pub redis: u16,
+    /// The ports of Sentinels, which are asked instead when there are any.
+    pub sentinels: Vec<u16>,
+    /// `section.key=value`, as `--set` takes it.
+    pub set: Vec<String>,
 }
 
-/// Edges of one cluster. Dropping it kills them.
+/// Edges of one cluster. Dropping it kills them and removes their files.
 pub struct Edges {
     program: PathBuf,
-    key: Credential,
-    secret: String,
-    output: Option<PathBuf>,
+    options: EdgesOptions,
     nodes: Vec<Node>,
-    // Behind the nodes, so that no edge writes any more when it is removed.
+    /// An API key that may do everything.
+    pub key: String,
+    // Behind the nodes, so that no edge reads any more when it is removed.
     folder: Folder,
 }
 
@@ -57,125 +54,168 @@ struct Node {
 }
 
 impl Edges {
-    /// Starts all of them, and waits until they are ready.
-    pub async fn start(program: &Path, config: &EdgesConfig) -> anyhow::Result<Self> {
-        let mut edges = Self::prepare(program, config)?;
-        for number in 0..config.count {
-            edges.launch(number)?;
-        }
-        for number in 0..config.count {
+    /// Makes the files of so many edges; none runs yet.
+    pub fn prepare(program: &Path, count: usize, options: &EdgesOptions) -> anyhow::Result<Self> {
+        let folder = Folder::new("edges").context("cannot make a temporary folder")?;
+        let ports = free_ports(count * 2).context("cannot find free ports")?;
+        let node = |ports: &[u16]| Node { port: ports[0], admin: ports[1], process: None };
+        let (key, hash) = riser_edge::auth::new_api_key();
+        std::fs::write(folder.path().join("acme.secret"), "s".repeat(43)).context("cannot write a secret")?;
+        let edges = Self {
+            program: program.to_owned(),
+            options: options.clone(),
+            nodes: ports.chunks(2).map(node).collect(),
+            key,
+            folder,
+        };
+        edges.write_tenants(&[("everything", hash)])?;
+        let nats: Vec<_> = options.nats.iter().map(|url| format!("{url:?}")).collect();
+        let sentinels: Vec<_> = options.sentinels.iter().map(|port| format!("\"redis://127.0.0.1:{port}\"")).collect();
+        let redis = if sentinels.is_empty() {
+            format!("server = \"redis://127.0.0.1:{}\"", options.redis)
+        } else {
+            format!("sentinels = [{}]\nmaster = \"{MASTER}\"", sentinels.join(", "))
+        };
+        let config = format!(
+            "[edge]\ndrain_window = \"1s\"\n[nats]\nservers = [{}]\n[events]\nreplicas = 1\nmax_size = \"16 MiB\"\n\
+             [redis]\n{redis}\n",
+            nats.join(", "),
+        );
+        edges.write("riser.toml", &config)?;
+        Ok(edges)
+    }
+
+    /// Starts so many edges, and waits until all of them are ready.
+    pub async fn start(program: &Path, count: usize, options: &EdgesOptions) -> anyhow::Result<Self> {
+        let mut edges = Self::prepare(program, count, options)?;
+        (0..count).try_for_each(|number| edges.launch(number))?;
+        for number in 0..count {
             edges.ready(number).await?;
         }
         Ok(edges)
     }
 
-    /// Writes what they are configured with, and starts none.
-    pub fn prepare(program: &Path, config: &EdgesConfig) -> anyhow::Result<Self> {
-        let folder = Folder::new("edges").context("cannot make a temporary folder")?;
-        let (key, hash) = new_api_key();
-        let hash = hash.map(|byte| format!("{byte:02x}")).concat();
-        let secret: String = std::iter::repeat_with(fastrand::alphanumeric).take(48).collect();
-        let tenants = format!(
-            "[tenants.{tenant}]\nsigning_keys = [{{ kid = \"one\", secret_file = \"signing.secret\" }}]\n\
-             [[tenants.{tenant}.api_keys]]\nname = \"test\"\nsha256 = \"{hash}\"\nscope = {EVERYTHING}\n",
-            tenant = config.tenant,
-        );
-        std::fs::write(folder.path().join("tenants.toml"), tenants).context("cannot write the tenants")?;
-        std::fs::write(folder.path().join("signing.secret"), &secret).context("cannot write a secret")?;
-        let ports = free_ports(config.count * 2).context("cannot find free ports")?;
-        let mut nodes = vec![];
-        for (number, ports) in ports.chunks(2).enumerate() {
-            let (port, admin) = (ports[0], ports[1]);
-            let text = format!(
-                "[edge]\nid = \"edge-{number}\"\nlisten = \"127.0.0.1:{port}\"\n{}\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n\
-                 [tenants]\nfile = \"tenants.toml\"\n{}\n",
-                config.edge, config.sections,
-            );
-            std::fs::write(config_of(&folder, number), text).context("cannot write an edge's configuration")?;
-            nodes.push(Node { port, admin, process: None });
-        }
-        let (program, output) = (program.to_owned(), config.output.clone());
-        Ok(Self { program, key: Credential::new(key), secret, output, nodes, folder })
-    }
-
-    /// Starts an edge that does not run, on its old ports.
+    /// Starts one edge.
     pub fn launch(&mut self, number: usize) -> anyhow::Result<()> {
-        ensure!(self.nodes[number].process.is_none(), "the edge runs");
-        let config = config_of(&self.folder, number).display().to_string();
-        let process = Process::start(&self.program, &["edge", "--config", &config], &self.log_file(number))?;
-        self.nodes[number].process = Some(process);
+        let node = &self.nodes[number];
+        let mut command = Command::new(&self.program);
+        // The variables of the tests are not the edge's.
+        command.env_clear().arg("edge").arg("--config").arg(self.path("riser.toml"));
+        let own = [
+            format!("edge.id=edge-{number}"),
+            format!("edge.listen=127.0.0.1:{}", node.port),
+            format!("admin.listen=127.0.0.1:{}", node.admin),
+        ];
+        for set in own.iter().chain(&self.options.set) {
+            command.arg("--set").arg(set);
+        }
+        let log = self.log_of(number);
+        self.nodes[number].process = Some(Process::start_command(command, &log)?);
         Ok(())
     }
 
-    /// Waits until an edge says that it is ready.
-    pub async fn ready(&mut self, number: usize) -> anyhow::Result<()> {
-        let give_up = Instant::now() + READY_WITHIN;
+    /// A file in the edges' folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file in the edges' folder, whole or not at all.
+    pub fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let beside = self.path(&format!("{name}.new"));
+        std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, self.path(name))).context("cannot write")
+    }
+
+    /// Writes the tenants file, with API keys of these names and hashes that may do everything.
+    pub fn write_tenants(&self, keys: &[(&str, [u8; 32])]) -> anyhow::Result<()> {
+        let mut text =
+            format!("[tenants.{TENANT}]\nsigning_keys = [{{ kid = \"a\", secret_file = \"acme.secret\" }}]\n");
+        for (name, hash) in keys {
+            let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+            let scope = "*/*:read,command,event,listen,speak";
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                text,
+                "[[tenants.{TENANT}.api_keys]]\nname = {name:?}\nsha256 = {hash:?}\nscope = [{scope:?}]"
+            );
+        }
+        self.write("tenants.toml", &text)
+    }
+
+    fn log_of(&self, number: usize) -> PathBuf {
+        self.path(&format!("edge-{number}.log"))
+    }
+
+    /// What an edge wrote to its log so far.
+    pub fn log(&self, number: usize) -> String {
+        std::fs::read_to_string(self.log_of(number)).unwrap_or_default()
+    }
+
+    /// Where gateways and clients connect.
+    pub fn url(&self, number: usize) -> String {
+        format!("http://127.0.0.1:{}", self.nodes[number].port)
+    }
+
+    /// The public port.
+    pub fn port(&self, number: usize) -> u16 {
+        self.nodes[number].port
+    }
+
+    /// How a client of the crate reaches an edge.
+    pub fn config(&self, number: usize, credential: &str) -> anyhow::Result<Config> {
+        Ok(Config::new(self.url(number).parse()?, Credential::new(credential)))
+    }
+
+    /// A session with this credential.
+    pub async fn link(&self, number: usize, credential: &str) -> anyhow::Result<(Link, Welcome)> {
+        let opened = timeout(WITHIN, Link::open(&self.config(number, credential)?)).await;
+        Ok(opened.context("no session in time")??)
+    }
+
+    /// Asks an edge's admin port; the status and the body.
+    pub async fn admin(&self, number: usize, method: &str, path: &str) -> anyhow::Result<(u16, String)> {
+        http::ask(self.nodes[number].admin, method, path).await
+    }
+
+    /// Waits until an edge's `/readyz` says this.
+    pub async fn until_ready_says(&self, number: usize, status: u16, part: &str) -> anyhow::Result<String> {
+        let give_up = Instant::now() + WITHIN;
         loop {
-            let answer = self.readiness(number).await;
-            if matches!(answer, Ok((200, _))) {
+            let answer = self.admin(number, "GET", "/readyz").await;
+            match answer {
+                Ok((now, body)) if now == status && body.contains(part) => return Ok(body),
+                answer if Instant::now() > give_up => bail!("{answer:?}: {}", self.log(number)),
+                _ => sleep(LOOK_EVERY).await,
+            }
+        }
+    }
+
+    /// Waits until an edge is ready.
+    pub async fn ready(&mut self, number: usize) -> anyhow::Result<()> {
+        let give_up = Instant::now() + WITHIN;
+        loop {
+            if matches!(self.admin(number, "GET", "/readyz").await, Ok((200, _))) {
                 return Ok(());
             }
-            if !self.is_running(number) {
-                bail!("edge-{number} ended at once: {}", self.last_words(number));
-            }
-            ensure!(Instant::now() < give_up, "edge-{number} is not ready: {answer:?}: {}", self.last_words(number));
+            let process = self.nodes[number].process.as_mut().context("the edge does not run")?;
+            ensure!(process.is_running(), "the edge ended at once: {}", self.log(number));
+            ensure!(Instant::now() < give_up, "the edge is not ready: {}", self.log(number));
             sleep(LOOK_EVERY).await;
         }
     }
 
-    /// What an edge answers to `/readyz`.
-    pub async fn readiness(&self, number: usize) -> anyhow::Result<(u16, String)> {
-        http::ask(self.nodes[number].admin, "GET", "/readyz").await
+    /// Asks an edge to end (SIGTERM).
+    pub fn terminate(&self, number: usize) -> anyhow::Result<()> {
+        self.nodes[number].process.as_ref().context("the edge does not run")?.terminate()
     }
 
-    /// What an edge counts.
-    pub async fn metrics(&self, number: usize) -> anyhow::Result<String> {
-        http::get(self.nodes[number].admin, "/metrics").await
+    /// Stops an edge, as if its machine hung (SIGSTOP).
+    pub fn pause(&self, number: usize) -> anyhow::Result<()> {
+        self.nodes[number].process.as_ref().context("the edge does not run")?.pause()
     }
 
-    /// The sum of the samples of one metric, over all its labels.
-    pub async fn metric(&self, number: usize, name: &str) -> anyhow::Result<f64> {
-        let text = self.metrics(number).await?;
-        let samples =
-            text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
-        Ok(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
-    }
-
-    /// Asks an edge to drain over its admin port.
-    pub async fn drain(&self, number: usize) -> anyhow::Result<()> {
-        let (status, body) = http::ask(self.nodes[number].admin, "POST", "/drain").await?;
-        ensure!((200..300).contains(&status), "the edge answered {status} {body}");
-        Ok(())
-    }
-
-    /// Where peers connect.
-    pub fn address(&self, number: usize) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.nodes[number].port).into()
-    }
-
-    /// The same of all.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        (0..self.nodes.len()).map(|number| self.address(number)).collect()
-    }
-
-    /// The tenant's API key, which may do everything.
-    pub fn key(&self) -> Credential {
-        self.key.clone()
-    }
-
-    /// What its tokens are signed with.
-    pub fn secret(&self) -> &str {
-        &self.secret
-    }
-
-    /// The port of an edge's admin pages.
-    pub fn admin(&self, number: usize) -> u16 {
-        self.nodes[number].admin
-    }
-
-    /// Whether an edge runs; a stopped one does.
-    pub fn is_running(&mut self, number: usize) -> bool {
-        self.nodes[number].process.as_mut().is_some_and(Process::is_running)
+    /// Lets an edge go on that was stopped.
+    pub fn resume(&self, number: usize) -> anyhow::Result<()> {
+        self.nodes[number].process.as_ref().context("the edge does not run")?.resume()
     }
 
     /// Kills an edge (SIGKILL).
@@ -183,53 +223,16 @@ impl Edges {
         self.nodes[number].process = None;
     }
 
-    /// Asks an edge to end (SIGTERM).
-    pub fn terminate(&self, number: usize) -> anyhow::Result<()> {
-        self.process(number)?.terminate()
+    /// Waits for an edge's end, and gives its exit code.
+    pub async fn ended(&mut self, number: usize) -> anyhow::Result<Option<i32>> {
+        let give_up = Instant::now() + WITHIN;
+        loop {
+            let process = self.nodes[number].process.as_mut().context("the edge does not run")?;
+            if let Some(code) = process.exit_code() {
+                return Ok(code);
+            }
+            ensure!(Instant::now() < give_up, "the edge does not end: {}", self.log(number));
+            sleep(LOOK_EVERY).await;
+        }
     }
-
-    /// Waits until an edge has ended by itself.
-    pub async fn ended(&mut self, number: usize, within: Duration) -> anyhow::Result<ExitStatus> {
-        let process = self.nodes[number].process.as_mut().context("the edge does not run")?;
-        let status = process.ended(within).await?;
-        self.nodes[number].process = None;
-        Ok(status)
-    }
-
-    /// Stops an edge, as if its machine hung (SIGSTOP).
-    pub fn pause(&self, number: usize) -> anyhow::Result<()> {
-        self.process(number)?.pause()
-    }
-
-    /// Lets an edge go on that was stopped.
-    pub fn resume(&self, number: usize) -> anyhow::Result<()> {
-        self.process(number)?.resume()
-    }
-
-    fn process(&self, number: usize) -> anyhow::Result<&Process> {
-        self.nodes[number].process.as_ref().context("the edge does not run")
-    }
-
-    /// All that an edge logged.
-    pub fn log(&self, number: usize) -> String {
-        std::fs::read_to_string(self.log_file(number)).unwrap_or_default()
-    }
-
-    fn log_file(&self, number: usize) -> PathBuf {
-        self.output.clone().unwrap_or_else(|| log_of(&self.folder, number))
-    }
-
-    fn last_words(&self, number: usize) -> String {
-        let log = self.log(number);
-        let lines: Vec<_> = log.lines().rev().take(5).collect();
-        lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
-    }
-}
-
-fn config_of(folder: &Folder, number: usize) -> PathBuf {
-    folder.path().join(format!("edge-{number}.toml"))
-}
-
-fn log_of(folder: &Folder, number: usize) -> PathBuf {
-    folder.path().join(format!("edge-{number}.log"))
 }

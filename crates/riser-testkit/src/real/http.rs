@@ -14,26 +14,29 @@ const ANSWER_BYTES: u64 = 4 << 20;
 
 /// The body of a 200 answer of a server on this machine.
 pub async fn get(port: u16, path: &str) -> anyhow::Result<String> {
-    let (status, body) = ask(port, "GET", path).await?;
-    if status != 200 {
-        bail!("the monitoring answered {status}");
+    timeout(LIMIT, request(port, path)).await.context("the monitoring did not answer")?
+}
+
+async fn request(port: u16, path: &str) -> anyhow::Result<String> {
+    match exchange(port, "GET", path).await? {
+        (200, body) => Ok(body),
+        (status, _) => bail!("the monitoring answered {status}"),
     }
-    Ok(body)
 }
 
-/// The status and the body of any answer.
+/// The status and the body of a server's answer to a request without a body.
 pub async fn ask(port: u16, method: &str, path: &str) -> anyhow::Result<(u16, String)> {
-    timeout(LIMIT, request(port, method, path)).await.context("the monitoring did not answer")?
+    timeout(LIMIT, exchange(port, method, path)).await.context("there was no answer")?
 }
 
-async fn request(port: u16, method: &str, path: &str) -> anyhow::Result<(u16, String)> {
+async fn exchange(port: u16, method: &str, path: &str) -> anyhow::Result<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.context("the monitoring cannot be reached")?;
     // Version 1.0, so that the body ends with the connection.
-    let request = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await.context("the monitoring took no request")?;
     let mut answer = String::new();
     stream.take(ANSWER_BYTES).read_to_string(&mut answer).await.context("the monitoring's answer cannot be read")?;
     let (head, body) = answer.split_once("\r\n\r\n").context("the monitoring's answer has no body")?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("an answer without a status")?;
+    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).context("an answer without a status")?;
     Ok((status, body.to_owned()))
 }

@@ -2,34 +2,33 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, ensure};
-use tokio::time::{Instant, sleep};
-
-/// Between two looks whether a process has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A process that this one started. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process(Child);
 
 impl Process {
-    /// Starts a program whose output goes to the end of a file. It gets nothing of this process' environment, where the
-    /// programs' names look like an edge's options.
+    /// Starts a program whose output goes to the end of a file.
     pub fn start(program: &Path, arguments: &[&str], output: &Path) -> anyhow::Result<Self> {
-        let file = File::options().create(true).append(true).open(output).context("cannot open a server's output")?;
-        let errors = file.try_clone().context("cannot open a server's output")?;
         let mut command = Command::new(program);
-        command.args(arguments).env_clear().stdin(Stdio::null()).stdout(file).stderr(errors);
-        let child = command.spawn();
-        Ok(Self(child.with_context(|| format!("cannot start {}", program.display()))?))
+        command.args(arguments);
+        Self::start_command(command, output)
     }
 
-    /// Whether it still runs; a stopped one does.
-    pub fn is_running(&mut self) -> bool {
-        matches!(self.0.try_wait(), Ok(None))
+    /// The same for a command that is more than a program and its arguments.
+    pub fn start_command(mut command: Command, output: &Path) -> anyhow::Result<Self> {
+        let file = File::options().create(true).append(true).open(output).context("cannot open a server's output")?;
+        let errors = file.try_clone().context("cannot open a server's output")?;
+        let child = command.stdin(Stdio::null()).stdout(file).stderr(errors).spawn();
+        Ok(Self(child.with_context(|| format!("cannot start {}", command.get_program().display()))?))
+    }
+
+    /// How it ended, once it has; none for one that was killed.
+    pub fn exit_code(&mut self) -> Option<Option<i32>> {
+        self.0.try_wait().ok().flatten().map(|status| status.code())
     }
 
     /// Asks it to end (SIGTERM).
@@ -37,16 +36,9 @@ impl Process {
         self.signal("TERM")
     }
 
-    /// Waits until it has ended by itself.
-    pub async fn ended(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
-        let give_up = Instant::now() + within;
-        loop {
-            if let Some(status) = self.0.try_wait().context("cannot wait for a process")? {
-                return Ok(status);
-            }
-            ensure!(Instant::now() < give_up, "the process has not ended within {within:?}");
-            sleep(LOOK_EVERY).await;
-        }
+    /// Whether it still runs; a stopped one does.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(None))
     }
 
     /// Stops it, as if its machine hung (SIGSTOP).

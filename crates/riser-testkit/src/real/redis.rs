@@ -30,8 +30,6 @@ const DOWN_AFTER_MS: u32 = 1_000;
 pub struct RedisOptions {
     /// Further lines of each server's configuration, but the Sentinels'.
     pub extra: Vec<String>,
-    /// Further lines of each Sentinel's configuration.
-    pub sentinel_extra: Vec<String>,
     /// What the servers are asked with whether they are ready: a user and a password.
     pub login: Option<(String, String)>,
     /// Whether clients are to speak TLS, as further lines say how; and then only the output tells that a server is ready.
@@ -105,7 +103,6 @@ impl RedisServers {
                 lines.push(format!("sentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MS}"));
                 lines.push(format!("sentinel failover-timeout {MASTER} 10000"));
                 lines.extend(login("sentinel ", [&format!("auth-user {MASTER}"), &format!("auth-pass {MASTER}")]));
-                lines.extend(options.sentinel_extra.clone());
             }
             std::fs::write(config_of(&folder, number), lines.join("\n") + "\n")
                 .context("cannot write a configuration")?;

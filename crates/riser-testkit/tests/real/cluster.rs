@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use riser_core::Address;
 
 mod degraded;
+mod failover;
 mod flats;
 mod life;
 mod watchers;
@@ -22,7 +23,7 @@ async fn thirty(world: &World) -> Watchers {
     let buildings: Vec<String> = (0..24).map(|number| format!("b{}/*", number % 10)).collect();
     let mut patterns: Vec<&str> = buildings.iter().map(String::as_str).collect();
     patterns.extend(["*/*"; 6]);
-    Watchers::connect(&world.clients_at(), &world.edges.key(), &patterns).await
+    Watchers::connect(&world.clients_at(), &world.key(), &patterns).await
 }
 
 fn addresses(flats: &Flats) -> Vec<Address> {

@@ -1,31 +1,27 @@
 //! The registry on real Redis servers.
 
-use std::ops::Deref;
 use std::sync::{Arc, Weak};
 
+use riser_core::GatewayKey;
+use riser_core::command::{Body, DEADLINE_MS, Digest};
+use riser_core::live::{Stream, StreamId, StreamKind};
 use riser_registry::redis::{Address, RedisConfig, RedisRegistry, Servers};
 use riser_registry::suite::Bench;
+use riser_registry::{Lease, NewCommand};
 use riser_testkit::real::redis::{MASTER, RedisOptions, RedisServers};
 use tokio::sync::Mutex;
 
 use super::{program, unique};
 
+mod commands;
+mod connecting;
+mod failover;
+mod model;
+mod speed;
+mod trouble;
+
 /// One server that the conformance cases share: it lives as long as one of them runs.
 static SINGLE: Mutex<Weak<RedisServers>> = Mutex::const_new(Weak::new());
-
-/// What a case runs on, and the server behind it.
-struct Held {
-    bench: Bench<RedisRegistry>,
-    _servers: Arc<RedisServers>,
-}
-
-impl Deref for Held {
-    type Target = Bench<RedisRegistry>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.bench
-    }
-}
 
 async fn start() -> RedisServers {
     start_with(&RedisOptions::default()).await
@@ -68,13 +64,44 @@ async fn connect(config: RedisConfig) -> RedisRegistry {
     RedisRegistry::connect(config).await.expect("a server that can be reached")
 }
 
-async fn bench(_case: &str) -> Held {
+async fn bench(_case: &str) -> Bench<RedisRegistry> {
     let servers = shared().await;
     let (one, two) = (connect(config(&servers)).await, connect(config(&servers)).await);
-    Held { bench: Bench { one, two, name: unique() }, _servers: servers }
+    Bench { one, two, name: unique(), behind: Some(servers) }
 }
 
 riser_registry::conformance!(
     #[tokio::test]
     bench
 );
+
+fn lease(edge: &str, start: u64) -> Lease {
+    Lease { edge: edge.parse().expect("an edge name"), start }
+}
+
+fn key(tenant: &str, address: &str) -> GatewayKey {
+    GatewayKey::new(tenant.parse().expect("a tenant"), address.parse().expect("an address"))
+}
+
+fn command(number: u8, hold: bool) -> NewCommand {
+    let (path, action) = ("door/1".parse().expect("a path"), "open".parse().expect("an action"));
+    NewCommand {
+        digest: Digest([number; 16]),
+        body: Body { path, action, args: None, hold },
+        by: "client:anna".into(),
+        deadline_ms: *DEADLINE_MS.end(),
+        edge: "one".parse().expect("an edge name"),
+    }
+}
+
+fn stream(number: u32) -> Stream {
+    Stream {
+        id: StreamId(number),
+        of: "b/g".parse().expect("an address"),
+        path: "door/1".parse().expect("a path"),
+        kind: StreamKind::Opus,
+        params: None,
+        from: "client:anna".into(),
+        edge: "one".parse().expect("an edge name"),
+    }
+}

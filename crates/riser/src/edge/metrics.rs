@@ -11,12 +11,13 @@ use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 struct Copied<F> {
     /// Held while copying, so that two scrapes at once do not add the same twice.
     counters: Mutex<Vec<IntCounter>>,
+    descriptions: Vec<Desc>,
     read: F,
 }
 
 impl<F: Fn() -> Vec<u64> + Send + Sync> Collector for Copied<F> {
     fn desc(&self) -> Vec<&Desc> {
-        Vec::new()
+        self.descriptions.iter().collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -34,8 +35,9 @@ pub(super) fn copied(
     names: &[(&str, &str)],
     read: impl Fn() -> Vec<u64> + Send + Sync + 'static,
 ) -> prometheus::Result<()> {
-    let counters = names.iter().map(|(name, help)| IntCounter::new(*name, *help)).collect::<Result<_, _>>()?;
-    registry.register(Box::new(Copied { counters: Mutex::new(counters), read }))
+    let counters: Vec<_> = names.iter().map(|(name, help)| IntCounter::new(*name, *help)).collect::<Result<_, _>>()?;
+    let descriptions = counters.iter().flat_map(Collector::desc).cloned().collect();
+    registry.register(Box::new(Copied { counters: Mutex::new(counters), descriptions, read }))
 }
 
 /// Counts what became of changed files.

@@ -25,7 +25,7 @@ pub(crate) struct Loaded<T> {
 }
 
 /// What may be read again.
-pub(super) trait Source: Send + Sync + 'static {
+pub(crate) trait Source: Send + Sync + 'static {
     type Value: PartialEq + Send + Sync + 'static;
 
     /// What it is called in logs, in metrics and on `/readyz`.

@@ -24,7 +24,7 @@ impl Source for Tenants {
 }
 
 /// A certificate and its key, and what they were made from, which tells them from others.
-pub(super) struct Certificate {
+pub(crate) struct Certificate {
     pem: [String; 2],
     pub(super) tls: ServerTls,
 }

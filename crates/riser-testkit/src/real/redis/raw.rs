@@ -47,15 +47,33 @@ impl RawRedis {
 
     /// Sends a command, and gives the answer; an error when that is one.
     pub async fn call(&mut self, words: &[&str]) -> anyhow::Result<Reply> {
-        let mut command = format!("*{}\r\n", words.len());
-        for word in words {
-            command.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        let mut replies = self.call_all(&[words.iter().map(|word| (*word).to_owned()).collect()]).await?;
+        replies.pop().context("Redis gave no answer")
+    }
+
+    /// Sends commands at once, and gives all answers; an error when one of them is.
+    pub async fn call_all(&mut self, commands: &[Vec<String>]) -> anyhow::Result<Vec<Reply>> {
+        let mut bytes = vec![];
+        for words in commands {
+            bytes.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+            for word in words {
+                bytes.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+            }
         }
         let call = async {
-            self.0.get_mut().write_all(command.as_bytes()).await.context("Redis took no command")?;
-            self.reply().await
+            self.0.get_mut().write_all(&bytes).await.context("Redis took no command")?;
+            let mut replies = vec![];
+            for _ in commands {
+                replies.push(self.reply().await?);
+            }
+            Ok(replies)
         };
         timeout(LIMIT, call).await.context("Redis did not answer")?
+    }
+
+    /// What a server says without being asked, as after `MONITOR`.
+    pub async fn hear(&mut self) -> anyhow::Result<Reply> {
+        timeout(LIMIT, self.reply()).await.context("Redis said nothing")?
     }
 
     async fn reply(&mut self) -> anyhow::Result<Reply> {

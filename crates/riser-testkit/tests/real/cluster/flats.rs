@@ -13,8 +13,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::PATIENCE;
 
+/// The type of the gateways' events.
+pub(super) const BEAT: &str = "beat";
 /// Between two numbers of one gateway, on average.
-const BEAT: Duration = Duration::from_secs(2);
+const EVERY: Duration = Duration::from_secs(2);
 /// Every so many numbers it tells an event.
 const EVENT_EACH: u64 = 4;
 /// How long a gateway knows a command again.
@@ -117,7 +119,7 @@ impl Flats {
                 busy.wait_for(|busy| !busy).await.expect("a gateway that is there");
                 let last = flat.said().number;
                 while flat.gateway.set(number(last)).await.is_err() {
-                    sleep(BEAT / 10).await;
+                    sleep(EVERY / 10).await;
                 }
             };
             timeout(PATIENCE, said).await.expect("an answer in time");
@@ -150,7 +152,7 @@ async fn obey(flat: Arc<Flat>, mut commands: Commands) {
 /// Sets numbers and tells events while there is load.
 async fn tell(flat: Arc<Flat>, mut loaded: watch::Receiver<bool>) {
     while loaded.wait_for(|&loaded| loaded).await.is_ok() {
-        sleep(BEAT.mul_f64(0.5 + fastrand::f64())).await;
+        sleep(EVERY.mul_f64(0.5 + fastrand::f64())).await;
         flat.busy.send_replace(true);
         if *loaded.borrow() {
             beat(&flat).await;
@@ -167,11 +169,11 @@ async fn beat(flat: &Flat) {
     if !next.is_multiple_of(EVENT_EACH) {
         return;
     }
-    let mut notice = Notice::new("beat");
+    let mut notice = Notice::new(BEAT);
     notice.id = format!("{}-{next}", flat.address.to_string().replace('/', "-"));
     while flat.gateway.event(&notice).await.is_err() {
         flat.said.lock().refused += 1;
-        sleep(BEAT / 10).await;
+        sleep(EVERY / 10).await;
     }
     flat.said.lock().events.push(notice.id);
 }

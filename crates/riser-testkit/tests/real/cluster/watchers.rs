@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::flats::{Flats, number_path};
+use super::flats::{BEAT, Flats, number_path};
 use crate::PATIENCE;
 
 /// What one client was shown.
@@ -136,7 +136,7 @@ async fn write_down(mut client: Client, shown: watch::Sender<Shown>) {
                     Update::Presence(of) if view.get(&of).is_some_and(|seen| !seen.online) => {
                         *shown.gone.entry(of).or_default() += 1;
                     }
-                    Update::Event(happened) => {
+                    Update::Event(happened) if happened.kind.as_str() == BEAT => {
                         let heard = shown.events.entry(happened.of.clone()).or_default();
                         let id = happened.id.to_string();
                         if !heard.contains(&id) {
@@ -164,10 +164,11 @@ pub(super) struct Commander {
 
 impl Commander {
     /// Commands one of these gateways in every such time, until it is ended.
-    pub(super) fn start(endpoint: &Endpoint, key: &Credential, to: Vec<Address>, every: Duration) -> Self {
+    pub(super) async fn start(endpoint: &Endpoint, key: &Credential, to: Vec<Address>, every: Duration) -> Self {
+        let client = Client::connect(Config::new(endpoint.clone(), key.clone())).await.expect("a session");
         let on = watch::Sender::new(true);
         let mut outcomes = JoinSet::new();
-        outcomes.spawn(command(Config::new(endpoint.clone(), key.clone()), to, every, on.subscribe()));
+        outcomes.spawn(command(client, to, every, on.subscribe()));
         Self { on, outcomes }
     }
 
@@ -179,8 +180,7 @@ impl Commander {
     }
 }
 
-async fn command(config: Config, to: Vec<Address>, every: Duration, mut on: watch::Receiver<bool>) -> Vec<Outcome> {
-    let mut client = Client::connect(config).await.expect("a session");
+async fn command(mut client: Client, to: Vec<Address>, every: Duration, mut on: watch::Receiver<bool>) -> Vec<Outcome> {
     let (mut open, mut outcomes) = (JoinSet::new(), vec![]);
     let mut tick = interval(every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

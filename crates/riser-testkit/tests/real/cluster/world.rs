@@ -4,13 +4,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use riser_client::{Api, Endpoint};
-use riser_testkit::real::edges::{Edges, EdgesConfig};
+use riser_core::frame::Credential;
+use riser_testkit::real::edges::{Edges, EdgesOptions};
 use riser_testkit::real::nats::{NatsOptions, NatsServers};
 use riser_testkit::real::proxy::Proxy;
 use riser_testkit::real::redis::{RedisOptions, RedisServers};
 use tokio::time::{sleep, timeout};
 
-use crate::{PATIENCE, program, unique};
+use crate::{PATIENCE, program};
 
 /// Between two looks at what only says it when asked.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -30,36 +31,44 @@ pub(super) struct World {
     pub(super) redis: RedisServers,
 }
 
+/// What a cluster is made of.
+pub(super) struct Shape {
+    pub(super) edges: usize,
+    /// NATS servers, reached past the proxy when there are three.
+    pub(super) nats: usize,
+    pub(super) of_nats: NatsOptions,
+    /// Whether Redis has a replica and Sentinels, and is reached past the proxy.
+    pub(super) sentinels: bool,
+}
+
 impl World {
     /// Starts so many edges with one NATS server and one Redis.
     pub(super) async fn start(edges: usize) -> Self {
-        Self::start_with(edges, &NatsOptions::default()).await
+        Self::shaped(&Shape { edges, nats: 1, of_nats: NatsOptions::default(), sentinels: false }).await
     }
 
-    /// The same with another NATS server.
-    pub(super) async fn start_with(edges: usize, nats: &NatsOptions) -> Self {
-        let nats = NatsServers::start_with(&program("RISER_NATS_SERVER"), 1, nats).await.expect("a NATS server");
-        let options = RedisOptions::default();
-        let redis = RedisServers::start(&program("RISER_REDIS_SERVER"), &options).await.expect("a Redis");
-        let to_nats = Proxy::start(nats.address(0), 1).await.expect("a proxy");
-        let of_redis: SocketAddr = (Ipv4Addr::LOCALHOST, redis.port(0)).into();
-        let to_redis = Proxy::start(of_redis, 2).await.expect("a proxy");
-        let sections = format!(
-            "[nats]\nservers = [\"nats://{}\"]\n[redis]\nserver = \"redis://{}\"\n[events]\nreplicas = 1\n",
-            to_nats.address(),
-            to_redis.address()
-        );
-        let config = EdgesConfig {
-            count: edges,
-            tenant: unique().parse().expect("a tenant name"),
-            sections,
-            // A rolling restart of three is to fit into a minute.
-            edge: "drain_window = \"3s\"\nheartbeat = \"2s\"".into(),
-            output: None,
+    pub(super) async fn shaped(shape: &Shape) -> Self {
+        let nats = NatsServers::start_with(&program("RISER_NATS_SERVER"), shape.nats, &shape.of_nats).await;
+        let nats = nats.expect("NATS servers");
+        let (program_of_redis, options) = (program("RISER_REDIS_SERVER"), RedisOptions::default());
+        let redis = if shape.sentinels {
+            RedisServers::start_with_sentinels(&program_of_redis, &options).await
+        } else {
+            RedisServers::start(&program_of_redis, &options).await
         };
-        let edges = Edges::start(&program("RISER_PROGRAM"), &config).await.expect("edges that start");
-        let gateways = Proxy::among(edges.addresses(), 3).await.expect("a proxy");
-        let clients = Proxy::among(edges.addresses(), 4).await.expect("a proxy");
+        let redis = redis.expect("a Redis");
+        let to_nats = Proxy::start(nats.address(0), 1).await.expect("a proxy");
+        let to_redis = Proxy::start(local(redis.port(0)), 2).await.expect("a proxy");
+        let urls = if shape.nats == 1 { vec![format!("nats://{}", to_nats.address())] } else { nats.urls() };
+        // A rolling restart of three is to fit into a minute.
+        let mut set = ["edge.drain_window=3s", "edge.heartbeat=2s"].map(str::to_owned).to_vec();
+        set.push(format!("events.replicas={}", shape.nats));
+        let sentinels = if shape.sentinels { redis.sentinels() } else { vec![] };
+        let options = EdgesOptions { nats: urls, redis: to_redis.address().port(), sentinels, set };
+        let edges = Edges::start(&program("RISER_BIN"), shape.edges, &options).await.expect("edges that start");
+        let addresses: Vec<_> = (0..shape.edges).map(|number| local(edges.port(number))).collect();
+        let gateways = Proxy::among(addresses.clone(), 3).await.expect("a proxy");
+        let clients = Proxy::among(addresses, 4).await.expect("a proxy");
         Self { edges, gateways, clients, to_nats, to_redis, nats, redis }
     }
 
@@ -73,8 +82,13 @@ impl World {
         endpoint(self.clients.address())
     }
 
+    /// A credential that may do everything.
+    pub(super) fn key(&self) -> Credential {
+        Credential::new(self.edges.key.as_str())
+    }
+
     pub(super) fn api(&self) -> Api {
-        Api::new(self.clients_at(), self.edges.key())
+        Api::new(self.clients_at(), self.key())
     }
 
     /// Waits until an edge's answer to `/readyz` has this status, and gives its text.
@@ -82,7 +96,7 @@ impl World {
         let mut last = None;
         let reached = async {
             loop {
-                match self.edges.readiness(edge).await {
+                match self.edges.admin(edge, "GET", "/readyz").await {
                     Ok((now, text)) if now == status => break text,
                     other => last = Some(other),
                 }
@@ -93,13 +107,22 @@ impl World {
         reached.unwrap_or_else(|_| panic!("edge-{edge} never answered {status}, but {last:?}"))
     }
 
-    /// The sum of a metric over all edges that run.
-    pub(super) async fn count(&mut self, name: &str) -> f64 {
+    /// The sum of a metric over its labels and some edges; with its labels as they are written, one of them.
+    pub(super) async fn count(&self, edges: &[usize], name: &str) -> f64 {
         let mut sum = 0.0;
-        for edge in 0..3 {
-            if self.edges.is_running(edge) {
-                sum += self.edges.metric(edge, name).await.expect("metrics");
-            }
+        for &edge in edges {
+            // An edge that is busy may not answer in time, and is asked again.
+            let text = timeout(PATIENCE, async {
+                loop {
+                    if let Ok((200, text)) = self.edges.admin(edge, "GET", "/metrics").await {
+                        break text;
+                    }
+                }
+            });
+            let text = text.await.expect("metrics in time");
+            let of_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+            sum +=
+                text.lines().filter(of_it).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
         }
         sum
     }
@@ -107,17 +130,18 @@ impl World {
     /// Waits until a metric of one edge is such.
     pub(super) async fn until(&self, edge: usize, name: &str, holds: impl Fn(f64) -> bool) {
         let reached = async {
-            loop {
-                let value = self.edges.metric(edge, name).await;
-                if value.as_ref().is_ok_and(|&value| holds(value)) {
-                    break;
-                }
+            while !holds(self.count(&[edge], name).await) {
                 sleep(LOOK_EVERY).await;
             }
         };
-        let last = timeout(PATIENCE, reached).await;
-        assert!(last.is_ok(), "{name} of edge-{edge} stays {:?}", self.edges.metric(edge, name).await);
+        let reached = timeout(PATIENCE, reached).await;
+        assert!(reached.is_ok(), "{name} of edge-{edge} stays {}", self.count(&[edge], name).await);
     }
+}
+
+/// Where a server of this port is.
+pub(super) fn local(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
 }
 
 fn endpoint(address: SocketAddr) -> Endpoint {

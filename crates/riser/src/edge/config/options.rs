@@ -191,7 +191,12 @@ pub(crate) const OPTIONS: &[Opt] = &[
         "The tenants, their keys and limits. Taken anew when it changes; see `riser tenants --help`.",
     ),
     text("log", "format", "text", "text for people, json for machines."),
-    text("log", "level", "info", "Which lines there are: error, warn, info, debug, or as `warn,riser_edge=debug`."),
+    text(
+        "log",
+        "level",
+        "info,async_nats=warn",
+        "Which lines there are: error, warn, info, debug, or as `warn,riser_edge=debug`.",
+    ),
 ];
 
 /// The option of this name, if there is one.
