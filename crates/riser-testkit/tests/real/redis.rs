@@ -16,6 +16,7 @@ use super::{program, unique};
 mod commands;
 mod connecting;
 mod failover;
+mod leases;
 mod model;
 mod speed;
 mod trouble;
