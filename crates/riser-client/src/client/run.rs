@@ -123,7 +123,7 @@ impl Run {
     async fn meanwhile<T>(&mut self, until: impl Future<Output = T>) -> Option<T> {
         let mut until = std::pin::pin!(until);
         loop {
-            let due = self.orders.due().unwrap_or_else(|| Instant::now() + NEVER);
+            let due = self.orders.due(false).unwrap_or_else(|| Instant::now() + NEVER);
             tokio::select! {
                 biased;
                 ask = self.asked.recv() => match ask {
@@ -186,8 +186,9 @@ impl Run {
                     Some(ask) => self.ask(&mut link, ask),
                 },
                 heard = heard(&self.tell, &mut link) => match heard {
-                    Ok((room, Message::Text(text))) => self.frame(&mut link, room, text).await,
-                    Ok((room, Message::Binary(bytes))) => {
+                    Ok((_, None)) => Ok(()),
+                    Ok((room, Some(Message::Text(text)))) => self.frame(&mut link, room, text).await,
+                    Ok((room, Some(Message::Binary(bytes)))) => {
                         if let (Some(room), Some(frame)) = (room, LiveFrame::parse(bytes)) {
                             room.send(Told::Event(Event::Live(frame)));
                         }
@@ -211,10 +212,12 @@ impl Run {
         self.calls.send(link, &mut self.numbers)
     }
 
-    /// When something is due by itself.
+    /// When something is due by itself. Without room nothing is due that would need it: the link says when there is some.
     fn due(&self, link: &Link) -> Instant {
-        let waiting = [self.orders.due(), self.calls.due(), self.renew.map(|(at, _)| at), Some(self.ask_position)];
-        let behind = link.has_room() && (self.orders.is_behind() || self.calls.is_behind());
+        let room = link.has_room();
+        let calls = self.calls.due().filter(|_| room);
+        let waiting = [self.orders.due(room), calls, self.renew.map(|(at, _)| at), Some(self.ask_position)];
+        let behind = room && (self.orders.is_behind() || self.calls.is_behind());
         let now = Instant::now();
         if behind { now } else { waiting.into_iter().flatten().min().unwrap_or(now + NEVER) }
     }
@@ -329,8 +332,12 @@ impl Run {
     }
 }
 
-/// Waits for room for a message, then for the message. May be dropped without losing one.
-async fn heard(tell: &mpsc::Sender<Told>, link: &mut Link) -> Result<(Option<mpsc::OwnedPermit<Told>>, Message), End> {
+/// Waits for room for a message, then for the message, or for room towards the other side. May be dropped without losing
+/// anything.
+async fn heard(
+    tell: &mpsc::Sender<Told>,
+    link: &mut Link,
+) -> Result<(Option<mpsc::OwnedPermit<Told>>, Option<Message>), End> {
     let room = tell.clone().reserve_owned().await.ok();
-    Ok((room, link.receive().await?))
+    Ok((room, link.turn().await?))
 }

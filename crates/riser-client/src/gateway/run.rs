@@ -188,9 +188,10 @@ impl Run {
             let done = tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(due) => self.on_time(&mut link),
-                message = link.receive() => match message {
-                    Ok(Message::Text(text)) => self.frame(&mut link, &text).await,
-                    Ok(Message::Binary(bytes)) => {
+                message = link.turn() => match message {
+                    Ok(None) => Ok(()),
+                    Ok(Some(Message::Text(text))) => self.frame(&mut link, &text).await,
+                    Ok(Some(Message::Binary(bytes))) => {
                         if let Some(frame) = LiveFrame::parse(bytes) {
                             self.hear(Live::Frame(frame));
                         }
@@ -235,11 +236,12 @@ impl Run {
         self.calls.send(link, &mut self.numbers)
     }
 
-    /// When something is due by itself.
+    /// When something is due by itself. Without room nothing is due that would need it: the link says when there is some.
     fn due(&self, link: &Link) -> Instant {
-        let desk = self.desk.as_ref();
-        let waiting = [self.resend, self.renew, self.calls.due(), desk.and_then(Desk::due), Some(self.ask_clock)];
-        let behind = link.has_room() && (self.calls.is_behind() || desk.is_some_and(Desk::is_behind));
+        let (room, desk) = (link.has_room(), self.desk.as_ref());
+        let sends = [self.calls.due(), desk.and_then(Desk::due)].into_iter().flatten().filter(|_| room).min();
+        let waiting = [self.resend, self.renew, sends, Some(self.ask_clock)];
+        let behind = room && (self.calls.is_behind() || desk.is_some_and(Desk::is_behind));
         let now = Instant::now();
         if behind { now } else { waiting.into_iter().flatten().min().unwrap_or(now + NEVER) }
     }

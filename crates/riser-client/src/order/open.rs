@@ -121,9 +121,10 @@ impl Orders {
         Ok(())
     }
 
-    /// When something is due: a command that had to wait, or the end of waiting for one.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        self.open.values().map(|open| open.not_before.unwrap_or_else(|| open.ends()).min(open.ends())).min()
+    /// When something is due: the end of waiting for a command and, when something `can_send`, a command that had to wait.
+    pub(crate) fn due(&self, can_send: bool) -> Option<Instant> {
+        let due = |open: &Open| open.not_before.filter(|_| can_send).map_or(open.ends(), |at| at.min(open.ends()));
+        self.open.values().map(due).min()
     }
 
     /// Whether something could be sent that was not for want of room.
