@@ -83,6 +83,8 @@ pub enum ToEdge {
         from: EdgeId,
         /// The command as it stood.
         record: Box<Record>,
+        /// Whether that is all of it. What is large is left out, and must be read.
+        whole: bool,
     },
     /// To who asked for a dispatch: the gateway is not here.
     NotHere {
@@ -100,6 +102,11 @@ pub enum ToEdge {
         edge: EdgeId,
         /// Its session.
         epoch: Epoch,
+    },
+    /// To an edge whose sessions want to know: something became of a command that is too large for a message among many.
+    Changed {
+        /// Which command.
+        cmd: CommandId,
     },
     /// To an edge whose sessions want to know: all that became of a command so far. Who lost one of these has lost
     /// nothing once it has the next.

@@ -117,7 +117,8 @@ impl Edge {
                     let gateways = shared.gateways.lock();
                     gateways.opening.len() + gateways.closing + gateways.ending.len()
                 };
-                if sessions + gateways + shared.live.open() == 0 {
+                // And what it asked for is done by tasks of their own.
+                if sessions + gateways + shared.live.open() + shared.tasks_busy() == 0 {
                     return;
                 }
                 left.await;

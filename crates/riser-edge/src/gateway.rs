@@ -71,6 +71,8 @@ pub(crate) struct Gateway {
     /// For how long it recognises a command that it has seen, in milliseconds; 0 when it does not.
     pub(crate) remembers_ms: u64,
     pub(crate) desk: Desk,
+    /// Whether it was sent its `welcome`: nothing may come before.
+    pub(crate) welcomed: AtomicBool,
     at: Mutex<Position>,
     unsure: AtomicBool,
     /// Boxed, and dropped when nothing waits: most gateways are silent most of the time.
@@ -93,10 +95,15 @@ impl Gateway {
             epoch,
             remembers_ms,
             desk: Desk::default(),
+            welcomed: AtomicBool::new(false),
             at: Mutex::new(Position { version: Version::start(epoch), since_ms }),
             unsure: AtomicBool::new(false),
             side: Mutex::new(None),
         })
+    }
+
+    pub(crate) fn is_welcomed(&self) -> bool {
+        self.welcomed.load(Ordering::Acquire)
     }
 
     /// The greatest version that the store has acknowledged.

@@ -173,7 +173,8 @@ impl Arrival {
             return close(shared, gateway, reason);
         }
         tell_online(shared, key, &acquired).await;
-        if acquired.takeovers == CLONES && acquired.taken_from.is_some() {
+        // And again after as many more: the first time may be lost in a storm.
+        if acquired.takeovers.is_multiple_of(CLONES) && acquired.taken_from.is_some() {
             suspect_clones(shared, key, &acquired);
         }
         // The end of a session takes a revision, but what was kept is the gateway's own last change.
@@ -221,7 +222,7 @@ async fn tell_online(shared: &Shared, key: &GatewayKey, acquired: &Acquired) {
     }
 }
 
-/// Tells the tenant, once in a window, that sessions of a gateway take over from each other again and again.
+/// Tells the tenant that sessions of a gateway take over from each other again and again.
 fn suspect_clones(shared: &Arc<Shared>, key: &GatewayKey, acquired: &Acquired) {
     shared.metrics.clones.inc();
     tracing::warn!(tenant = %key.tenant, gateway = %key.address, "two devices seem to share the credential of a gateway");

@@ -317,7 +317,8 @@ impl Open {
             Inbound::Pong { n } => answer_ok(conn, n),
             Inbound::Auth { n, token } => self.auth(shared, id, conn, n, &token),
             Inbound::Subscribe { n, to, lanes, path, cursor } => {
-                self.subscribe(shared, conn, n, Sub { to, lanes, filter: Arc::new(path), cursor });
+                let path = Arc::new(path);
+                self.subscribe(shared, conn, n, Sub { to, lanes, filter: path.clone(), live: path, cursor });
             }
             Inbound::Open { n, to, path, kind, params } => {
                 let speaker = self.speaker.get_or_insert_with(|| Speaker::new(conn, &self.identity));
@@ -374,12 +375,12 @@ impl Open {
             answer_ok(conn, n);
         };
         if feed.is_known() {
-            return pong(shared, conn, feed.position(member));
+            return feed.tell_position(member, |position| pong(shared, conn, position));
         }
         let (shared, conn) = (shared.clone(), conn.clone());
         shared.clone().tasks.spawn(async move {
             feed.look(&shared).await;
-            pong(&shared, &conn, feed.position(member));
+            feed.tell_position(member, |position| pong(&shared, &conn, position));
             conn.flush();
         });
     }
@@ -478,11 +479,12 @@ impl Open {
     }
 
     fn subscribe(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, sub: Sub) {
-        let Some(filter) = granted(&self.identity, &sub) else {
+        let Some(shown) = granted(&self.identity, &sub) else {
             let text = "no grant of this credential covers the pattern, its lanes and its paths";
             return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
         };
-        self.queue(shared, conn, n, Op::Subscribe(n, Sub { filter: Arc::new(filter), ..sub }));
+        let [filter, live] = shown.map(Arc::new);
+        self.queue(shared, conn, n, Op::Subscribe(n, Sub { filter, live, ..sub }));
     }
 
     /// Has subscriptions and their ends done one after the other, in the order in which they came.
@@ -505,27 +507,23 @@ impl Open {
     }
 }
 
-/// Which paths a subscription is about: those it names, or all that the credential shows when it names none. None when
-/// the credential does not cover them.
-fn granted(identity: &Identity, sub: &Sub) -> Option<PathFilter> {
+/// Which paths a subscription shows and which it lets hear: those it names, or all that the credential gives when it names
+/// none. None when the credential does not cover them.
+fn granted(identity: &Identity, sub: &Sub) -> Option<[PathFilter; 2]> {
     let reads = sub.lanes.state || sub.lanes.event || sub.lanes.presence;
-    let mut filter = (*sub.filter).clone();
-    for (wanted, verb) in [(sub.lanes.live, Verb::Listen), (reads, Verb::Read)] {
-        if wanted {
-            let shown = identity.paths(verb, &sub.to)?;
-            if sub.filter.is_all() {
-                filter = shown;
-            } else if !shown.contains(&sub.filter) {
-                return None;
-            }
+    let of = |wanted: bool, verb: Verb, named: &Arc<PathFilter>| {
+        if !wanted {
+            return Some((**named).clone());
         }
-    }
-    Some(filter)
+        let given = identity.paths(verb, &sub.to)?;
+        if named.is_all() { Some(given) } else { given.contains(named).then(|| (**named).clone()) }
+    };
+    Some([of(reads, Verb::Read, &sub.filter)?, of(sub.lanes.live, Verb::Listen, &sub.live)?])
 }
 
 /// Whether a credential covers a subscription whose paths were chosen already.
 fn is_granted(identity: &Identity, sub: &Sub) -> bool {
-    granted(identity, sub).is_some_and(|shown| shown.contains(&sub.filter))
+    granted(identity, sub).is_some_and(|[shown, heard]| shown.contains(&sub.filter) && heard.contains(&sub.live))
 }
 
 impl Listener {

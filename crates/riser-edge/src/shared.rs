@@ -14,7 +14,7 @@ use riser_bus::{Bus, Subject};
 use riser_core::live::StreamId;
 use riser_core::{Epoch, GatewayKey, Reason, Snapshot, Tenant, TenantId, TenantTable};
 use riser_registry::{CommandStore, Lease, Registry, RegistryError, StateStore, StreamStore};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::clock::Clock;
@@ -35,8 +35,12 @@ use crate::ws::{self, Settings};
 /// named as stale, fits in beside what waits already.
 const QUEUE_BYTES: usize = 2 * 1024 * 1024;
 
+/// How long a hint may wait for the bus. Handing a message over takes microseconds while the bus is there.
+const HINT: Duration = Duration::from_millis(100);
 /// HTTP calls that wait for commands' outcomes: each keeps a connection for as long as its deadline.
 const WAITS: usize = 1_024;
+/// Of these, the calls of one tenant.
+const TENANT_WAITS: usize = 256;
 
 /// What an edge needs from outside. Each port has an in-memory twin.
 #[derive(Clone)]
@@ -73,8 +77,10 @@ pub(crate) struct Shared {
     /// Woken when something ends, for who waits until nobody is left.
     pub(crate) someone_left: Notify,
     pub(crate) handshakes: Arc<Semaphore>,
-    /// Places for HTTP calls that wait for a command's outcome.
-    pub(crate) waits: Arc<Semaphore>,
+    /// Places for HTTP calls that wait for a command's outcome, in all and by tenant.
+    waits: (Arc<Semaphore>, Mutex<HashMap<TenantId, Arc<Semaphore>>>),
+    /// Tasks that do what a session asked for, and should be let finish when the edge drains.
+    busy: AtomicUsize,
     pub(crate) draining: AtomicBool,
     /// Set when the edge ends without a goodbye: then nothing that ends with it may be told to anybody.
     pub(crate) killed: AtomicBool,
@@ -104,6 +110,16 @@ pub(crate) struct Gateways {
     pub(crate) ending: IndexMap<GatewayKey, (Epoch, Reason)>,
 }
 
+/// Held by a task that a drain should let finish.
+pub(crate) struct Busy(Arc<Shared>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+        self.0.someone_left.notify_waiters();
+    }
+}
+
 impl Shared {
     pub(crate) fn new(config: EdgeConfig, ports: Ports, metrics: Arc<Metrics>) -> Arc<Self> {
         let mut rng = fastrand::Rng::with_seed(config.seed);
@@ -118,7 +134,8 @@ impl Shared {
             live: LiveStreams::default(),
             someone_left: Notify::new(),
             handshakes: Arc::new(Semaphore::new(config.handshakes)),
-            waits: Arc::new(Semaphore::new(WAITS)),
+            waits: (Arc::new(Semaphore::new(WAITS)), Mutex::default()),
+            busy: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             killed: AtomicBool::new(false),
             registered: AtomicBool::new(false),
@@ -155,7 +172,17 @@ impl Shared {
 
     /// Hands a message to the bus. What is lost is repaired from the store.
     pub(crate) async fn publish(&self, subject: &Subject, payload: Vec<u8>) {
-        let published = timeout(self.config.call, self.ports.bus.publish(subject, Bytes::from(payload))).await;
+        self.publish_within(self.config.call, subject, payload).await;
+    }
+
+    /// The same with little patience: who waits for the bus here keeps others waiting, and a hint that is lost costs only
+    /// time.
+    pub(crate) async fn hint(&self, subject: &Subject, payload: Vec<u8>) {
+        self.publish_within(HINT, subject, payload).await;
+    }
+
+    async fn publish_within(&self, time: Duration, subject: &Subject, payload: Vec<u8>) {
+        let published = timeout(time, self.ports.bus.publish(subject, Bytes::from(payload))).await;
         if !matches!(published, Ok(Ok(()))) {
             self.metrics.publish_failures.inc();
         }
@@ -198,6 +225,14 @@ impl Shared {
         settings
     }
 
+    /// A place for an HTTP call of a tenant that waits for a command's outcome; none when too many do.
+    pub(crate) fn wait_place(&self, tenant: &TenantId) -> Option<[OwnedSemaphorePermit; 2]> {
+        let (all, tenants) = &self.waits;
+        let new = || Arc::new(Semaphore::new(TENANT_WAITS));
+        let own = tenants.lock().entry(tenant.clone()).or_insert_with(new).clone();
+        Some([own.try_acquire_owned().ok()?, all.clone().try_acquire_owned().ok()?])
+    }
+
     /// A number that no other session of this edge has.
     pub(crate) fn next_session(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
@@ -221,6 +256,17 @@ impl Shared {
     /// A number for a stream that probably no other has. 0 is none, so that a frame of zeros is nobody's.
     pub(crate) fn next_stream(&self) -> StreamId {
         StreamId(self.rng.lock().u32(1..))
+    }
+
+    /// Counts a task that a drain should let finish.
+    pub(crate) fn busy(self: &Arc<Self>) -> Busy {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        Busy(self.clone())
+    }
+
+    /// How many such tasks there are.
+    pub(crate) fn tasks_busy(&self) -> usize {
+        self.busy.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -12,13 +12,13 @@ use crate::RegistryError;
 
 /// Open commands of one gateway, held ones included. A gateway that does not take so many will not do more.
 pub const OPEN: usize = 256;
-/// Most records that one call gives: with bodies of 64 KiB that is 4 MiB.
+/// Most records that one call gives: with arguments and words of the largest sizes that is 16 MiB.
 pub const RECORDS_PAGE: usize = 64;
 /// Most overdue commands that one call gives.
 pub const OVERDUE_PAGE: usize = 256;
 /// Decided commands that are kept of one gateway until their time is over; beyond it the oldest are forgotten first. At
-/// one command in four seconds, day and night, nothing is forgotten early.
-pub const DECIDED: usize = 1_024;
+/// one command a second, day and night, nothing is forgotten early.
+pub const DECIDED: usize = 4_096;
 /// Bytes that the records of one tenant take, roughly, before the decided ones are forgotten early, the oldest first: a
 /// client that may command everything can name any address, and each has its own [`DECIDED`]. Those that are not decided
 /// are bounded by [`OPEN`], and by what sessions may have open.

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use http::{Request, StatusCode};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use riser_core::command::{CommandId, Outcome, Record, Step};
@@ -39,10 +40,11 @@ pub(crate) async fn post(
     let bytes = body(shared, request, Limits::default().text_bytes).await?;
     let (to, command, wait) = parse(&bytes).map_err(bad)?;
     let key = GatewayKey::new(identity.tenant.clone(), to);
-    let place = wait.then(|| shared.waits.clone().try_acquire_owned()).transpose().map_err(|_| {
+    let busy = || {
         let detail = "as many calls wait for outcomes as may; ask without `wait`, or come back";
         Refused::new("too_many_waits", Problem::unavailable(detail, 5))
-    })?;
+    };
+    let place = wait.then(|| shared.wait_place(&identity.tenant).ok_or_else(busy)).transpose()?;
     let stepped = issuer::record(shared, identity, &key, command).await.map_err(refused)?;
     let record = stepped.record.clone();
     // The record's own: a command that is repeated keeps the first one's.
@@ -53,10 +55,12 @@ pub(crate) async fn post(
         let text = Json::of(&serde_json::json!({ "cmd": record.cmd }));
         return Ok(json(StatusCode::ACCEPTED, text.as_str().to_owned()));
     };
-    // Who waits for a gateway does not keep others from connecting.
+    // Who waits for a gateway does not keep others from connecting, and goes when it is answered.
     drop(permit.lock().take());
     let Ok(Ok(outcomes)) = timeout(deadline + AFTER_DEADLINE, outcomes).await else { return Err(unavailable()) };
-    Ok(json(StatusCode::OK, whole(&record.cmd, &outcomes)))
+    let mut response = json(StatusCode::OK, whole(&record.cmd, &outcomes));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    Ok(response)
 }
 
 /// `GET /v1/commands/{cmd}`.

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use riser_core::command::{CommandId, Record, Refusal, Step, Took, Word};
@@ -14,7 +15,7 @@ use riser_core::{ErrorCode, GatewayKey};
 use riser_registry::commands::RECORDS_PAGE;
 use tokio::time::{Duration, Instant, sleep};
 
-use super::step;
+use super::take_step;
 use crate::gateway::Gateway;
 use crate::session::{answer_error, answer_ok};
 use crate::shared::Shared;
@@ -32,6 +33,8 @@ enum Job {
     Everything,
     /// Sends what another edge says is there.
     Dispatched(Box<Record>),
+    /// Asks the gateway to cancel.
+    Cancel(Box<CommandId>),
     /// Records what the gateway said.
     Word { n: Option<N>, cmd: CommandId, word: Box<Word>, since: Instant },
 }
@@ -39,7 +42,7 @@ enum Job {
 impl Job {
     fn bytes(&self) -> usize {
         match self {
-            Self::Everything => 0,
+            Self::Everything | Self::Cancel(_) => 0,
             Self::Dispatched(record) => record.body.args.as_ref().map_or(0, |args| args.as_str().len()),
             Self::Word { word, .. } => word.data.as_ref().map_or(0, |data| data.as_str().len()),
         }
@@ -73,24 +76,37 @@ impl Desk {
     }
 }
 
-/// A session of a gateway began that has so many open commands: they go before anything new.
+/// A session of a gateway began and was welcomed. So many of its commands are open: they go before anything new.
 pub(crate) fn opened(shared: &Arc<Shared>, gateway: &Arc<Gateway>, open: usize) {
+    gateway.welcomed.store(true, Ordering::Release);
     if open > 0 {
         gateway.desk.0.lock().get_or_insert_default().held = open;
         everything(shared, gateway);
     }
 }
 
-/// Has all that is open sent.
+/// Has all that is open sent. Before its `welcome` a gateway is sent nothing.
 pub(crate) fn everything(shared: &Arc<Shared>, gateway: &Arc<Gateway>) {
-    enqueue(shared, gateway, Job::Everything);
+    if gateway.is_welcomed() {
+        enqueue(shared, gateway, Job::Everything);
+    }
 }
 
-/// Takes the hint that there is a command. False when the gateway is not here.
-pub(crate) fn dispatched(shared: &Arc<Shared>, key: &GatewayKey, record: Record) -> bool {
+/// Asks the gateway, when it is here, to cancel a command that it was sent.
+pub(super) fn cancel(shared: &Arc<Shared>, key: &GatewayKey, cmd: &CommandId) {
     let gateway = shared.gateways.lock().held.get(key).cloned();
-    let Some(gateway) = gateway.filter(|gateway| !gateway.conn.is_ending()) else { return false };
-    if !enqueue(shared, &gateway, Job::Dispatched(Box::new(record))) {
+    if let Some(gateway) = gateway.filter(|gateway| gateway.is_welcomed()) {
+        // Behind the command itself, which may be won and not written yet. One that finds no room is asked for again.
+        enqueue(shared, &gateway, Job::Cancel(Box::new(cmd.clone())));
+    }
+}
+
+/// Takes the hint that there is a command. False when the gateway is not here, or not welcomed yet.
+pub(super) fn dispatched(shared: &Arc<Shared>, key: &GatewayKey, record: Record, whole: bool) -> bool {
+    let gateway = shared.gateways.lock().held.get(key).cloned();
+    let here = |gateway: &Arc<Gateway>| gateway.is_welcomed() && !gateway.conn.is_ending();
+    let Some(gateway) = gateway.filter(here) else { return false };
+    if !whole || !enqueue(shared, &gateway, Job::Dispatched(Box::new(record))) {
         everything(shared, &gateway);
     }
     true
@@ -131,6 +147,7 @@ fn enqueue(shared: &Arc<Shared>, gateway: &Arc<Gateway>, job: Job) -> bool {
 }
 
 async fn work(shared: &Arc<Shared>, gateway: &Arc<Gateway>) {
+    let _busy = shared.busy();
     loop {
         let job = {
             let mut guard = gateway.desk.0.lock();
@@ -157,6 +174,9 @@ async fn work(shared: &Arc<Shared>, gateway: &Arc<Gateway>) {
                 } else {
                     send_open(shared, gateway).await;
                 }
+            }
+            Job::Cancel(cmd) => {
+                gateway.conn.send(frame::text(&outbound::cancel(&cmd)));
             }
             Job::Word { n, cmd, word, since } => record_word(shared, gateway, n, &cmd, *word, since).await,
         }
@@ -218,8 +238,15 @@ async fn send(shared: &Arc<Shared>, gateway: &Arc<Gateway>, record: &Record) -> 
                 gateway.conn.send(frame::text(&outbound::command(&stepped.record, stepped.now_ms)));
             }
             Took::No(Refusal::Fenced) => {
-                gateway.fenced(shared, stepped.holder.map(|holder| holder.epoch));
-                return false;
+                let newer = stepped.holder.map(|holder| holder.epoch).filter(|epoch| *epoch > gateway.epoch);
+                if newer.is_some() {
+                    gateway.fenced(shared, newer);
+                    return false;
+                }
+                // The registry lost the session, or ended it: registering it again says which.
+                gateway.restore_soon(shared).await;
+                sleep(REPEAT).await;
+                continue;
             }
             _ => {}
         }
@@ -240,10 +267,12 @@ async fn record_word(
     since: Instant,
 ) {
     let said = Step::Word(word);
+    let mut again = false;
     let stepped = loop {
-        if let Ok(stepped) = step(shared, &gateway.key, cmd, &said).await {
+        if let Ok(stepped) = take_step(shared, &gateway.key, cmd, &said, again).await {
             break stepped;
         }
+        again = true;
         let late = since.elapsed() >= shared.config.answer;
         if late && n.is_some() {
             let text = "the command store does not answer; sending it again is safe";

@@ -120,6 +120,7 @@ impl Issuer {
     }
 
     async fn work(self: &Arc<Self>, shared: &Arc<Shared>) {
+        let _busy = shared.busy();
         loop {
             let op = {
                 let mut waiting = self.waiting.lock();
@@ -182,15 +183,15 @@ impl Issuer {
         if names.len() < OPEN {
             return Ok(());
         }
-        let decided: Vec<_> = names.iter().filter(|name| shared.waiters.is_decided(name)).collect();
+        let decided = shared.waiters.decided(&names);
         if names.len() - decided.len() >= OPEN {
             let message = "this session has as many commands open as it may";
             return Err(Refused { code: ErrorCode::TooMany, message });
         }
         let surplus = (names.len() + 1).saturating_sub(REMEMBERED);
         for name in decided.into_iter().take(surplus) {
-            shared.waiters.forget(self, name);
-            self.names.lock().retain(|other| other != name);
+            shared.waiters.forget(self, &name);
+            self.names.lock().retain(|other| *other != name);
         }
         Ok(())
     }
@@ -277,12 +278,12 @@ pub(crate) async fn cancel(shared: &Arc<Shared>, identity: &Identity, cmd: &Comm
     match (stepped.took, stepped.holder) {
         (Took::Yes | Took::Nothing, _) => Ok(()),
         (Took::No(Refusal::Sent), Some(holder)) if holder.edge == shared.config.id => {
-            super::forward_cancel(shared, &key, cmd);
+            super::desk::cancel(shared, &key, cmd);
             Ok(())
         }
         (Took::No(Refusal::Sent), Some(holder)) => {
             let message = routed::encode(&ToEdge::Cancel { cmd: cmd.clone() });
-            shared.publish(&Subject::Edge(holder.edge, key), message).await;
+            shared.hint(&Subject::Edge(holder.edge, key), message).await;
             Ok(())
         }
         (Took::No(Refusal::Sent), None) => {

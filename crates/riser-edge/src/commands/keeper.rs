@@ -57,8 +57,7 @@ pub(crate) fn look_again(shared: &Shared) {
 /// Sees how a command stands, tells who waits, and moves it on when it should have been sent.
 async fn look(shared: &Arc<Shared>, key: &GatewayKey, cmd: &CommandId) {
     shared.metrics.commands.looks.inc();
-    // What is not answered is looked at again soon.
-    let Ok(seen) = step(shared, key, cmd, &Step::Look).await else { return };
+    let Ok(seen) = step(shared, key, cmd, &Step::Look).await else { return shared.waiters.unanswered(key, cmd) };
     let Some(stepped) = seen else {
         // The record was lost, and nobody can know any more what became of it.
         shared.metrics.commands.lost.inc();

@@ -14,15 +14,21 @@ pub(crate) mod waiters;
 use std::sync::Arc;
 
 use riser_bus::Subject;
-use riser_core::GatewayKey;
 use riser_core::command::{CommandId, CommandKey, Digest, Outcome, Record, Step, Took};
-use riser_core::frame::outbound;
 use riser_core::routed::{self, ToEdge};
+use riser_core::{GatewayKey, Json};
 use riser_registry::{Holder, RegistryError, Stepped};
 use sha2::{Digest as _, Sha256};
 
 use crate::shared::Shared;
-use crate::ws::frame;
+
+/// Bytes of JSON in a message to another edge; what is larger is named, and read from its record. All tenants share an
+/// edge's inbox, which is bounded by the number of its messages.
+const HINT_BYTES: usize = 4 * 1024;
+
+fn size(json: Option<&Json>) -> usize {
+    json.map_or(0, |json| json.as_str().len())
+}
 
 /// The hash that names a command: the same for the same key at the same address of the same tenant, whoever asks.
 pub(crate) fn digest(key: &GatewayKey, of: &CommandKey) -> Digest {
@@ -44,12 +50,22 @@ pub(crate) async fn step(
     cmd: &CommandId,
     step: &Step,
 ) -> Result<Option<Stepped>, RegistryError> {
+    take_step(shared, key, cmd, step, false).await
+}
+
+/// The same. `again` says that an earlier call was not answered: what it did was told to nobody then.
+async fn take_step(
+    shared: &Arc<Shared>,
+    key: &GatewayKey,
+    cmd: &CommandId,
+    step: &Step,
+    again: bool,
+) -> Result<Option<Stepped>, RegistryError> {
     let stepped = shared.call(shared.ports.commands.step(key, cmd, step)).await?;
     if let Some(stepped) = &stepped {
         count(shared, stepped);
         let news = stepped.record.outcomes.len() > stepped.before;
-        // What an earlier call did that nobody heard the answer of was told to nobody.
-        let repeated = !matches!(step, Step::Look) && !matches!(stepped.took, Took::No(_));
+        let repeated = again && !matches!(stepped.took, Took::No(_));
         if news || repeated {
             tell(shared, key, &stepped.record).await;
         }
@@ -64,18 +80,21 @@ pub(crate) fn count(shared: &Shared, stepped: &Stepped) {
     }
 }
 
-/// Tells the edges whose sessions want to know all that became of a command.
+/// Tells the edges whose sessions want to know all that became of a command: those of this edge first, whatever the bus does.
 pub(crate) async fn tell(shared: &Arc<Shared>, key: &GatewayKey, record: &Record) {
+    let me = &shared.config.id;
+    if record.edges.contains(me) {
+        shared.waiters.deliver(shared, key, &record.cmd, &record.outcomes);
+    }
     let mut message = None;
-    for edge in &record.edges {
-        if *edge == shared.config.id {
-            shared.waiters.deliver(shared, key, &record.cmd, &record.outcomes);
-            continue;
-        }
+    for edge in record.edges.iter().filter(|edge| *edge != me) {
         let message = message.get_or_insert_with(|| {
-            routed::encode(&ToEdge::Outcomes { cmd: record.cmd.clone(), outcomes: record.outcomes.clone() })
+            let cmd = record.cmd.clone();
+            let large = record.outcomes.iter().map(|outcome| size(outcome.data.as_ref())).sum::<usize>() > HINT_BYTES;
+            let outcomes = if large { Vec::new() } else { record.outcomes.clone() };
+            routed::encode(&if large { ToEdge::Changed { cmd } } else { ToEdge::Outcomes { cmd, outcomes } })
         });
-        shared.publish(&Subject::Edge(edge.clone(), key.clone()), message.clone()).await;
+        shared.hint(&Subject::Edge(edge.clone(), key.clone()), message.clone()).await;
     }
 }
 
@@ -83,12 +102,17 @@ pub(crate) async fn tell(shared: &Arc<Shared>, key: &GatewayKey, record: &Record
 pub(crate) async fn dispatch(shared: &Arc<Shared>, key: &GatewayKey, record: Record, holder: &Holder) {
     shared.waiters.dispatched(key, &record.cmd);
     if holder.edge != shared.config.id {
-        let message = ToEdge::Dispatch { from: shared.config.id.clone(), record: Box::new(record) };
-        shared.publish(&Subject::Edge(holder.edge.clone(), key.clone()), routed::encode(&message)).await;
+        let whole = size(record.body.args.as_ref()) <= HINT_BYTES;
+        let mut record = Box::new(record);
+        if !whole {
+            record.body.args = None;
+        }
+        let message = ToEdge::Dispatch { from: shared.config.id.clone(), record, whole };
+        shared.hint(&Subject::Edge(holder.edge.clone(), key.clone()), routed::encode(&message)).await;
         return;
     }
     let cmd = record.cmd.clone();
-    if !desk::dispatched(shared, key, record) {
+    if !desk::dispatched(shared, key, record, true) {
         shared.waiters.not_here(key, &cmd);
     }
 }
@@ -96,26 +120,19 @@ pub(crate) async fn dispatch(shared: &Arc<Shared>, key: &GatewayKey, record: Rec
 /// Takes what other edges say about commands.
 pub(crate) async fn take(shared: &Arc<Shared>, key: &GatewayKey, message: ToEdge) {
     match message {
-        ToEdge::Dispatch { from, record } => {
+        ToEdge::Dispatch { from, record, whole } => {
             let cmd = record.cmd.clone();
-            if cmd.of == key.address && !desk::dispatched(shared, key, *record) {
+            if cmd.of == key.address && !desk::dispatched(shared, key, *record, whole) {
                 let answer = routed::encode(&ToEdge::NotHere { cmd });
-                shared.publish(&Subject::Edge(from, key.clone()), answer).await;
+                shared.hint(&Subject::Edge(from, key.clone()), answer).await;
             }
         }
         ToEdge::NotHere { cmd } => shared.waiters.not_here(key, &cmd),
-        ToEdge::Cancel { cmd } => forward_cancel(shared, key, &cmd),
+        ToEdge::Cancel { cmd } => desk::cancel(shared, key, &cmd),
+        ToEdge::Changed { cmd } => shared.waiters.changed(key, &cmd),
         ToEdge::Outcomes { cmd, outcomes } => shared.waiters.deliver(shared, key, &cmd, &outcomes),
         // These are not about commands.
         ToEdge::TakenOver { .. } | ToEdge::Hears { .. } => {}
-    }
-}
-
-/// Asks the gateway, when it is here, to cancel a command that it was sent.
-pub(crate) fn forward_cancel(shared: &Shared, key: &GatewayKey, cmd: &CommandId) {
-    let gateway = shared.gateways.lock().held.get(key).cloned();
-    if let Some(gateway) = gateway {
-        gateway.conn.send(frame::text(&outbound::cancel(cmd)));
     }
 }
 

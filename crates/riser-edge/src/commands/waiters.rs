@@ -15,7 +15,7 @@ use tokio::time::{Duration, Instant};
 use super::is_decided;
 use super::issuer::Issuer;
 use crate::shared::Shared;
-use crate::ws::frame;
+use crate::ws::{Conn, frame};
 
 /// When a command that should have been sent by now is looked at: a dispatch takes milliseconds.
 const UNSENT: Duration = Duration::from_secs(1);
@@ -78,9 +78,11 @@ impl Waiters {
             .retain(|listener| !matches!(listener, Listener::Session(other, _) if Arc::ptr_eq(other, issuer)));
         issuer.conn.push(frame::text(answer));
         waiter.listeners.push(Listener::Session(issuer.clone(), 0));
-        shared.metrics.commands.told.inc_by(waiter.tell(&record.cmd));
-        issuer.conn.flush();
+        let told = waiter.tell(&record.cmd);
         self.by(waiter.look);
+        drop(waiting);
+        shared.metrics.commands.told.inc_by(told);
+        issuer.conn.flush();
     }
 
     /// Adds an HTTP call; what it gets comes once, when the command is decided.
@@ -110,9 +112,22 @@ impl Waiters {
             waiter.look = (Instant::now() + SENT).min(waiter.deadline);
         }
         let told = waiter.tell(cmd);
-        shared.metrics.commands.told.inc_by(told);
-        waiter.flush();
+        let listening = waiter.sessions();
         self.by(waiter.look);
+        // Sockets are written to without the lock, which all tenants wait for.
+        drop(waiting);
+        shared.metrics.commands.told.inc_by(told);
+        for conn in listening {
+            conn.flush();
+        }
+    }
+
+    /// Something became of a command: it is looked at.
+    pub(super) fn changed(&self, key: &GatewayKey, cmd: &CommandId) {
+        if let Some(waiter) = self.waiting.lock().get_mut(&(key.clone(), cmd.clone())) {
+            waiter.look = Instant::now();
+            self.by(waiter.look);
+        }
     }
 
     /// Sees to it that all are gone through by then.
@@ -149,14 +164,24 @@ impl Waiters {
         }
     }
 
-    /// Whether a command is decided, as far as is known here.
-    pub(super) fn is_decided(&self, name: &Name) -> bool {
-        self.waiting.lock().get(name).is_none_or(|waiter| is_decided(&waiter.outcomes))
+    /// Those of these commands that are decided, as far as is known here.
+    pub(super) fn decided(&self, names: &[Name]) -> Vec<Name> {
+        let waiting = self.waiting.lock();
+        let decided = |name: &&Name| waiting.get(*name).is_none_or(|waiter| is_decided(&waiter.outcomes));
+        names.iter().filter(decided).cloned().collect()
     }
 
     /// A dispatch is on its way; if nothing comes of it, it is looked at again.
     pub(super) fn dispatched(&self, key: &GatewayKey, cmd: &CommandId) {
         self.look_in(key, cmd, |waiter| UNSENT.saturating_mul(1 << waiter.looks.min(3)).min(UNSENT_MOST));
+    }
+
+    /// A look was not answered: there is another one soon.
+    pub(super) fn unanswered(&self, key: &GatewayKey, cmd: &CommandId) {
+        if let Some(waiter) = self.waiting.lock().get_mut(&(key.clone(), cmd.clone())) {
+            waiter.look = waiter.look.min(Instant::now() + UNSENT);
+            self.by(waiter.look);
+        }
     }
 
     /// The gateway was not where the registry said.
@@ -274,12 +299,13 @@ impl Waiter {
         count
     }
 
-    fn flush(&self) {
-        for listener in &self.listeners {
-            if let Listener::Session(issuer, _) = listener {
-                issuer.conn.flush();
-            }
-        }
+    /// The connections of the sessions that are told.
+    fn sessions(&self) -> Vec<Arc<Conn>> {
+        let conn = |listener: &Listener| match listener {
+            Listener::Session(issuer, _) => Some(issuer.conn.clone()),
+            Listener::Call(_) => None,
+        };
+        self.listeners.iter().filter_map(conn).collect()
     }
 
     /// Nobody is told any more.

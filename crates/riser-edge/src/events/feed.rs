@@ -143,6 +143,12 @@ impl Feed {
         self.inner.lock().position(member)
     }
 
+    /// Has a listener told where it stands, with no event told between looking and telling.
+    pub(crate) fn tell_position(&self, member: Option<u64>, tell: impl FnOnce(Option<Cursor>)) {
+        let inner = self.inner.lock();
+        tell(inner.position(member));
+    }
+
     /// Whether a position is known that is not old.
     pub(crate) fn is_known(&self) -> bool {
         let inner = self.inner.lock();

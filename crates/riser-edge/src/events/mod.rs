@@ -78,7 +78,8 @@ impl Sender {
         }
     }
 
-    async fn work(&self, shared: &Shared) {
+    async fn work(&self, shared: &Arc<Shared>) {
+        let _busy = shared.busy();
         loop {
             let (n, event, since) = {
                 let mut waiting = self.waiting.lock();

@@ -64,6 +64,8 @@ pub(crate) struct Sub {
     pub(crate) to: Pattern,
     pub(crate) lanes: Lanes,
     pub(crate) filter: Arc<PathFilter>,
+    /// Which paths of the live lane: hearing is a right of its own.
+    pub(crate) live: Arc<PathFilter>,
     /// After which event it begins.
     pub(crate) cursor: Option<String>,
 }

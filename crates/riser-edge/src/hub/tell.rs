@@ -262,7 +262,7 @@ impl Hub {
             let frames = match due {
                 // When its events are not yet, the feed says it.
                 Due::Synced(to) if self.feed.owe_synced(member.id, &to) => continue,
-                Due::Synced(to) => vec![frame::text(&outbound::synced(&to, self.feed.position(None)))],
+                Due::Synced(to) => vec![frame::text(&outbound::synced(&to, self.feed.position(Some(member.id))))],
                 Due::Of(address, debt) => inner.settle(shared, member, &address, &debt),
             };
             shared.metrics.delivered.inc_by(frames.len() as u64);

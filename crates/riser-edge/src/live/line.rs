@@ -165,6 +165,11 @@ impl Line {
             return false;
         }
         side.end = Some(why);
+        if why == Why::Withdrawn {
+            // What waits was said with a right that is gone.
+            side.frames.clear();
+            side.bytes = 0;
+        }
         drop(side);
         self.wake.notify_one();
         self.over.notify_one();

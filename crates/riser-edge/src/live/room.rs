@@ -152,7 +152,9 @@ impl Room {
 
     pub(super) fn gateway_came(&self, gateway: &Arc<Gateway>) {
         self.inner.lock().gateways.insert(gateway.key.address.clone(), gateway.clone());
-        self.look_again();
+        self.look.store(true, Ordering::Relaxed);
+        // Also when a look is asked for already: an idle room does not do it.
+        self.wake.notify_one();
     }
 
     pub(super) fn hears(&self, stream: StreamId, conn: &Arc<Conn>) -> bool {
@@ -256,8 +258,9 @@ impl Room {
             let gateway = match side {
                 Side::Listeners => None,
                 Side::Gateways => match shared.gateways.lock().held.get(&key).cloned() {
-                    Some(gateway) => Some(gateway),
-                    None => continue,
+                    Some(gateway) if gateway.is_welcomed() => Some(gateway),
+                    // Before its `welcome` it is sent nothing.
+                    Some(_) | None => continue,
                 },
             };
             let mut inner = self.inner.lock();
@@ -288,12 +291,12 @@ impl Room {
             subs: Vec::new(),
         });
         listening.subs.retain(|(to, _)| *to != sub.to);
-        listening.subs.push((sub.to.clone(), sub.filter.clone()));
+        listening.subs.push((sub.to.clone(), sub.live.clone()));
         for known in inner.listened.values_mut() {
             let stream = &known.stream;
             if !listening.wants(stream) {
                 known.forget(member.id);
-            } else if sub.to.matches(&stream.of) && sub.filter.matches(&stream.path) {
+            } else if sub.to.matches(&stream.of) && sub.live.matches(&stream.path) {
                 let mute = shared.live.opened_by(&self.tenant, stream.id, &member.conn);
                 member.conn.push(frame::text(&outbound::opened(stream)));
                 known.told.insert(member.id, Told { conn: member.conn.clone(), mute });

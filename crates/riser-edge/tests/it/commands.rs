@@ -333,7 +333,10 @@ async fn an_issuer_that_left_is_told_nothing_and_its_command_still_ends() {
     let (one, metrics) = cluster.edge("edge-0").await;
     let (gw, _) = Peerling::open(&one, gateway("b/g")).await;
     let (mut client, _) = Peerling::open(&one, client_of("acme")).await;
-    client.command(1, &json!({"deadline_ms":2_000,"key":"k"})).await;
+    let cmd = client.command(1, &json!({"deadline_ms":2_000,"key":"k"})).await;
+    assert_eq!(client.outcome(&cmd).await["status"], "sent");
+    let told = counted(&metrics, "riser_command_outcomes_told_total", None);
+    assert_eq!(told, 1);
     drop(client);
     tokio::time::timeout(PATIENCE, async {
         while counted(&metrics, "riser_command_outcomes_total", Some("unknown")) == 0 {
@@ -342,6 +345,7 @@ async fn an_issuer_that_left_is_told_nothing_and_its_command_still_ends() {
     })
     .await
     .expect("the sweeper decides it");
+    assert_eq!(counted(&metrics, "riser_command_outcomes_told_total", None), told, "nobody is left to be told");
     drop(gw);
 }
 
@@ -414,4 +418,48 @@ async fn two_devices_with_one_credential_are_suspected_once() {
     let told = riser_bus::log::Log::read(&log, &"acme".parse().expect("a tenant"), 1).await.expect("an answer");
     let kinds: Vec<_> = told.events.iter().map(|stored| stored.event.kind.as_str()).collect();
     assert_eq!(kinds, ["clone_suspected"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_commands_and_words_are_named_between_edges_and_come_whole() {
+    let cluster = Cluster::new();
+    let ((one, _), (two, _)) = (cluster.edge("edge-0").await, cluster.edge("edge-1").await);
+    let (mut gw, _) = Peerling::open(&one, gateway("b/g")).await;
+    let (mut client, _) = Peerling::open(&two, client_of("acme")).await;
+    let (args, data) = ("a".repeat(50_000), "d".repeat(50_000));
+    // The first hint of a session has all that is open read; the second one counts.
+    let first = client.command(1, &json!({})).await;
+    assert_eq!(gw.next("command").await["cmd"], first);
+    let cmd = client.command(2, &json!({ "args": args })).await;
+    let command = gw.next("command").await;
+    assert_eq!((&command["cmd"], &command["args"]), (&json!(cmd), &json!(args)));
+    gw.send(&json!({"t":"result","n":1,"cmd":cmd,"status":"succeeded","data":data})).await;
+    assert_eq!(gw.answer(1).await["t"], "ok");
+    assert_eq!(client.outcome(&cmd).await["status"], "sent");
+    let last = client.outcome(&cmd).await;
+    assert_eq!((&last["status"], &last["data"]), (&json!("succeeded"), &json!(data)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_emptied_store_costs_no_gateway_its_session_though_a_command_is_held_for_it() {
+    let cluster = Cluster::new();
+    let (one, _) = cluster.edge("edge-0").await;
+    let (mut client, _) = Peerling::open(&one, client_of("acme")).await;
+    let held = client.command(1, &json!({"if_offline":"hold","deadline_ms":60_000})).await;
+    let edge = "edge-0".parse().expect("an edge");
+    cluster.store.set_client_faults(
+        &edge,
+        riser_registry::memory::Faults {
+            delay: Duration::from_millis(50)..=Duration::from_millis(50),
+            ..Default::default()
+        },
+    );
+    let mut gw = Peerling::raw(&one, gateway("b/g"));
+    gw.send(&json!({"t":"hello"})).await;
+    gw.next("welcome").await;
+    // The desk has asked what is open, and the store forgets the session before the command is won.
+    cluster.store.empty();
+    assert_eq!(gw.next("command").await["cmd"], held);
+    assert_eq!(gw.result(1, &held, "succeeded").await["t"], "ok");
+    assert_eq!(client.statuses(&held).await, ["held", "sent", "succeeded"]);
 }

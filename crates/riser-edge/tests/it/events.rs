@@ -409,3 +409,27 @@ async fn two_hundred_who_resume_at_once_cost_one_read_of_each_range() {
     assert!(count > 100, "hardly anything was read: {count}");
     assert_eq!(counting.tails.load(Ordering::Relaxed), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_cursor_is_ahead_of_what_was_heard() {
+    let cluster = Cluster::new();
+    let (one, _) = cluster.edge("edge-0").await;
+    store(&cluster, 0..3_000, "b/g").await;
+    let (mut client, _) = Peerling::open(&one, client_of("acme")).await;
+    client.send(&json!({"t":"subscribe","n":1,"to":"b/*","lanes":["event"],"cursor":"0.0"})).await;
+    assert_eq!(client.reply(1).await["t"], "ok");
+    client.send(&json!({"t":"subscribe","n":2,"to":"c/*","lanes":["state"]})).await;
+    client.send(&json!({"t":"ping"})).await;
+    let (mut heard, mut told) = (0, 0);
+    while heard < 3_000 || told < 3 {
+        let frame = client.seen.pop_front();
+        let frame = if let Some(frame) = frame { frame } else { client.read().await };
+        if frame["t"] == "event" {
+            heard += 1;
+        } else if let Some(cursor) = frame["cursor"].as_str() {
+            told += 1;
+            let seq = u64::from_str_radix(cursor.split_once('.').expect("two numbers").1, 16).expect("a number");
+            assert!(seq <= heard, "{frame} after {heard} events");
+        }
+    }
+}

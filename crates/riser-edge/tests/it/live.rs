@@ -441,7 +441,8 @@ async fn what_is_no_frame_of_an_own_stream_is_refused_and_the_session_goes_on() 
     let (mut speaker, _) = Peerling::open(&one, client_of("acme")).await;
     let id = stream(&mut speaker, "b12/f1").await;
     let (mut other, _) = Peerling::open(&one, client_of("acme")).await;
-    let mut near = listener(&one, "b12/f2").await;
+    let (mut near, _) = Peerling::open(&one, client_of("acme")).await;
+    near.subscribe("b12/f1", &["live"]).await;
     let flagged = |at: usize| {
         let mut bad = message(id, 1, 4);
         bad[at] = 9;
@@ -470,7 +471,8 @@ async fn what_is_no_frame_of_an_own_stream_is_refused_and_the_session_goes_on() 
     // A frame of the smallest size is one.
     binary(&mut speaker, message(id, 2, 0)).await;
     assert_eq!(so_far(&mut speaker).await, []);
-    assert_eq!(so_far(&mut near).await, []);
+    let heard: Vec<u32> = so_far(&mut near).await.iter().filter_map(Got::seq).collect();
+    assert_eq!(heard, [2], "what was refused reaches nobody");
 }
 
 #[tokio::test(start_paused = true)]
@@ -797,4 +799,28 @@ async fn who_listens_and_speaks_no_more_leaves_no_subscription_behind() {
     drop(speaker);
     sleep(Duration::from_secs(5)).await;
     assert_eq!(cluster.net.subscriptions(), idle);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_sees_everything_hears_only_what_it_may_hear() {
+    let cluster = Cluster::new();
+    let (one, _) = cluster.edge("edge-0").await;
+    let grants = json!([
+        {"to":"b12/*","may":["read"]},
+        {"to":"b12/*","path":["talk/#"],"may":["listen"]},
+    ]);
+    let (mut near, _) = Peerling::open(&one, with_grants(&grants)).await;
+    near.subscribe("b12/*", &["state", "live"]).await;
+    let (mut speaker, _) = Peerling::open(&one, client_of("acme")).await;
+    for (n, path) in [(1, "bedroom/mic"), (2, "talk/door")] {
+        let ok = open(&mut speaker, n, &json!({"to":"b12/f1","path":path})).await;
+        let id = StreamId(u32::try_from(ok["stream"].as_u64().expect("a number")).expect("32 bits"));
+        speak(&mut speaker, id, u32::try_from(n).expect("small")).await;
+    }
+    so_far(&mut speaker).await;
+    let heard = so_far(&mut near).await;
+    assert_eq!(heard.iter().filter_map(Got::seq).collect::<Vec<_>>(), [2]);
+    assert_eq!(heard.iter().filter(|got| got.is("opened")).count(), 1);
+    near.send(&json!({"t":"subscribe","n":9,"to":"b12/*","lanes":["state","live"],"path":["bedroom/#"]})).await;
+    assert_eq!(answer(&mut near, 9).await["code"], "forbidden");
 }

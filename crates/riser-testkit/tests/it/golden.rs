@@ -276,8 +276,9 @@ fn two_act_late(lines: &mut Vec<Value>, first_is_over: bool) {
     line(2, json!({"do": "welcome", "epoch": 6}));
     line(2, json!({"do": "ok", "n": 901}));
     let last = later.last().map(|line| line["at"].clone());
-    lines.splice(i + 1..i + 1, later);
-    for line in &mut lines[i + 1..] {
+    let after = i + 1;
+    lines.splice(after..after, later);
+    for line in &mut lines[after..] {
         if line["at"].as_u64() < last.as_ref().and_then(Value::as_u64) && line["who"].get("gateway").is_none() {
             line["at"] = json!(last);
         }
