@@ -10,8 +10,11 @@ use tokio::time::timeout;
 
 use super::{Peer, Server, WAIT};
 
-/// More events than socket and session take at once, fewer than a session takes calls.
+/// More large frames than socket and session take at once, fewer than a session takes commands.
 const MANY: usize = 250;
+/// For how long the first frame is refused, and how much time is skipped while nothing is read.
+const REFUSED_MS: u64 = 30_000;
+const SKIPPED: Duration = Duration::from_secs(31);
 
 /// Long heartbeats, for time is skipped here.
 fn patient(more: Value) -> Value {
@@ -22,27 +25,38 @@ fn patient(more: Value) -> Value {
     fields
 }
 
-fn fat(i: usize) -> Notice {
-    Notice { id: i.to_string(), ..Notice::new("fat") }.data(Json::of(&"x".repeat(60_000)))
+fn fat() -> Json {
+    Json::of(&"x".repeat(60_000))
+}
+
+fn order(action: &str, args: Option<Json>) -> Order {
+    let (to, path) = ("b/g".parse().expect("an address"), "hall/lock".parse().expect("a path"));
+    Order { args, deadline: Duration::from_secs(600), ..Order::new(to, path, action) }
 }
 
 /// Refuses a frame for half a minute, lets it pass while nothing is read, then reads everything and says `ok`, up to
-/// the frame that was refused and all events.
+/// the frame that was refused and all large ones.
 async fn stalls(peer: &mut Peer, first: &Value) {
     tokio::time::pause();
     // Time goes on by itself only when everybody waits: then the socket is full.
     tokio::time::sleep(Duration::from_millis(1)).await;
-    peer.refuse(first, "unavailable", Some(30_000)).await;
+    peer.refuse(first, "unavailable", Some(REFUSED_MS)).await;
     tokio::time::sleep(Duration::from_millis(1)).await;
-    tokio::time::advance(Duration::from_secs(31)).await;
+    tokio::time::advance(SKIPPED).await;
     tokio::time::resume();
     let (mut fat, mut again) = (0, false);
     while fat < MANY || !again {
         let frame = peer.recv().await;
-        fat += usize::from(frame["type"] == "fat");
-        again |= frame["t"] == first["t"] && frame["type"] == first["type"];
-        peer.ok_with(&frame, json!({"cursor": "a.1", "cmd": "c1"})).await;
+        let same = |name: &str| frame.get(name) == first.get(name);
+        again |= same("t") && same("type") && same("action");
+        fat += usize::from(frame["action"] == "fat" || frame["set"].get("fat").is_some());
+        peer.ok_with(&frame, json!({"cursor": "a.1", "cmd": format!("c{}", frame["n"])})).await;
     }
+}
+
+/// Runs a script during which time is skipped.
+async fn in_time(script: impl Future<Output = ()>) {
+    timeout(WAIT + SKIPPED, script).await.expect("in time");
 }
 
 #[tokio::test]
@@ -51,31 +65,25 @@ async fn a_client_goes_on_when_something_fell_due_while_its_socket_took_nothing(
         let server = Server::narrow();
         let (client, mut peer) = tokio::join!(Client::connect(server.config()), server.session(patient(json!({}))));
         let client = client.expect("a session");
-        let to = "b/_".parse().expect("an address");
+        let (to, notice) = ("b/_".parse().expect("an address"), Notice::new("first"));
         let first = async {
             if commands {
-                let (to, path) = ("b/g".parse().expect("an address"), "hall/lock".parse().expect("a path"));
-                let order = Order { deadline: Duration::from_secs(600), ..Order::new(to, path, "unlock") };
-                let mut command = client.command(order).await.expect("it lives");
+                let mut command = client.command(order("first", None)).await.expect("it lives");
                 // Nothing becomes of it: it is enough that it is sent again.
-                tokio::select! {
-                    _ = command.next() => panic!("nothing became of it"),
-                    () = std::future::pending() => {}
-                }
+                drop(command.next().await);
+            } else {
+                client.event(&to, &notice).await.expect("stored");
             }
-            client.event(&to, &Notice::new("first")).await.expect("stored");
             std::future::pending::<()>().await;
         };
         let script = async {
             let first = peer.recv().await;
-            let all = join_all((0..MANY).map(|i| {
-                let (client, to) = (&client, &to);
-                async move { client.event(to, &fat(i)).await.expect("stored") }
-            }));
-            tokio::join!(all, stalls(&mut peer, &first));
+            let all = join_all((0..MANY).map(|_| client.command(order("fat", Some(fat())))));
+            let (commands, ()) = tokio::join!(all, stalls(&mut peer, &first));
+            drop(commands);
         };
         tokio::select! {
-            done = timeout(WAIT, script) => done.expect("in time"),
+            () = in_time(script) => {}
             () = first => {}
         }
     }
@@ -89,16 +97,20 @@ async fn a_gateway_goes_on_when_something_fell_due_while_its_socket_took_nothing
     let gateway = gateway.expect("a session");
     let full = peer.recv().await;
     peer.ok(&full).await;
-    let first = Notice::new("first");
+    let notice = Notice::new("first");
+    let first = async {
+        gateway.event(&notice).await.expect("stored");
+        std::future::pending::<()>().await;
+    };
     let script = async {
         let first = peer.recv().await;
-        let all = join_all((0..MANY).map(|i| {
-            let gateway = &gateway;
-            async move { gateway.event(&fat(i)).await.expect("stored") }
-        }));
-        tokio::join!(all, stalls(&mut peer, &first));
+        let set = || [("fat".parse().expect("a path"), Some(fat()))].into();
+        let all = join_all((0..MANY).map(|_| gateway.set(set())));
+        let (stored, ()) = tokio::join!(all, stalls(&mut peer, &first));
+        assert!(stored.iter().all(Result::is_ok));
     };
-    let (stored, done) = tokio::join!(gateway.event(&first), timeout(WAIT, script));
-    done.expect("in time");
-    stored.expect("stored");
+    tokio::select! {
+        () = in_time(script) => {}
+        () = first => {}
+    }
 }
