@@ -258,3 +258,6 @@ impl Open {
 }
 
 const _: () = assert!(OUTCOMES > 1, "the final outcome needs a place of its own");
+
+#[cfg(test)]
+mod tests;

@@ -114,3 +114,18 @@ async fn a_gateway_goes_on_when_something_fell_due_while_its_socket_took_nothing
         () = first => {}
     }
 }
+
+#[tokio::test]
+async fn room_for_what_waits_is_noticed_though_nothing_comes() {
+    let server = Server::new().await;
+    let (client, mut peer) = tokio::join!(Client::connect(server.config()), server.session(patient(json!({}))));
+    let client = client.expect("a session");
+    let all = join_all((0..MANY).map(|_| client.command(order("fat", Some(fat())))));
+    let reading = async {
+        for _ in 0..MANY {
+            assert_eq!(peer.recv().await["action"], "fat");
+        }
+    };
+    let (commands, ()) = tokio::join!(all, reading);
+    drop(commands);
+}
