@@ -106,7 +106,6 @@ impl Gateway {
     pub fn serve(config: Config, memory: Memory) -> (Self, Commands) {
         let (requested, requests) = mpsc::channel(commands::REQUESTS);
         let (words, said) = mpsc::channel(commands::WORDS);
-        let config = Config { remembers_ms: Some(memory.remembers_ms()), ..config };
         let gateway = Self::begin(config, Some(Desk::new(memory, requested, words, said)));
         (gateway, Commands { requests, turned: None })
     }

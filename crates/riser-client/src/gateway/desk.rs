@@ -68,6 +68,11 @@ impl Desk {
         self.clock.send_replace(clock);
     }
 
+    /// For how long a command is recognised by now, in milliseconds.
+    pub(super) fn remembers_ms(&self) -> u64 {
+        self.memory.remembers_ms()
+    }
+
     /// A command came. Gives what is said of it at once.
     pub(super) async fn command(&mut self, order: Ordered) -> Option<Word> {
         let (cmd, now_ms) = (order.cmd.clone(), self.clock.borrow().now_ms());

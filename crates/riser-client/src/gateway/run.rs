@@ -88,7 +88,10 @@ impl Run {
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::new(fastrand::Rng::new());
         loop {
-            let config = self.config.clone();
+            let mut config = self.config.clone();
+            if let Some(desk) = &self.desk {
+                config.remembers_ms = Some(desk.remembers_ms());
+            }
             let Some(opened) = self.meanwhile(Link::open(&config)).await else { return };
             let end = match opened {
                 Ok((link, welcome)) => {

@@ -100,10 +100,17 @@ impl Server {
 
     /// The next connection, upgraded, heard and greeted.
     async fn greeted(&self, hello: Value, more: Value) -> Peer {
-        let (mut peer, _) = self.upgrade(&GOOD).await;
-        assert_eq!(peer.recv().await, hello);
-        peer.send(&welcome(more)).await;
+        let (peer, said) = self.heard(more).await;
+        assert_eq!(said, hello);
         peer
+    }
+
+    /// The next connection, upgraded and greeted, and what it said.
+    async fn heard(&self, more: Value) -> (Peer, Value) {
+        let (mut peer, _) = self.upgrade(&GOOD).await;
+        let hello = peer.recv().await;
+        peer.send(&welcome(more)).await;
+        (peer, hello)
     }
 }
 
