@@ -55,7 +55,7 @@ pub enum Event {
         /// When it runs out, Unix milliseconds on the cluster's clock.
         expires_at_ms: u64,
     },
-    /// A subscription was refused. It is not asked for again.
+    /// A subscription was refused for good: it is not asked for again. One that was refused for now is, by itself.
     Refused {
         /// Which.
         to: Pattern,

@@ -160,11 +160,7 @@ impl Run {
         self.ask_position = Instant::now() + POSITION_EVERY;
         self.event(Event::Connected(Box::new(welcome))).await;
         let (numbers, open) = (&mut self.numbers, &mut self.open);
-        let again = self.subscriptions.again(|to| {
-            let n = numbers.next();
-            open.insert(n, Asked::Subscribe(to.clone()));
-            n
-        });
+        let again = self.subscriptions.again(|to| subscribes(numbers, open, to));
         for frame in again {
             if let Err(end) = link.send(&frame) {
                 return end;
@@ -208,6 +204,11 @@ impl Run {
 
     /// Sends what waits for it.
     fn send(&mut self, link: &mut Link) -> Result<(), End> {
+        while link.has_room() {
+            let (numbers, open) = (&mut self.numbers, &mut self.open);
+            let Some(frame) = self.subscriptions.overdue(|to| subscribes(numbers, open, to)) else { break };
+            link.send(&frame)?;
+        }
         self.orders.send(link, &mut self.numbers)?;
         self.calls.send(link, &mut self.numbers)
     }
@@ -215,8 +216,8 @@ impl Run {
     /// When something is due by itself. Without room nothing is due that would need it: the link says when there is some.
     fn due(&self, link: &Link) -> Instant {
         let room = link.has_room();
-        let calls = self.calls.due().filter(|_| room);
-        let waiting = [self.orders.due(room), calls, self.renew.map(|(at, _)| at), Some(self.ask_position)];
+        let sends = [self.calls.due(), self.subscriptions.due()].into_iter().flatten().filter(|_| room).min();
+        let waiting = [self.orders.due(room), sends, self.renew.map(|(at, _)| at), Some(self.ask_position)];
         let behind = room && (self.orders.is_behind() || self.calls.is_behind());
         let now = Instant::now();
         if behind { now } else { waiting.into_iter().flatten().min().unwrap_or(now + NEVER) }
@@ -296,8 +297,10 @@ impl Run {
                 if self.orders.granted(granted) || self.calls.granted(granted) {
                     return Ok(());
                 }
-                if let Some(Asked::Unsubscribe(to)) = self.open.remove(&granted.n) {
-                    then = Some(Told::Unsubscribed(to));
+                match self.open.remove(&granted.n) {
+                    Some(Asked::Subscribe(to)) => self.subscriptions.granted(&to, granted.n),
+                    Some(Asked::Unsubscribe(to)) => then = self.unsubscribed(to),
+                    None => {}
                 }
             }
             Received::Error(refusal) => {
@@ -321,15 +324,28 @@ impl Run {
 
     /// A subscription, or the end of one, was refused.
     fn refused(&mut self, refusal: &Refusal) -> Option<Told> {
-        match refusal.n.and_then(|n| self.open.remove(&n))? {
+        let n = refusal.n?;
+        match self.open.remove(&n)? {
             Asked::Subscribe(to) => {
-                self.subscriptions.remove(&to);
                 let (code, message) = (refusal.code.clone(), refusal.message.clone());
-                Some(Told::Event(Event::Refused { to, code, message }))
+                let gone = self.subscriptions.refused(&to, n, refusal.again());
+                gone.then_some(Told::Event(Event::Refused { to, code, message }))
             }
-            Asked::Unsubscribe(to) => Some(Told::Unsubscribed(to)),
+            Asked::Unsubscribe(to) => self.unsubscribed(to),
         }
     }
+
+    /// The end of a subscription is certain. When there is another one to the same pattern by now, nothing ends.
+    fn unsubscribed(&self, to: Pattern) -> Option<Told> {
+        (!self.subscriptions.contains(&to)).then_some(Told::Unsubscribed(to))
+    }
+}
+
+/// A number for a subscription's frame.
+fn subscribes(numbers: &mut Numbers, open: &mut BTreeMap<u64, Asked>, to: &Pattern) -> u64 {
+    let n = numbers.next();
+    open.insert(n, Asked::Subscribe(to.clone()));
+    n
 }
 
 /// Waits for room for a message, then for the message, or for room towards the other side. May be dropped without losing

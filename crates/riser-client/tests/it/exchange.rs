@@ -60,7 +60,9 @@ async fn events_go_on_after_the_last_that_was_heard() {
     assert_eq!((happened.cursor.as_str(), happened.kind.as_str()), ("a.2", "ring"));
     drop(peer);
     let mut peer = server.session(Value::Null).await;
-    assert_eq!(peer.recv().await["cursor"], "a.2");
+    let asked = peer.recv().await;
+    assert_eq!(asked["cursor"], "a.2");
+    peer.ok(&asked).await;
     peer.send(&json!({"t": "gap", "to": "b/*", "lane": "event"})).await;
     assert_eq!(update(&mut client).await, Update::Gap { to: pattern("b/*") });
     // The session ends before it has caught up: what came of it counts.
@@ -69,6 +71,28 @@ async fn events_go_on_after_the_last_that_was_heard() {
     drop(peer);
     let mut peer = server.session(Value::Null).await;
     assert_eq!(peer.recv().await["cursor"], "b.7");
+}
+
+#[tokio::test]
+async fn a_replay_to_a_second_subscription_does_not_move_the_first_ones_place_back() {
+    let server = Server::new().await;
+    let (mut client, mut peer) = connected(&server).await;
+    client.subscribe(Subscription::events(pattern("b/*"), None)).await.expect("few");
+    let asked = peer.recv().await;
+    peer.ok(&asked).await;
+    peer.send(&json!({"t": "synced", "to": "b/*", "cursor": "a.5"})).await;
+    client.subscribe(Subscription::events(pattern("b/g"), Some("a.1".into()))).await.expect("few");
+    let asked = peer.recv().await;
+    peer.ok(&asked).await;
+    peer.send(&event("b/g", "a.2")).await;
+    for _ in 0..2 {
+        update(&mut client).await;
+    }
+    drop(peer);
+    let mut peer = server.session(Value::Null).await;
+    let (first, second) = (peer.recv().await, peer.recv().await);
+    assert_eq!((&first["to"], &first["cursor"]), (&json!("b/g"), &json!("a.1")));
+    assert_eq!((&second["to"], &second["cursor"]), (&json!("b/*"), &json!("a.5")));
 }
 
 #[tokio::test]
