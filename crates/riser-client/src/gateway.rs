@@ -9,6 +9,7 @@ mod book;
 pub mod commands;
 mod desk;
 pub mod memory;
+mod results;
 mod run;
 
 use std::collections::BTreeMap;

@@ -273,15 +273,63 @@ async fn what_does_not_fit_is_turned_away() {
 }
 
 #[tokio::test]
-async fn a_gateway_without_an_application_says_so() {
+async fn a_gateway_without_an_application_says_so_until_it_is_heard() {
     let server = Server::new().await;
-    let session = server.session(json!({"peer": "gateway", "address": "b/g", "epoch": 7}));
-    let (gateway, mut peer) = tokio::join!(Gateway::connect(server.config()), session);
+    let welcome = || json!({"peer": "gateway", "address": "b/g", "epoch": 7});
+    let (gateway, mut peer) = tokio::join!(Gateway::connect(server.config()), server.session(welcome()));
     let _gateway = gateway.expect("a session");
     let full = peer.recv().await;
     peer.ok(&full).await;
     peer.send(&command("c1")).await;
+    // Taken off the socket, and never answered.
+    assert_eq!(peer.recv().await["code"], "unsupported");
+    drop(peer);
+    let mut peer = server.session(welcome()).await;
+    let full = peer.recv().await;
+    peer.ok(&full).await;
     says(&mut peer, "c1", "rejected", "unsupported").await;
+}
+
+#[tokio::test]
+async fn what_was_turned_away_is_said_until_it_is_heard_and_not_begun_meanwhile() {
+    let server = Server::new().await;
+    let (_gateway, mut commands, mut peer) = serving(&server, Memory::default()).await;
+    for i in 0..REQUESTS {
+        peer.send(&command(&format!("c{i}"))).await;
+        says(&mut peer, &format!("c{i}"), "received", "").await;
+    }
+    peer.send(&command("more")).await;
+    let turned = peer.recv().await;
+    assert_eq!((&turned["status"], &turned["code"]), (&json!("rejected"), &json!("busy")));
+    assert!(turned["n"].is_u64(), "{turned}");
+    // Now there is room, and no answer to that word.
+    assert_eq!(next(&mut commands).await.cmd(), "c0");
+    peer.send(&command("more")).await;
+    drop(peer);
+    let mut peer = session(&server).await;
+    says(&mut peer, "more", "rejected", "busy").await;
+    peer.send(&command("other")).await;
+    says(&mut peer, "other", "received", "").await;
+    for i in 1..REQUESTS {
+        assert_eq!(next(&mut commands).await.cmd(), format!("c{i}"));
+    }
+    assert_eq!(next(&mut commands).await.cmd(), "other");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_command_that_cannot_be_written_down_is_turned_away_as_busy() {
+    let server = Server::new().await;
+    let folder = std::env::temp_dir().join(format!("riser-desk-{}-{:x}", std::process::id(), fastrand::u64(..)));
+    std::fs::create_dir(&folder).expect("a folder");
+    let memory = Memory::open(folder.join("commands"), Duration::from_secs(600)).await.expect("it opens");
+    let (_gateway, mut commands, mut peer) = serving(&server, memory).await;
+    // What is written next goes to a device that is always full.
+    std::os::unix::fs::symlink("/dev/full", folder.join("commands.riser-new")).expect("a link");
+    peer.send(&command("c1")).await;
+    says(&mut peer, "c1", "rejected", "busy").await;
+    nothing_else(&mut peer, &mut commands, "c2").await;
+    std::fs::remove_dir_all(&folder).expect("the folder");
 }
 
 #[tokio::test]
