@@ -161,7 +161,8 @@ impl Client {
     }
 
     /// Tells an event at an address. Ready with its cursor when it is stored, however many reconnects later; dropping
-    /// the future ends the repetitions.
+    /// the future ends the repetitions. Events are stored in the order of these calls: each is sent once the one before
+    /// is answered.
     pub async fn event(&self, to: &Address, notice: &Notice) -> Result<Option<String>, Refused> {
         Ok(self.call(notice.frame(Some(to)), true).await?.granted.cursor)
     }

@@ -167,7 +167,8 @@ impl Gateway {
     }
 
     /// Tells an event of this gateway. Ready with its cursor when it is stored, however many reconnects later; dropping
-    /// the future ends the repetitions.
+    /// the future ends the repetitions. Events are stored in the order of these calls: each is sent once the one before
+    /// is answered.
     pub async fn event(&self, notice: &Notice) -> Result<Option<String>, Refused> {
         Ok(self.call(notice.frame(None), true).await?.granted.cursor)
     }

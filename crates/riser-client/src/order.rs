@@ -94,9 +94,14 @@ impl Order {
     }
 }
 
-/// A key or an id that nobody else makes.
+/// A key or an id that nobody else makes, and nobody can guess: whoever knows a command's key can be told its outcomes.
 pub(crate) fn unique() -> String {
-    format!("{:032x}", fastrand::u128(..))
+    let mut bytes = [0; 16];
+    // On a system that gives no randomness an id that could be guessed is still better than two that are the same.
+    if getrandom::fill(&mut bytes).is_err() {
+        bytes = fastrand::u128(..).to_be_bytes();
+    }
+    format!("{:032x}", u128::from_be_bytes(bytes))
 }
 
 /// What a command's task and its owner say to each other.

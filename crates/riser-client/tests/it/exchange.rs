@@ -129,6 +129,36 @@ async fn an_event_is_told_with_the_same_id_until_it_is_stored() {
 }
 
 #[tokio::test]
+async fn events_are_stored_in_the_order_of_the_calls_and_streams_do_not_wait_for_them() {
+    let server = Server::new().await;
+    let session = server.session(json!({"peer": "gateway", "address": "b/g", "epoch": 7}));
+    let (gateway, mut peer) = tokio::join!(Gateway::connect(server.config()), session);
+    let gateway = gateway.expect("a session");
+    let full = peer.recv().await;
+    peer.ok(&full).await;
+    let notices = ["one", "two", "three"].map(Notice::new);
+    let mut stored = Vec::new();
+    let script = async {
+        let first = peer.recv().await;
+        assert_eq!(first["type"], "one");
+        // It cannot be stored now; what was called after it does not overtake it, and a stream does.
+        let open = peer.recv().await;
+        assert_eq!(open["t"], "open");
+        peer.refuse(&open, "too_many", None).await;
+        peer.refuse(&first, "unavailable", Some(1)).await;
+        for _ in 0..3 {
+            let event = peer.recv().await;
+            stored.push(event["type"].clone());
+            peer.ok_with(&event, json!({"cursor": "a.1"})).await;
+        }
+    };
+    let events = futures_util::future::join_all(notices.iter().map(|notice| gateway.event(notice)));
+    let (told, opened, ()) = tokio::join!(events, gateway.open(talk()), script);
+    assert!(told.iter().all(Result::is_ok) && opened.is_err());
+    assert_eq!(stored, ["one", "two", "three"]);
+}
+
+#[tokio::test]
 async fn an_event_that_nobody_waits_for_is_not_told_again() {
     let server = Server::new().await;
     let (client, mut peer) = connected(&server).await;
