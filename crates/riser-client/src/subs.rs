@@ -147,7 +147,8 @@ impl Subscriptions {
 
     /// A subscription was granted.
     pub(crate) fn granted(&mut self, to: &Pattern, n: u64) {
-        if let Some(entry) = self.0.get_mut(to).filter(|entry| entry.asked == Some(n) && entry.stands == Stands::Asked) {
+        if let Some(entry) = self.0.get_mut(to).filter(|entry| entry.asked == Some(n) && entry.stands == Stands::Asked)
+        {
             entry.stands = Stands::Replays;
         }
     }

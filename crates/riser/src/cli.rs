@@ -27,8 +27,8 @@ const KEY_FILE_BYTES: u64 = 16 * 1024;
 #[command(name = "riser", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "\
 Examples:
-  riser dev                         a cluster with a simulated building, for this machine alone
-  riser watch '*/*'                 everything that happens there, in a second terminal
+  riser dev                         a cluster with a simulated building
+  riser watch '*/*'                 its state, in a second terminal
   riser send b1/f0101 hall/lock unlock
   riser token gateway b1/mine       a token for a gateway of your own
 
@@ -99,7 +99,7 @@ pub(crate) struct Log {
 Examples:
   riser dev
   riser dev --edges 3 --flats 200
-  riser dev --listen 127.0.0.1:0 --admin 127.0.0.1:0 --flats 0 --ready-file /run/user/1000/riser.json
+  riser dev --listen 127.0.0.1:0 --admin 127.0.0.1:0 --ready-file riser.json
 
 Each admin port also takes `POST /dev/edges/N/kill` and `POST /dev/edges/N/start`: edge N ends without a goodbye, and \
 comes back. The first Ctrl-C drains and ends; a second one ends at once, with 130.")]
@@ -229,7 +229,7 @@ pub(crate) enum Format {
 Examples:
   riser send b1/f0101 hall/lock unlock
   riser send b1/f0101 bedroom/light dim '{\"level\":40}'
-  riser send b1/f0101 hall/lock lock --hold --deadline 2h     also when it is offline now
+  riser send b1/f0101 hall/lock lock --hold --deadline 2h   offline or not
   riser send b1/f0101 hall/lock unlock --output json --command-key 7f3a
 
 What becomes of it shows on standard error, and its final outcome on standard output. It asks again after a reconnect, \
@@ -286,7 +286,7 @@ pub(crate) struct Send {
 #[command(after_help = "\
 Examples:
   riser events '*/*'                           everything from now on
-  riser events 'b1/*' --since a1.2f            all that followed this cursor, and then what comes
+  riser events 'b1/*' --since a1.2f            from this cursor on
   riser events b1/f0101 --output json --for 10s
 
 It reconnects by itself and goes on where it was. When it ends it says from which cursor on nothing was shown.")]
@@ -439,6 +439,26 @@ mod tests {
     #[test]
     fn the_definition_holds_together() {
         Cli::command().debug_assert();
+    }
+
+    /// The terminal wraps paragraphs; lines that are wrapped here already would be wrapped twice.
+    #[test]
+    fn help_is_wrapped_once() {
+        fn look(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let mut before = "";
+            for line in help.lines() {
+                let name = command.get_name();
+                if line.starts_with("  ") {
+                    assert!(line.chars().count() <= 80, "{name}: a line that narrow terminals wrap: {line}");
+                } else {
+                    assert!(line.is_empty() || before.is_empty(), "{name}: a paragraph of several lines: {line}");
+                }
+                before = line;
+            }
+            command.get_subcommands().for_each(look);
+        }
+        look(&Cli::command());
     }
 
     #[test]

@@ -139,8 +139,9 @@ impl Run {
                 },
                 Some((cmd, word)) = said(&mut self.desk) => {
                     // A result is sent in the next session; how far a command is, is of no use then.
-                    let word = self.word(&cmd, word).await.filter(|word| is_final(word.status));
-                    word.into_iter().for_each(|word| self.results.owe(cmd.clone(), word));
+                    if let Some(word) = self.word(&cmd, word).await.filter(|word| is_final(word.status)) {
+                        self.results.owe(cmd, word);
+                    }
                 }
                 // What is said on a stream now is heard by nobody.
                 Some(_) = self.ports.said.recv() => {}

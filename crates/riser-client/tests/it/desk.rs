@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use riser_client::gateway::commands::REQUESTS;
 use riser_client::gateway::MemoryError;
+use riser_client::gateway::commands::REQUESTS;
 use riser_client::{Commands, Gateway, Memory, Refused, Request};
 use riser_core::Json;
 use serde_json::{Value, json};

@@ -31,7 +31,7 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Unshown<T> {
         let parsed = value.to_str().ok_or_else(|| "not UTF-8".to_owned()).and_then(self.0);
         parsed.map_err(|why| {
             let name = arg.map(ToString::to_string).unwrap_or_default();
-            clap::Error::raw(ErrorKind::ValueValidation, format!("{name}: {why}\n")).with_cmd(cmd)
+            clap::Error::raw(ErrorKind::ValueValidation, format!("invalid value for '{name}': {why}\n")).with_cmd(cmd)
         })
     }
 }

@@ -162,7 +162,9 @@ async fn a_memory_is_open_once() {
 #[tokio::test]
 async fn what_is_somebody_elses_is_left_as_it_is() {
     let folder = Folder::new();
-    for text in ["[settings]\n", "no line", "{\"cmd\":\"a\",\"is\":{\"at_ms\":1}}\n", "{\"riser\":\"memory of commands, 2\"}\n"] {
+    for text in
+        ["[settings]\n", "no line", "{\"cmd\":\"a\",\"is\":{\"at_ms\":1}}\n", "{\"riser\":\"memory of commands, 2\"}\n"]
+    {
         std::fs::write(folder.file(), text).expect("a file");
         let refused = Memory::open(folder.file(), SPAN).await.expect_err(text);
         assert!(matches!(refused, MemoryError::Foreign { .. }), "{refused}");
