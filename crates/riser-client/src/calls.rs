@@ -1,6 +1,7 @@
 //! Frames that are answered: kept until they are, and sent again in the next session where that is safe.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -29,14 +30,22 @@ impl Numbers {
 }
 
 /// What is to be asked.
-#[derive(Debug)]
 pub(crate) struct Call {
     /// The frame without its number.
     pub(crate) frame: String,
-    /// Whether it is sent again until it is answered: it names what it is about, so that it counts once.
+    /// Whether it is sent again until it is answered: it names what it is about, so that it counts once. Such calls go
+    /// one at a time, each after the answer to the one before: one that is refused for now and sent again would otherwise
+    /// be stored behind those that were made later.
     pub(crate) repeats: bool,
     /// Who waits.
     pub(crate) answer: oneshot::Sender<Result<Given, Refused>>,
+}
+
+impl fmt::Debug for Call {
+    /// The frame is left out: it may hold a token, or what only a household is to know.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("repeats", &self.repeats).finish_non_exhaustive()
+    }
 }
 
 /// An answer, and the session in which it was given.
@@ -99,16 +108,12 @@ impl Calls {
                 drop(waiting.call.answer.send(Err(refused)));
             }
         }
-        for (&id, waiting) in self.waiting.iter_mut().filter(|(_, waiting)| !waiting.sent) {
-            if !link.has_room() {
-                break;
-            }
-            if waiting.not_before.is_none_or(|at| at <= now) {
-                let n = numbers.next();
-                link.send(&numbered(&waiting.call.frame, n))?;
-                (waiting.sent, waiting.not_before) = (true, None);
-                self.open.insert(n, id);
-            }
+        while let Some(id) = self.sendable(now).filter(|_| link.has_room()) {
+            let Some(waiting) = self.waiting.get_mut(&id) else { break };
+            let n = numbers.next();
+            link.send(&numbered(&waiting.call.frame, n))?;
+            (waiting.sent, waiting.not_before) = (true, None);
+            self.open.insert(n, id);
         }
         Ok(())
     }
@@ -120,7 +125,17 @@ impl Calls {
 
     /// Whether something could be sent that was not for want of room.
     pub(crate) fn is_behind(&self) -> bool {
-        self.waiting.values().any(|waiting| !waiting.sent && waiting.not_before.is_none())
+        self.sendable(Instant::now()).is_some()
+    }
+
+    /// The next call that may be sent: of those that are repeated the first, when it is not on its way and need not wait.
+    fn sendable(&self, now: Instant) -> Option<u64> {
+        let first = self.waiting.iter().find(|(_, waiting)| waiting.call.repeats).map(|(&id, _)| id);
+        let may = |(&id, waiting): (&u64, &Waiting)| {
+            let turn = !waiting.call.repeats || first == Some(id);
+            (turn && !waiting.sent && waiting.not_before.is_none_or(|at| at <= now)).then_some(id)
+        };
+        self.waiting.iter().find_map(may)
     }
 
     /// An answer. False when it is to none of these.
@@ -174,5 +189,19 @@ impl Calls {
     /// Whoever stopped waiting wants nothing sent again. What is on its way keeps its number, for its answer comes.
     fn forget(&mut self) {
         self.waiting.retain(|_, waiting| !waiting.call.answer.is_closed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_token_shows_when_a_call_is_logged() {
+        let (answer, _answered) = oneshot::channel();
+        let call = Call { frame: r#"{"t":"auth","token":"very-secret"}"#.into(), repeats: false, answer };
+        let mut calls = Calls::default();
+        calls.take(call, true);
+        assert!(!format!("{calls:?}").contains("very-secret"));
     }
 }

@@ -55,7 +55,7 @@ pub enum Event {
         /// When it runs out, Unix milliseconds on the cluster's clock.
         expires_at_ms: u64,
     },
-    /// A subscription was refused. It is not asked for again.
+    /// A subscription was refused for good: it is not asked for again. One that was refused for now is, by itself.
     Refused {
         /// Which.
         to: Pattern,
@@ -161,7 +161,8 @@ impl Client {
     }
 
     /// Tells an event at an address. Ready with its cursor when it is stored, however many reconnects later; dropping
-    /// the future ends the repetitions.
+    /// the future ends the repetitions. Events are stored in the order of these calls: each is sent once the one before
+    /// is answered.
     pub async fn event(&self, to: &Address, notice: &Notice) -> Result<Option<String>, Refused> {
         Ok(self.call(notice.frame(Some(to)), true).await?.granted.cursor)
     }

@@ -9,6 +9,7 @@ mod book;
 pub mod commands;
 mod desk;
 pub mod memory;
+mod results;
 mod run;
 
 use std::collections::BTreeMap;
@@ -106,7 +107,6 @@ impl Gateway {
     pub fn serve(config: Config, memory: Memory) -> (Self, Commands) {
         let (requested, requests) = mpsc::channel(commands::REQUESTS);
         let (words, said) = mpsc::channel(commands::WORDS);
-        let config = Config { remembers_ms: Some(memory.remembers_ms()), ..config };
         let gateway = Self::begin(config, Some(Desk::new(memory, requested, words, said)));
         (gateway, Commands { requests, turned: None })
     }
@@ -167,7 +167,8 @@ impl Gateway {
     }
 
     /// Tells an event of this gateway. Ready with its cursor when it is stored, however many reconnects later; dropping
-    /// the future ends the repetitions.
+    /// the future ends the repetitions. Events are stored in the order of these calls: each is sent once the one before
+    /// is answered.
     pub async fn event(&self, notice: &Notice) -> Result<Option<String>, Refused> {
         Ok(self.call(notice.frame(None), true).await?.granted.cursor)
     }

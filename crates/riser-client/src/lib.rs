@@ -52,7 +52,8 @@ pub struct Config {
     pub credential: Credential,
     /// What the peer calls itself, at most 256 bytes.
     pub agent: String,
-    /// For how long a gateway recognises a command that it has seen, in milliseconds; [`Gateway::serve`] sets it.
+    /// For how long a gateway recognises a command that it has seen, in milliseconds; [`Gateway::serve`] says what its
+    /// [`Memory`] does.
     pub remembers_ms: Option<u64>,
 }
 

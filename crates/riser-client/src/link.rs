@@ -140,7 +140,17 @@ impl Link {
     /// again without losing anything.
     pub async fn receive(&mut self) -> Result<Message, End> {
         loop {
-            let waiting = !self.out.is_empty();
+            if let Some(message) = self.turn().await? {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// As [`Link::receive`], and also ready, with nothing, when there is room that there was not before: what was held
+    /// back for want of it can be sent then, and nobody else would notice.
+    pub(crate) async fn turn(&mut self) -> Result<Option<Message>, End> {
+        loop {
+            let (waiting, crowded) = (!self.out.is_empty(), !self.has_room());
             let deadline = if waiting { self.heard.min(self.wrote) } else { self.heard } + self.patience;
             tokio::select! {
                 biased;
@@ -148,10 +158,15 @@ impl Link {
                     let heard = heard.unwrap_or_else(|| Err(End::Broken("it was closed before".into())))?;
                     self.heard = Instant::now();
                     if let Some(message) = self.take(heard)? {
-                        return Ok(message);
+                        return Ok(Some(message));
                     }
                 }
-                written = self.write.write_buf(&mut self.out), if waiting => self.written(written)?,
+                written = self.write.write_buf(&mut self.out), if waiting => {
+                    self.written(written)?;
+                    if crowded && self.has_room() {
+                        return Ok(None);
+                    }
+                }
                 () = tokio::time::sleep_until(deadline) => {
                     return Err(End::Silent(u64::try_from(self.patience.as_millis()).unwrap_or(u64::MAX)));
                 }

@@ -2,7 +2,7 @@
 //!
 //! A command has a `key`, so that sending it again is the same command. After each reconnect an open one is sent again
 //! with the time that is left of its deadline: the server answers with its outcomes so far, or takes it for the first
-//! time. It is never taken anew after its deadline.
+//! time. It is never sent after its deadline, and one that was cancelled only when it is known that it was taken.
 
 mod open;
 
@@ -22,8 +22,8 @@ pub(crate) use open::Orders;
 pub const OUTCOMES: usize = 64;
 /// Most open commands of a client: what an edge allows one session.
 pub const OPEN: usize = 256;
-/// For how long after its deadline the outcome of a command is waited for. The server decides within 5 s of it, and a
-/// reconnect may fall between.
+/// For how long after its deadline the outcome of a command is waited for, in the session to which it was sent. The server
+/// decides within 5 s of it, and what it says may be slow to come.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What a gateway is asked to do.
@@ -94,9 +94,14 @@ impl Order {
     }
 }
 
-/// A key or an id that nobody else makes.
+/// A key or an id that nobody else makes, and nobody can guess: whoever knows a command's key can be told its outcomes.
 pub(crate) fn unique() -> String {
-    format!("{:032x}", fastrand::u128(..))
+    let mut bytes = [0; 16];
+    // On a system that gives no randomness an id that could be guessed is still better than two that are the same.
+    if getrandom::fill(&mut bytes).is_err() {
+        bytes = fastrand::u128(..).to_be_bytes();
+    }
+    format!("{:032x}", u128::from_be_bytes(bytes))
 }
 
 /// What a command's task and its owner say to each other.
@@ -134,7 +139,9 @@ impl Command {
         }
     }
 
-    /// Asks that it be not done. What becomes of that shows in its outcomes: a gateway may have done it already.
+    /// Asks that it be not done. What becomes of that shows in its outcomes: a gateway may have done it already. When the
+    /// session is lost before it is known that the command was taken, that is all that is known:
+    /// [`Refused::NoOutcome`].
     pub async fn cancel(&self) -> Result<(), Refused> {
         self.asks.send(Ask::Cancel(self.id)).await.map_err(|_| Refused::Ended)
     }

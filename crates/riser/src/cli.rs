@@ -27,12 +27,23 @@ const KEY_FILE_BYTES: u64 = 16 * 1024;
 #[command(name = "riser", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "\
 Examples:
-  riser dev                         a cluster with a simulated building, for this machine alone
-  riser watch '*/*'                 everything that happens there, in a second terminal
+  riser dev                         a cluster with a simulated building
+  riser watch '*/*'                 its state, in a second terminal
   riser send b1/f0101 hall/lock unlock
   riser token gateway b1/mine       a token for a gateway of your own
 
-Exit codes: 0 done, 1 failed, 64 bad usage, 69 a cluster or a port cannot be had, 77 the credential does not allow it.")]
+Exit codes:
+  0    done, or ended by Ctrl-C where that is the way to end
+  1    failed
+  3    rejected: by the gateway, or by the cluster
+  4    the gateway is offline          (send)
+  5    expired before it was sent      (send)
+  6    the outcome is unknown          (send)
+  7    cancelled                       (send)
+  64   bad usage
+  69   a cluster or a port cannot be had
+  77   the credential does not allow it
+  130  ended by Ctrl-C before there was an outcome")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -50,7 +61,7 @@ pub(crate) enum Command {
     Tenants(Tenants),
     /// Run a simulated building against a cluster.
     Sim(Sim),
-    /// Show what happens at the gateways that a pattern names.
+    /// Show the state and presence of the gateways that a pattern names, as they change.
     Watch(Watch),
     /// Have a gateway do something, and wait for what becomes of it.
     Send(Send),
@@ -94,10 +105,10 @@ pub(crate) struct Log {
 Examples:
   riser dev
   riser dev --edges 3 --flats 200
-  riser dev --listen 127.0.0.1:0 --admin 127.0.0.1:0 --flats 0 --ready-file /run/user/1000/riser.json
+  riser dev --listen 127.0.0.1:0 --admin 127.0.0.1:0 --ready-file riser.json
 
-Each admin port also takes `POST /dev/edges/N/kill` and `POST /dev/edges/N/start`: edge N ends without a goodbye, and
-comes back. The first Ctrl-C drains and ends; a second one ends at once.")]
+Each admin port also takes `POST /dev/edges/N/kill` and `POST /dev/edges/N/start`: edge N ends without a goodbye, and \
+comes back. The first Ctrl-C drains and ends; a second one ends at once, with 130.")]
 pub(crate) struct Dev {
     /// Edges, 1 to 16.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
@@ -217,7 +228,8 @@ pub(crate) struct Cluster {
         env = "RISER_URL",
         default_value = "http://127.0.0.1:8080",
         value_name = "URL",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = parse::URL
     )]
     pub(crate) url: Endpoint,
     /// The API key or token. Other users of the machine can see it here: better set `RISER_KEY`.
@@ -231,26 +243,6 @@ pub(crate) struct Cluster {
     )]
     key: Option<Credential>,
     /// A file that holds the API key or token, instead of `--key`.
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
-}
-
-/// As [`Cluster`], for a command whose `--key` is that of what it sends.
-#[derive(Debug, Args)]
-pub(crate) struct Keyed {
-    /// The cluster.
-    #[arg(
-        long,
-        env = "RISER_URL",
-        default_value = "http://127.0.0.1:8080",
-        value_name = "URL",
-        hide_env_values = true
-    )]
-    pub(crate) url: Endpoint,
-    /// The API key or token. Other users of the machine can see it here: better set `RISER_KEY`.
-    #[arg(long, env = "RISER_KEY", hide_env_values = true, value_name = "KEY", value_parser = parse::unchecked)]
-    api_key: Option<Credential>,
-    /// A file that holds the API key or token, instead of `--api-key`.
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
 }
@@ -294,7 +286,8 @@ Examples:
   riser watch b1/f0304                         one flat
   riser watch 'b1/*' --output json --for 10s   its frames for ten seconds
 
-It reconnects by itself. Ctrl-C ends it.")]
+It shows values and who is online, not events: those are shown by `riser events`. It reconnects by itself. Ctrl-C ends \
+it.")]
 pub(crate) struct Watch {
     /// What to watch: building/gateway, building/* or */*.
     #[arg(value_name = "PATTERN")]
@@ -323,14 +316,24 @@ pub(crate) enum Format {
 Examples:
   riser send b1/f0101 hall/lock unlock
   riser send b1/f0101 bedroom/light dim '{\"level\":40}'
-  riser send b1/f0101 hall/lock lock --hold --deadline 2h     also when it is offline now
-  riser send b1/f0101 hall/lock unlock --output json --key 7f3a
+  riser send b1/f0101 hall/lock lock --hold --deadline 2h   offline or not
+  riser send b1/f0101 hall/lock unlock --output json --command-key 7f3a
 
-What becomes of it shows on standard error, and its final outcome on standard output. It asks again after a reconnect,
-and the same key is the same command. Ctrl-C cancels it; a second Ctrl-C does not wait for what becomes of that.
+What becomes of it shows on standard error, and its final outcome on standard output. It asks again after a reconnect, \
+and the same command key is the same command. Ctrl-C cancels it; a second Ctrl-C does not wait for what becomes of that.
 
-Exit codes: 0 succeeded, 1 failed, 3 rejected, 4 offline, 5 expired, 6 unknown, 7 cancelled; 64 bad usage, 69 the cluster
-cannot be reached, 77 the credential does not allow it.")]
+Exit codes:
+  0    succeeded
+  1    failed: the gateway tried
+  3    rejected: by the gateway, or by the cluster
+  4    offline: nothing was sent
+  5    expired: it was never sent
+  6    unknown: it may or may not have been done
+  7    cancelled
+  64   bad usage
+  69   the cluster cannot be reached, or cannot take it now
+  77   the credential does not allow it
+  130  ended by Ctrl-C: before it was sent, or a second time")]
 pub(crate) struct Send {
     /// The gateway: building/gateway.
     #[arg(value_name = "ADDRESS", value_parser = parse::gateway)]
@@ -345,26 +348,32 @@ pub(crate) struct Send {
     #[arg(value_name = "JSON", value_parser = parse::json)]
     pub(crate) args: Option<Json>,
     /// In which time there must be an outcome: 100ms to 1d.
-    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse::deadline)]
+    #[arg(
+        long,
+        default_value = "10s",
+        value_name = "TIME",
+        value_parser = parse::deadline,
+        allow_hyphen_values = true
+    )]
     pub(crate) deadline: Duration,
     /// Let it wait for a gateway that is offline.
     #[arg(long)]
     pub(crate) hold: bool,
-    /// What makes a repetition the same command; made at random without it. Not the API key.
-    #[arg(long, value_name = "KEY", value_parser = parse::command_key)]
-    pub(crate) key: Option<CommandKey>,
+    /// What makes a repetition the same command; made at random without it.
+    #[arg(long, value_name = "TEXT", value_parser = parse::COMMAND_KEY)]
+    pub(crate) command_key: Option<CommandKey>,
     /// How to show the final outcome.
     #[arg(long, short, value_enum, default_value = "text", value_name = "FORMAT")]
     pub(crate) output: Format,
     #[command(flatten)]
-    pub(crate) cluster: Keyed,
+    pub(crate) cluster: Cluster,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   riser events '*/*'                           everything from now on
-  riser events 'b1/*' --since a1.2f            all that followed this cursor, and then what comes
+  riser events 'b1/*' --since a1.2f            from this cursor on
   riser events b1/f0101 --output json --for 10s
 
 It reconnects by itself and goes on where it was. When it ends it says from which cursor on nothing was shown.")]
@@ -391,7 +400,8 @@ Examples:
   riser notify b1/_ notice '{\"text\":\"The lift is out of order\"}'
   riser notify _/_ notice '{\"text\":\"New tariffs from May on\"}' --id tariffs-2027
 
-It prints the event's cursor once it is stored. The same id within two minutes is the same event.")]
+It prints the event's cursor once it is stored. The same id within two minutes is the same event. Ctrl-C ends it with \
+130: it may or may not be stored then.")]
 pub(crate) struct Notify {
     /// Where: building/_, _/_ or building/gateway.
     #[arg(value_name = "ADDRESS")]
@@ -462,19 +472,16 @@ impl Cluster {
     }
 }
 
-impl Keyed {
-    /// The credential, from wherever it was given.
-    pub(crate) fn credential(&self) -> Result<Credential, Failure> {
-        credential(self.api_key.as_ref(), self.key_file.as_ref())
-    }
-}
-
 fn credential(key: Option<&Credential>, file: Option<&PathBuf>) -> Result<Credential, Failure> {
     let Some(file) = file else {
         let none = || Failure::Usage("a key is needed: set RISER_KEY or give --key-file".into());
         let key = key.ok_or_else(none)?;
         return parse::key(key.expose()).map_err(|error| Failure::Usage(error.to_owned()));
     };
+    if file.to_str().is_some_and(parse::is_credential) && !file.exists() {
+        // The error about a file names it.
+        return Err(Failure::Usage("--key-file: this is a credential, and no file: set RISER_KEY to it".into()));
+    }
     let read = || -> io::Result<String> {
         let mut text = String::new();
         io::Read::read_to_string(&mut io::Read::take(std::fs::File::open(file)?, KEY_FILE_BYTES), &mut text)?;
@@ -519,6 +526,26 @@ mod tests {
     #[test]
     fn the_definition_holds_together() {
         Cli::command().debug_assert();
+    }
+
+    /// The terminal wraps paragraphs; lines that are wrapped here already would be wrapped twice.
+    #[test]
+    fn help_is_wrapped_once() {
+        fn look(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let mut before = "";
+            for line in help.lines() {
+                let name = command.get_name();
+                if line.starts_with("  ") {
+                    assert!(line.chars().count() <= 80, "{name}: a line that narrow terminals wrap: {line}");
+                } else {
+                    assert!(line.is_empty() || before.is_empty(), "{name}: a paragraph of several lines: {line}");
+                }
+                before = line;
+            }
+            command.get_subcommands().for_each(look);
+        }
+        look(&Cli::command());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! How the program ends: one line on standard error, and the exit codes of sysexits.h.
+//! How the program ends: one line on standard error, a code for each outcome of a command, and those of sysexits.h.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -7,13 +7,25 @@ use clap::error::ErrorKind;
 use riser_client::{End, Refused};
 use riser_ops::visible;
 
+/// The gateway tried, and it did not work; or anything else went wrong here.
+pub(crate) const FAILED: u8 = 1;
+/// The gateway or the cluster does not do it.
+pub(crate) const REJECTED: u8 = 3;
+/// The gateway is not connected.
+pub(crate) const OFFLINE: u8 = 4;
+/// The deadline passed before it was sent.
+pub(crate) const EXPIRED: u8 = 5;
+/// It may or may not have been done.
+pub(crate) const UNKNOWN: u8 = 6;
+/// It is not done because somebody wanted that.
+pub(crate) const CANCELLED: u8 = 7;
 /// Bad usage (`EX_USAGE`).
 const USAGE: u8 = 64;
 /// What is needed cannot be reached or had (`EX_UNAVAILABLE`).
 const UNAVAILABLE: u8 = 69;
 /// The credential does not allow it (`EX_NOPERM`).
 const DENIED: u8 = 77;
-/// Ended by a second Ctrl-C, as a shell shows it.
+/// Ended by Ctrl-C before it was done, as a shell shows it.
 pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Why the program did not do what it was asked.
@@ -25,6 +37,8 @@ pub(crate) enum Failure {
     Unavailable(String),
     /// The credential does not allow it.
     Denied(String),
+    /// The cluster does not do it.
+    Rejected(String),
     /// Anything else.
     Other(anyhow::Error),
 }
@@ -36,7 +50,8 @@ impl Failure {
             Self::Usage(text) => (USAGE, text),
             Self::Unavailable(text) => (UNAVAILABLE, text),
             Self::Denied(text) => (DENIED, text),
-            Self::Other(error) => (1, format!("{error:#}")),
+            Self::Rejected(text) => (REJECTED, text),
+            Self::Other(error) => (FAILED, format!("{error:#}")),
         };
         // Without standard error there is nobody to tell.
         let _ = writeln!(io::stderr(), "riser: {text}");
@@ -51,7 +66,7 @@ impl Failure {
         match code {
             "forbidden" => Self::Denied(text),
             "unavailable" | "rate_limited" | "internal" => Self::Unavailable(text),
-            _ => Self::Other(anyhow::Error::msg(text)),
+            _ => Self::Rejected(text),
         }
     }
 }
@@ -66,7 +81,8 @@ impl From<End> for Failure {
             | End::Refused { status: 429 | 500..=599, .. }
             | End::Closed { code: 1000..=1015 | 4000..=4499, .. } => Self::Unavailable(text),
             End::Refused { status: 401 | 403, .. } | End::Closed { code: 4501 | 4502 | 4504, .. } => Self::Denied(text),
-            _ => Self::Other(anyhow::Error::msg(text)),
+            End::Refused { .. } | End::Closed { .. } => Self::Rejected(text),
+            End::Left => Self::Other(anyhow::Error::msg(text)),
         }
     }
 }
@@ -75,8 +91,8 @@ impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::ByServer { code, message } => Self::refused(&code, &message),
-            Refused::NoOutcome | Refused::Lost | Refused::Ended => Self::Unavailable(refused.to_string()),
-            refused => Self::Other(refused.into()),
+            Refused::TooMany(text) => Self::Rejected(text),
+            refused => Self::Unavailable(refused.to_string()),
         }
     }
 }

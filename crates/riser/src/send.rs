@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::cli::{Format, Send};
-use crate::exit::{self, Failure, INTERRUPTED};
+use crate::exit::{self, CANCELLED, EXPIRED, FAILED, Failure, INTERRUPTED, OFFLINE, REJECTED, UNKNOWN};
 
 /// Runs the command.
 pub(crate) fn run(args: &Send) -> Result<ExitCode, Failure> {
@@ -26,14 +26,14 @@ async fn send(args: &Send, config: Config) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen()?;
     let mut client = tokio::select! {
         connected = Client::connect(config) => connected?,
-        // Nothing was sent yet.
-        _ = signals.next() => return Ok(code(Status::Cancelled)),
+        // Nothing was sent yet, and nothing is.
+        _ = signals.next() => return Ok(ExitCode::from(INTERRUPTED)),
     };
     let order = Order {
         args: args.args.clone(),
         deadline: args.deadline,
         hold: args.hold,
-        key: args.key.as_ref().map(|key| key.as_str().to_owned()),
+        key: args.command_key.as_ref().map(|key| key.as_str().to_owned()),
         ..Order::new(args.to.clone(), args.path.clone(), args.action.as_str())
     };
     let mut command = client.command(order).await?;
@@ -143,12 +143,12 @@ fn words(outcome: &Outcome) -> String {
 fn code(status: Status) -> ExitCode {
     ExitCode::from(match status {
         Status::Succeeded => 0,
-        Status::Rejected => 3,
-        Status::Offline => 4,
-        Status::Expired => 5,
-        Status::Unknown => 6,
-        Status::Cancelled => 7,
+        Status::Rejected => REJECTED,
+        Status::Offline => OFFLINE,
+        Status::Expired => EXPIRED,
+        Status::Unknown => UNKNOWN,
+        Status::Cancelled => CANCELLED,
         // Others do not end a command.
-        Status::Failed | Status::Held | Status::Sent | Status::Received | Status::Running => 1,
+        Status::Failed | Status::Held | Status::Sent | Status::Received | Status::Running => FAILED,
     })
 }

@@ -123,7 +123,7 @@ impl Run {
     async fn meanwhile<T>(&mut self, until: impl Future<Output = T>) -> Option<T> {
         let mut until = std::pin::pin!(until);
         loop {
-            let due = self.orders.due().unwrap_or_else(|| Instant::now() + NEVER);
+            let due = self.orders.due(false).unwrap_or_else(|| Instant::now() + NEVER);
             tokio::select! {
                 biased;
                 ask = self.asked.recv() => match ask {
@@ -160,11 +160,7 @@ impl Run {
         self.ask_position = Instant::now() + POSITION_EVERY;
         self.event(Event::Connected(Box::new(welcome))).await;
         let (numbers, open) = (&mut self.numbers, &mut self.open);
-        let again = self.subscriptions.again(|to| {
-            let n = numbers.next();
-            open.insert(n, Asked::Subscribe(to.clone()));
-            n
-        });
+        let again = self.subscriptions.again(|to| subscribes(numbers, open, to));
         for frame in again {
             if let Err(end) = link.send(&frame) {
                 return end;
@@ -186,8 +182,9 @@ impl Run {
                     Some(ask) => self.ask(&mut link, ask),
                 },
                 heard = heard(&self.tell, &mut link) => match heard {
-                    Ok((room, Message::Text(text))) => self.frame(&mut link, room, text).await,
-                    Ok((room, Message::Binary(bytes))) => {
+                    Ok((_, None)) => Ok(()),
+                    Ok((room, Some(Message::Text(text)))) => self.frame(&mut link, room, text).await,
+                    Ok((room, Some(Message::Binary(bytes)))) => {
                         if let (Some(room), Some(frame)) = (room, LiveFrame::parse(bytes)) {
                             room.send(Told::Event(Event::Live(frame)));
                         }
@@ -207,14 +204,21 @@ impl Run {
 
     /// Sends what waits for it.
     fn send(&mut self, link: &mut Link) -> Result<(), End> {
+        while link.has_room() {
+            let (numbers, open) = (&mut self.numbers, &mut self.open);
+            let Some(frame) = self.subscriptions.overdue(|to| subscribes(numbers, open, to)) else { break };
+            link.send(&frame)?;
+        }
         self.orders.send(link, &mut self.numbers)?;
         self.calls.send(link, &mut self.numbers)
     }
 
-    /// When something is due by itself.
+    /// When something is due by itself. Without room nothing is due that would need it: the link says when there is some.
     fn due(&self, link: &Link) -> Instant {
-        let waiting = [self.orders.due(), self.calls.due(), self.renew.map(|(at, _)| at), Some(self.ask_position)];
-        let behind = link.has_room() && (self.orders.is_behind() || self.calls.is_behind());
+        let room = link.has_room();
+        let sends = [self.calls.due(), self.subscriptions.due()].into_iter().flatten().filter(|_| room).min();
+        let waiting = [self.orders.due(room), sends, self.renew.map(|(at, _)| at), Some(self.ask_position)];
+        let behind = room && (self.orders.is_behind() || self.calls.is_behind());
         let now = Instant::now();
         if behind { now } else { waiting.into_iter().flatten().min().unwrap_or(now + NEVER) }
     }
@@ -293,8 +297,10 @@ impl Run {
                 if self.orders.granted(granted) || self.calls.granted(granted) {
                     return Ok(());
                 }
-                if let Some(Asked::Unsubscribe(to)) = self.open.remove(&granted.n) {
-                    then = Some(Told::Unsubscribed(to));
+                match self.open.remove(&granted.n) {
+                    Some(Asked::Subscribe(to)) => self.subscriptions.granted(&to, granted.n),
+                    Some(Asked::Unsubscribe(to)) => then = self.unsubscribed(to),
+                    None => {}
                 }
             }
             Received::Error(refusal) => {
@@ -318,19 +324,36 @@ impl Run {
 
     /// A subscription, or the end of one, was refused.
     fn refused(&mut self, refusal: &Refusal) -> Option<Told> {
-        match refusal.n.and_then(|n| self.open.remove(&n))? {
+        let n = refusal.n?;
+        match self.open.remove(&n)? {
             Asked::Subscribe(to) => {
-                self.subscriptions.remove(&to);
                 let (code, message) = (refusal.code.clone(), refusal.message.clone());
-                Some(Told::Event(Event::Refused { to, code, message }))
+                let gone = self.subscriptions.refused(&to, n, refusal.again());
+                gone.then_some(Told::Event(Event::Refused { to, code, message }))
             }
-            Asked::Unsubscribe(to) => Some(Told::Unsubscribed(to)),
+            Asked::Unsubscribe(to) => self.unsubscribed(to),
         }
+    }
+
+    /// The end of a subscription is certain. When there is another one to the same pattern by now, nothing ends.
+    fn unsubscribed(&self, to: Pattern) -> Option<Told> {
+        (!self.subscriptions.contains(&to)).then_some(Told::Unsubscribed(to))
     }
 }
 
-/// Waits for room for a message, then for the message. May be dropped without losing one.
-async fn heard(tell: &mpsc::Sender<Told>, link: &mut Link) -> Result<(Option<mpsc::OwnedPermit<Told>>, Message), End> {
+/// A number for a subscription's frame.
+fn subscribes(numbers: &mut Numbers, open: &mut BTreeMap<u64, Asked>, to: &Pattern) -> u64 {
+    let n = numbers.next();
+    open.insert(n, Asked::Subscribe(to.clone()));
+    n
+}
+
+/// Waits for room for a message, then for the message, or for room towards the other side. May be dropped without losing
+/// anything.
+async fn heard(
+    tell: &mpsc::Sender<Told>,
+    link: &mut Link,
+) -> Result<(Option<mpsc::OwnedPermit<Told>>, Option<Message>), End> {
     let room = tell.clone().reserve_owned().await.ok();
-    Ok((room, link.receive().await?))
+    Ok((room, link.turn().await?))
 }

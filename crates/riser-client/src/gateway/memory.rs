@@ -1,7 +1,9 @@
 //! What a gateway remembers of commands, so that none is done twice: bounded in number and time, optionally on disk.
 //!
 //! A command is remembered before it is handed to the application, and for as long as the gateway promised in `hello`
-//! (`remembers_ms`). When the memory is full, nothing is forgotten early: further commands are turned away.
+//! (`remembers_ms`). When the memory is full, nothing is forgotten early: further commands are turned away. A memory
+//! promises no more than the time since it began, for it knows nothing of what came before: a broker that believed more
+//! would send it a command that was begun in an earlier life of the gateway.
 
 mod disk;
 
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use riser_core::command::{Said, Word};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use disk::Disk;
 
@@ -31,8 +34,25 @@ pub enum MemoryError {
     #[error("failed to write what is remembered")]
     Write(#[source] std::io::Error),
     /// The file cannot be read or made.
-    #[error("failed to open what is remembered")]
-    Open(#[source] std::io::Error),
+    #[error("failed to open {file:?}, which is to hold what is remembered")]
+    Open {
+        /// Which.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Somebody else's file; it is left as it is.
+    #[error("{file:?} holds something else than a memory of commands that this release can read: name another file")]
+    Foreign {
+        /// Which.
+        file: PathBuf,
+    },
+    /// Another gateway has it open.
+    #[error("{file:?} is in use: each gateway needs a memory of its own")]
+    InUse {
+        /// Which.
+        file: PathBuf,
+    },
 }
 
 /// What is remembered of one command.
@@ -50,6 +70,11 @@ struct Entry {
 pub struct Memory {
     entries: BTreeMap<String, Entry>,
     span: Duration,
+    opened: Instant,
+    /// For how long it had remembered everything when it was opened, as far as its file shows.
+    before_ms: u64,
+    /// Since when it remembers everything, Unix milliseconds on the cluster's clock, which is known with the first command.
+    since_ms: Option<u64>,
     disk: Option<Disk>,
 }
 
@@ -62,20 +87,31 @@ impl Default for Memory {
 impl Memory {
     /// A memory that lasts as long as the process.
     pub fn new(span: Duration) -> Self {
-        Self { entries: BTreeMap::new(), span, disk: None }
+        Self { entries: BTreeMap::new(), span, opened: Instant::now(), before_ms: 0, since_ms: None, disk: None }
     }
 
-    /// A memory that survives restarts in a file of its own, which is made when it is not there. A last line that was
-    /// torn by a crash is left out. A command that was begun before a crash and has no result is not begun again, and
-    /// nothing is said of it: nobody knows whether it was done.
+    /// A memory that survives restarts in a file of its own, which is made when it is not there; beside it are
+    /// files of the same name with the endings `.riser-lock` and `.riser-new`. Only one memory at a time may be open in
+    /// a file. A last line that was torn by a crash is left out. A command that was begun before a crash and has no result
+    /// is not begun again, and nothing is said of it: nobody knows whether it was done. A disk that is full is no
+    /// error yet: commands are turned away until it takes something again.
     pub async fn open(file: impl Into<PathBuf>, span: Duration) -> Result<Self, MemoryError> {
-        let (disk, entries) = Disk::open(file.into()).await.map_err(MemoryError::Open)?;
-        Ok(Self { entries, span, disk: Some(disk) })
+        let (disk, read) = Disk::open(file.into(), millis(span)).await?;
+        let mut memory = Self { entries: read.entries, disk: Some(disk), ..Self::new(span) };
+        if let Some(since_ms) = read.since_ms {
+            // The newest command shows how late it is by now at the least, without anybody's clock.
+            let latest_ms = memory.entries.values().map(|entry| entry.at_ms).max().unwrap_or(since_ms);
+            // A memory that was shorter has forgotten what was older.
+            memory.before_ms = latest_ms.saturating_sub(since_ms).min(read.span_ms);
+            memory.since_ms = Some(latest_ms.saturating_sub(memory.before_ms));
+        }
+        memory.begin_file().await?;
+        Ok(memory)
     }
 
-    /// For how long a command is recognised, in milliseconds.
+    /// For how long it recognises a command by now, in milliseconds: its span, and no more than the time since it began.
     pub fn remembers_ms(&self) -> u64 {
-        u64::try_from(self.span.as_millis()).unwrap_or(u64::MAX)
+        millis(self.span).min(self.age_ms())
     }
 
     /// The last word about a command, when it is known; none inside when nothing was said yet.
@@ -86,7 +122,7 @@ impl Memory {
 
     /// Remembers a command that came. It is on disk when this is done.
     pub(super) async fn begin(&mut self, cmd: &str, now_ms: u64) -> Result<(), MemoryError> {
-        let span_ms = self.remembers_ms();
+        let span_ms = millis(self.span);
         self.entries.retain(|_, entry| now_ms.saturating_sub(entry.at_ms) < span_ms || entry.is_open());
         if self.entries.len() >= COMMANDS {
             // What has stayed without a result for long enough will not get one.
@@ -95,7 +131,11 @@ impl Memory {
         if self.entries.len() >= COMMANDS {
             return Err(MemoryError::Full);
         }
+        let since_ms = *self.since_ms.get_or_insert(now_ms.saturating_sub(self.age_ms()));
         self.entries.insert(cmd.to_owned(), Entry { at_ms: now_ms, word: None });
+        if let Some(disk) = &mut self.disk {
+            disk.since(since_ms);
+        }
         if let Err(error) = self.write(cmd, true).await {
             // It is not begun, so that nothing need be remembered.
             self.entries.remove(cmd);
@@ -123,6 +163,20 @@ impl Memory {
             None => Ok(()),
         }
     }
+
+    /// Writes the file as it was read, so that a disk that takes nothing shows now.
+    async fn begin_file(&mut self) -> Result<(), MemoryError> {
+        let Some(disk) = &mut self.disk else { return Ok(()) };
+        if let Some(since_ms) = self.since_ms {
+            disk.since(since_ms);
+        }
+        disk.begin(&self.entries).await
+    }
+
+    /// For how long it has remembered everything, in milliseconds.
+    fn age_ms(&self) -> u64 {
+        self.before_ms.saturating_add(millis(self.opened.elapsed()))
+    }
 }
 
 impl Entry {
@@ -135,6 +189,10 @@ impl Entry {
 /// Whether nothing follows a gateway's word.
 pub(super) fn is_final(said: Said) -> bool {
     !matches!(said, Said::Received | Said::Running)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

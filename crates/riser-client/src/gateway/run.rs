@@ -12,6 +12,8 @@ use tokio::time::Instant;
 
 use super::book::Book;
 use super::desk::{self, Desk};
+use super::memory::is_final;
+use super::results::{self, Results};
 use super::{Answer, Ask, Live, OPEN, Status, WAITERS};
 use crate::Config;
 use crate::backoff::Backoff;
@@ -50,6 +52,7 @@ pub(super) struct Run {
     ports: Ports,
     /// None when the application takes no commands.
     desk: Option<Desk>,
+    results: Results,
     book: Book,
     calls: Calls,
     numbers: Numbers,
@@ -72,6 +75,7 @@ impl Run {
             config,
             ports,
             desk,
+            results: Results::default(),
             book: Book::new(Limits::default()),
             calls: Calls::default(),
             numbers: Numbers::default(),
@@ -88,7 +92,10 @@ impl Run {
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::new(fastrand::Rng::new());
         loop {
-            let config = self.config.clone();
+            let mut config = self.config.clone();
+            if let Some(desk) = &self.desk {
+                config.remembers_ms = Some(desk.remembers_ms());
+            }
             let Some(opened) = self.meanwhile(Link::open(&config)).await else { return };
             let end = match opened {
                 Ok((link, welcome)) => {
@@ -132,7 +139,9 @@ impl Run {
                 },
                 Some((cmd, word)) = said(&mut self.desk) => {
                     // A result is sent in the next session; how far a command is, is of no use then.
-                    let _ = self.word(&cmd, word).await;
+                    if let Some(word) = self.word(&cmd, word).await.filter(|word| is_final(word.status)) {
+                        self.results.owe(cmd, word);
+                    }
                 }
                 // What is said on a stream now is heard by nobody.
                 Some(_) = self.ports.said.recv() => {}
@@ -165,9 +174,7 @@ impl Run {
         }
         (self.resend, self.renew) = (None, None);
         self.calls.lost();
-        if let Some(desk) = &mut self.desk {
-            desk.lost();
-        }
+        self.results.lost();
         self.ports.count.send_replace(self.calls.session());
     }
 
@@ -188,9 +195,10 @@ impl Run {
             let done = tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(due) => self.on_time(&mut link),
-                message = link.receive() => match message {
-                    Ok(Message::Text(text)) => self.frame(&mut link, &text).await,
-                    Ok(Message::Binary(bytes)) => {
+                message = link.turn() => match message {
+                    Ok(None) => Ok(()),
+                    Ok(Some(Message::Text(text))) => self.frame(&mut link, &text).await,
+                    Ok(Some(Message::Binary(bytes))) => {
                         if let Some(frame) = LiveFrame::parse(bytes) {
                             self.hear(Live::Frame(frame));
                         }
@@ -199,7 +207,7 @@ impl Run {
                     Err(end) => Err(end),
                 },
                 Some((cmd, word)) = said(&mut self.desk), if room => match self.word(&cmd, word).await {
-                    Some(word) => link.send(&desk::frame(&cmd, &word, None)),
+                    Some(word) => self.tell(&mut link, cmd, word),
                     None => Ok(()),
                 },
                 ask = self.ports.asked.recv(), if room && self.open.len() < OPEN => match ask {
@@ -229,17 +237,16 @@ impl Run {
 
     /// Sends what waits for it.
     fn send(&mut self, link: &mut Link) -> Result<(), End> {
-        if let Some(desk) = &mut self.desk {
-            desk.send(link, &mut self.numbers)?;
-        }
+        self.results.send(link, &mut self.numbers)?;
         self.calls.send(link, &mut self.numbers)
     }
 
-    /// When something is due by itself.
+    /// When something is due by itself. Without room nothing is due that would need it: the link says when there is some.
     fn due(&self, link: &Link) -> Instant {
-        let desk = self.desk.as_ref();
-        let waiting = [self.resend, self.renew, self.calls.due(), desk.and_then(Desk::due), Some(self.ask_clock)];
-        let behind = link.has_room() && (self.calls.is_behind() || desk.is_some_and(Desk::is_behind));
+        let room = link.has_room();
+        let sends = [self.calls.due(), self.results.due()].into_iter().flatten().filter(|_| room).min();
+        let waiting = [self.resend, self.renew, sends, Some(self.ask_clock)];
+        let behind = room && (self.calls.is_behind() || self.results.is_behind());
         let now = Instant::now();
         if behind { now } else { waiting.into_iter().flatten().min().unwrap_or(now + NEVER) }
     }
@@ -307,6 +314,15 @@ impl Run {
         Ok(())
     }
 
+    /// Tells a word about a command: a final one until it is answered, another once.
+    fn tell(&mut self, link: &mut Link, cmd: String, word: Word) -> Result<(), End> {
+        if is_final(word.status) {
+            self.results.owe(cmd, word);
+            return Ok(());
+        }
+        link.send(&results::frame(&cmd, &word, None))
+    }
+
     async fn frame(&mut self, link: &mut Link, text: &str) -> Result<(), End> {
         match Received::parse(text).map_err(|error| End::Broken(error.to_string()))? {
             Received::Ping => link.send(r#"{"t":"pong"}"#)?,
@@ -318,12 +334,15 @@ impl Run {
             Received::Resync => self.everything(link)?,
             Received::Command(order) => {
                 let cmd = order.cmd.clone();
+                if self.results.owes(&cmd) {
+                    return Ok(());
+                }
                 let word = match &mut self.desk {
                     Some(desk) => desk.command(*order).await,
                     None => Some(desk::nobody()),
                 };
                 if let Some(word) = word {
-                    link.send(&desk::frame(&cmd, &word, None))?;
+                    self.tell(link, cmd, word)?;
                 }
             }
             Received::Cancel { cmd } => {
@@ -341,7 +360,7 @@ impl Run {
     }
 
     fn granted(&mut self, granted: Granted) {
-        if self.calls.granted(&granted) || self.desk.as_mut().is_some_and(|desk| desk.granted(granted.n)) {
+        if self.calls.granted(&granted) || self.results.granted(granted.n) {
             return;
         }
         match self.open.remove(&granted.n) {
@@ -363,7 +382,7 @@ impl Run {
     }
 
     fn refused(&mut self, refusal: Refusal) {
-        if self.calls.refused(&refusal) || self.desk.as_mut().is_some_and(|desk| desk.refused(&refusal)) {
+        if self.calls.refused(&refusal) || self.results.refused(&refusal) {
             return;
         }
         match (refusal.n.and_then(|n| self.open.remove(&n)), refusal.again()) {

@@ -74,14 +74,17 @@ impl Orders {
         self.open.insert(id, open);
     }
 
-    /// Somebody wants a command not to be done.
+    /// Somebody wants a command not to be done. One that is not certainly taken is not sent again from now on: it could
+    /// be taken then, and done before it is cancelled.
     pub(crate) fn cancel(&mut self, id: u64) {
-        if let Some(open) = self.open.get_mut(&id) {
-            if open.was_sent && open.cancel == Cancel::No {
-                open.cancel = Cancel::Wanted;
-            } else if !open.was_sent {
-                self.end(id, Refused::Unsent);
-            }
+        let Some(open) = self.open.get_mut(&id) else { return };
+        if open.cancel == Cancel::No {
+            open.cancel = Cancel::Wanted;
+        }
+        if !open.was_sent {
+            self.end(id, Refused::Unsent);
+        } else if open.is_given_up() {
+            self.end(id, Refused::NoOutcome);
         }
     }
 
@@ -121,9 +124,10 @@ impl Orders {
         Ok(())
     }
 
-    /// When something is due: a command that had to wait, or the end of waiting for one.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        self.open.values().map(|open| open.not_before.unwrap_or_else(|| open.ends()).min(open.ends())).min()
+    /// When something is due: the end of waiting for a command and, when something `can_send`, a command that had to wait.
+    pub(crate) fn due(&self, can_send: bool) -> Option<Instant> {
+        let due = |open: &Open| open.not_before.filter(|_| can_send).map_or(open.ends(), |at| at.min(open.ends()));
+        self.open.values().map(due).min()
     }
 
     /// Whether something could be sent that was not for want of room.
@@ -156,6 +160,9 @@ impl Orders {
                     Asked::Order(_) => open.sent = false,
                     Asked::Cancel(_) => open.cancel = Cancel::Wanted,
                 }
+                if open.is_given_up() {
+                    self.end(id, Refused::NoOutcome);
+                }
             }
             (Asked::Order(_), None) => self.end(id, refusal.clone().into()),
             // Too late, or not allowed: the outcome tells how it goes on.
@@ -184,7 +191,7 @@ impl Orders {
         None
     }
 
-    /// The session ended: everything is asked for again in the next.
+    /// The session ended: everything is asked for again in the next, but what nobody wants done any more.
     pub(crate) fn lost(&mut self) {
         self.numbers.clear();
         for open in self.open.values_mut() {
@@ -192,6 +199,10 @@ impl Orders {
             if open.cancel == Cancel::Sent {
                 open.cancel = Cancel::Wanted;
             }
+        }
+        let given_up = |(&id, open): (&u64, &Open)| (open.was_sent && open.is_given_up()).then_some(id);
+        for id in self.open.iter().filter_map(given_up).collect::<Vec<_>>() {
+            self.end(id, Refused::NoOutcome);
         }
     }
 
@@ -233,10 +244,15 @@ impl Open {
         self.order.json(Some(n), Order::deadline_ms(self.deadline.saturating_duration_since(now)), None)
     }
 
-    /// When it is given up. What was never taken for sure must not be asked for after its deadline: it could be taken
-    /// then. What was, is asked for until its outcome must have come.
+    /// When it is given up. The session to which it was sent tells its outcome until that must have come. Nothing is
+    /// sent after its deadline: a server that took it before, and lost it, would take it for a new one.
     fn ends(&self) -> Instant {
-        if self.sent || self.cmd.is_some() { self.deadline + PATIENCE } else { self.deadline }
+        if self.sent { self.deadline + PATIENCE } else { self.deadline }
+    }
+
+    /// Whether it is not to be done, and could only be asked for by sending it again without knowing that it was taken.
+    fn is_given_up(&self) -> bool {
+        self.cancel != Cancel::No && self.cmd.is_none() && !self.sent
     }
 
     /// Whether an outcome came before, in this session or an earlier one; notes it.
@@ -257,3 +273,6 @@ impl Open {
 }
 
 const _: () = assert!(OUTCOMES > 1, "the final outcome needs a place of its own");
+
+#[cfg(test)]
+mod tests;

@@ -83,6 +83,49 @@ async fn a_refused_subscription_is_told_and_not_asked_for_again() {
 }
 
 #[tokio::test]
+async fn a_subscription_that_was_refused_for_now_is_asked_for_again() {
+    let server = Server::new().await;
+    let (mut client, mut peer) = connected(&server).await;
+    client.subscribe(Subscription::all("b/*".parse().expect("a pattern"))).await.expect("few");
+    for code in ["unavailable", "rate_limited"] {
+        let asked = peer.recv().await;
+        assert_eq!((&asked["t"], &asked["to"]), (&json!("subscribe"), &json!("b/*")));
+        peer.refuse(&asked, code, Some(1)).await;
+    }
+    let asked = peer.recv().await;
+    peer.ok(&asked).await;
+    peer.send(&snapshot("b/g")).await;
+    assert!(matches!(update(&mut client).await, Event::Frame { update: Some(Update::Snapshot(_)), .. }));
+}
+
+#[tokio::test]
+async fn answers_to_an_earlier_subscription_end_no_newer_one() {
+    let server = Server::new().await;
+    let (mut client, mut peer) = connected(&server).await;
+    let to = || "b/*".parse().expect("a pattern");
+    client.subscribe(Subscription::all(to())).await.expect("few");
+    client.subscribe(Subscription::live(to())).await.expect("few");
+    let (first, second) = (peer.recv().await, peer.recv().await);
+    peer.refuse(&first, "forbidden", None).await;
+    peer.ok(&second).await;
+    client.unsubscribe(to()).await.expect("it lives");
+    client.subscribe(Subscription::all(to())).await.expect("few");
+    let (end, third) = (peer.recv().await, peer.recv().await);
+    assert_eq!((&end["t"], &third["t"]), (&json!("unsubscribe"), &json!("subscribe")));
+    peer.send(&snapshot("b/g")).await;
+    for asked in [&end, &third] {
+        peer.ok(asked).await;
+    }
+    peer.send(&json!({"t": "synced", "to": "b/*"})).await;
+    assert!(matches!(update(&mut client).await, Event::Frame { update: Some(Update::Snapshot(_)), .. }));
+    assert!(matches!(update(&mut client).await, Event::Frame { update: Some(Update::Synced { .. }), .. }));
+    assert_eq!(client.view().iter().count(), 1);
+    drop(peer);
+    let mut peer = server.session(Value::Null).await;
+    assert_eq!(peer.recv().await["lanes"], json!(["state", "presence"]));
+}
+
+#[tokio::test]
 async fn what_only_an_ended_subscription_named_leaves_the_view() {
     let server = Server::new().await;
     let (mut client, mut peer) = connected(&server).await;

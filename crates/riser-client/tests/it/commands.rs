@@ -232,3 +232,62 @@ async fn more_open_commands_than_an_edge_allows_are_refused_here() {
     let last = commands.last_mut().expect("one");
     assert_eq!(next(last).await, Err(Refused::Busy));
 }
+
+#[tokio::test]
+async fn a_cancelled_command_that_may_not_have_been_taken_is_not_sent_again() {
+    for refused in [false, true] {
+        let server = Server::new().await;
+        let (client, mut peer) = connected(&server).await;
+        let mut command = client.command(order(60_000)).await.expect("it lives");
+        let asked = peer.recv().await;
+        command.cancel().await.expect("it lives");
+        if refused {
+            // Perhaps taken, perhaps not.
+            peer.refuse(&asked, "unavailable", Some(1)).await;
+        } else {
+            drop(peer);
+            peer = server.session(Value::Null).await;
+        }
+        assert_eq!(next(&mut command).await, Err(Refused::NoOutcome));
+        let other = client.command(Order { action: "lock".into(), ..order(20_000) }).await.expect("it lives");
+        assert_eq!(peer.recv().await["action"], "lock", "it was asked for again");
+        drop(other);
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_waits_to_be_sent_again_is_not_when_it_is_cancelled() {
+    let server = Server::new().await;
+    let (client, mut peer) = connected(&server).await;
+    let mut command = client.command(order(60_000)).await.expect("it lives");
+    let asked = peer.recv().await;
+    peer.refuse(&asked, "unavailable", Some(60_000)).await;
+    // Answered behind the refusal, so that the command waits by now.
+    let to = "b/_".parse().expect("an address");
+    let notice = riser_client::Notice::new("x");
+    let (stored, ()) = tokio::join!(client.event(&to, &notice), async {
+        let event = peer.recv().await;
+        peer.ok(&event).await;
+    });
+    stored.expect("stored");
+    command.cancel().await.expect("it lives");
+    assert_eq!(next(&mut command).await, Err(Refused::NoOutcome));
+}
+
+#[tokio::test]
+async fn a_command_that_was_taken_is_not_sent_again_after_its_deadline() {
+    let server = Server::new().await;
+    let (client, mut peer) = connected(&server).await;
+    let mut command = client.command(order(300)).await.expect("it lives");
+    let asked = peer.recv().await;
+    peer.ok_with(&asked, json!({"cmd": "c1"})).await;
+    peer.send(&outcome("c1", "sent", 1)).await;
+    assert_eq!(statuses(&mut command, 1).await, [Status::Sent]);
+    // The next session comes after the deadline.
+    peer.close(4000, r#"{"retry_after_ms":600}"#).await;
+    assert_eq!(next(&mut command).await, Err(Refused::NoOutcome));
+    let mut peer = server.session(Value::Null).await;
+    let other = client.command(Order { action: "lock".into(), ..order(20_000) }).await.expect("it lives");
+    assert_eq!(peer.recv().await["action"], "lock", "it was asked for again");
+    drop(other);
+}

@@ -1,8 +1,9 @@
 //! Commands at a gateway: each is given out once, and answered as often as it comes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use riser_client::gateway::MemoryError;
 use riser_client::gateway::commands::REQUESTS;
 use riser_client::{Commands, Gateway, Memory, Refused, Request};
 use riser_core::Json;
@@ -15,12 +16,19 @@ use super::{Peer, Server, WAIT};
 const NOW: u64 = 1_000_000;
 
 async fn session(server: &Server) -> Peer {
-    let hello = json!({"t": "hello", "agent": "test", "remembers_ms": 600_000});
-    let mut peer = server.greeted(hello, json!({"peer": "gateway", "address": "b/g", "epoch": 7, "now_ms": NOW})).await;
+    remembering(server).await.0
+}
+
+/// A session, and for how long the gateway said that it remembers, in milliseconds.
+async fn remembering(server: &Server) -> (Peer, u64) {
+    // Long heartbeats, for time is skipped here.
+    let welcome = json!({"peer": "gateway", "address": "b/g", "epoch": 7, "now_ms": NOW, "heartbeat_ms": 600_000});
+    let (mut peer, hello) = server.heard(welcome).await;
+    let remembers_ms = hello["remembers_ms"].as_u64().expect("a number");
     let full = peer.recv().await;
     assert_eq!(full["t"], "state");
     peer.ok(&full).await;
-    peer
+    (peer, remembers_ms)
 }
 
 async fn serving(server: &Server, memory: Memory) -> (Gateway, Commands, Peer) {
@@ -127,6 +135,36 @@ async fn a_result_is_said_again_after_a_refusal_for_now_and_given_up_after_one_f
     nothing_else(&mut peer, &mut commands, "c2").await;
 }
 
+/// Opens a memory once the gateway that had it has let go of it.
+async fn reopened(file: &Path, span: Duration) -> Memory {
+    loop {
+        match Memory::open(file, span).await {
+            Err(MemoryError::InUse { .. }) => tokio::task::yield_now().await,
+            opened => return opened.expect("it opens"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_memory_promises_only_the_time_since_it_began() {
+    let server = Server::new().await;
+    let (gateway, _commands) = Gateway::serve(server.config(), Memory::default());
+    let (peer, first_ms) = remembering(&server).await;
+    assert!(first_ms < 600_000, "{first_ms}");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(300)).await;
+    tokio::time::resume();
+    drop(peer);
+    let (peer, later_ms) = remembering(&server).await;
+    assert!((300_000..600_000).contains(&later_ms), "{later_ms}");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(400)).await;
+    tokio::time::resume();
+    drop(peer);
+    assert_eq!(remembering(&server).await.1, 600_000);
+    drop(gateway);
+}
+
 #[tokio::test]
 async fn what_was_done_before_a_restart_is_not_done_again() {
     let server = Server::new().await;
@@ -144,7 +182,7 @@ async fn what_was_done_before_a_restart_is_not_done_again() {
     let begun = next(&mut commands).await;
     // The process dies in the middle of the second one.
     drop((gateway, commands, begun, peer));
-    let memory = Memory::open(&file, span).await.expect("it opens");
+    let memory = timeout(WAIT, reopened(&file, span)).await.expect("in time");
     let (_gateway, mut commands, mut peer) = serving(&server, memory).await;
     for (cmd, status) in [("done", "succeeded"), ("begun", "received")] {
         peer.send(&command(cmd)).await;
@@ -235,15 +273,63 @@ async fn what_does_not_fit_is_turned_away() {
 }
 
 #[tokio::test]
-async fn a_gateway_without_an_application_says_so() {
+async fn a_gateway_without_an_application_says_so_until_it_is_heard() {
     let server = Server::new().await;
-    let session = server.session(json!({"peer": "gateway", "address": "b/g", "epoch": 7}));
-    let (gateway, mut peer) = tokio::join!(Gateway::connect(server.config()), session);
+    let welcome = || json!({"peer": "gateway", "address": "b/g", "epoch": 7});
+    let (gateway, mut peer) = tokio::join!(Gateway::connect(server.config()), server.session(welcome()));
     let _gateway = gateway.expect("a session");
     let full = peer.recv().await;
     peer.ok(&full).await;
     peer.send(&command("c1")).await;
+    // Taken off the socket, and never answered.
+    assert_eq!(peer.recv().await["code"], "unsupported");
+    drop(peer);
+    let mut peer = server.session(welcome()).await;
+    let full = peer.recv().await;
+    peer.ok(&full).await;
     says(&mut peer, "c1", "rejected", "unsupported").await;
+}
+
+#[tokio::test]
+async fn what_was_turned_away_is_said_until_it_is_heard_and_not_begun_meanwhile() {
+    let server = Server::new().await;
+    let (_gateway, mut commands, mut peer) = serving(&server, Memory::default()).await;
+    for i in 0..REQUESTS {
+        peer.send(&command(&format!("c{i}"))).await;
+        says(&mut peer, &format!("c{i}"), "received", "").await;
+    }
+    peer.send(&command("more")).await;
+    let turned = peer.recv().await;
+    assert_eq!((&turned["status"], &turned["code"]), (&json!("rejected"), &json!("busy")));
+    assert!(turned["n"].is_u64(), "{turned}");
+    // Now there is room, and no answer to that word.
+    assert_eq!(next(&mut commands).await.cmd(), "c0");
+    peer.send(&command("more")).await;
+    drop(peer);
+    let mut peer = session(&server).await;
+    says(&mut peer, "more", "rejected", "busy").await;
+    peer.send(&command("other")).await;
+    says(&mut peer, "other", "received", "").await;
+    for i in 1..REQUESTS {
+        assert_eq!(next(&mut commands).await.cmd(), format!("c{i}"));
+    }
+    assert_eq!(next(&mut commands).await.cmd(), "other");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_command_that_cannot_be_written_down_is_turned_away_as_busy() {
+    let server = Server::new().await;
+    let folder = std::env::temp_dir().join(format!("riser-desk-{}-{:x}", std::process::id(), fastrand::u64(..)));
+    std::fs::create_dir(&folder).expect("a folder");
+    let memory = Memory::open(folder.join("commands"), Duration::from_secs(600)).await.expect("it opens");
+    let (_gateway, mut commands, mut peer) = serving(&server, memory).await;
+    // What is written next goes to a device that is always full.
+    std::os::unix::fs::symlink("/dev/full", folder.join("commands.riser-new")).expect("a link");
+    peer.send(&command("c1")).await;
+    says(&mut peer, "c1", "rejected", "busy").await;
+    nothing_else(&mut peer, &mut commands, "c2").await;
+    std::fs::remove_dir_all(&folder).expect("the folder");
 }
 
 #[tokio::test]

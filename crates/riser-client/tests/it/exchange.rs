@@ -60,7 +60,9 @@ async fn events_go_on_after_the_last_that_was_heard() {
     assert_eq!((happened.cursor.as_str(), happened.kind.as_str()), ("a.2", "ring"));
     drop(peer);
     let mut peer = server.session(Value::Null).await;
-    assert_eq!(peer.recv().await["cursor"], "a.2");
+    let asked = peer.recv().await;
+    assert_eq!(asked["cursor"], "a.2");
+    peer.ok(&asked).await;
     peer.send(&json!({"t": "gap", "to": "b/*", "lane": "event"})).await;
     assert_eq!(update(&mut client).await, Update::Gap { to: pattern("b/*") });
     // The session ends before it has caught up: what came of it counts.
@@ -69,6 +71,28 @@ async fn events_go_on_after_the_last_that_was_heard() {
     drop(peer);
     let mut peer = server.session(Value::Null).await;
     assert_eq!(peer.recv().await["cursor"], "b.7");
+}
+
+#[tokio::test]
+async fn a_replay_to_a_second_subscription_does_not_move_the_first_ones_place_back() {
+    let server = Server::new().await;
+    let (mut client, mut peer) = connected(&server).await;
+    client.subscribe(Subscription::events(pattern("b/*"), None)).await.expect("few");
+    let asked = peer.recv().await;
+    peer.ok(&asked).await;
+    peer.send(&json!({"t": "synced", "to": "b/*", "cursor": "a.5"})).await;
+    client.subscribe(Subscription::events(pattern("b/g"), Some("a.1".into()))).await.expect("few");
+    let asked = peer.recv().await;
+    peer.ok(&asked).await;
+    peer.send(&event("b/g", "a.2")).await;
+    for _ in 0..2 {
+        update(&mut client).await;
+    }
+    drop(peer);
+    let mut peer = server.session(Value::Null).await;
+    let (first, second) = (peer.recv().await, peer.recv().await);
+    assert_eq!((&first["to"], &first["cursor"]), (&json!("b/g"), &json!("a.1")));
+    assert_eq!((&second["to"], &second["cursor"]), (&json!("b/*"), &json!("a.5")));
 }
 
 #[tokio::test]
@@ -102,6 +126,36 @@ async fn an_event_is_told_with_the_same_id_until_it_is_stored() {
     assert_eq!(seen, Err(Refused::ByServer { code: "forbidden".into(), message: "because".into() }));
     let fat = Notice::new("notice").data(Json::of(&"x".repeat(70_000)));
     assert!(matches!(client.event(&to, &fat).await, Err(Refused::TooMany(_))));
+}
+
+#[tokio::test]
+async fn events_are_stored_in_the_order_of_the_calls_and_streams_do_not_wait_for_them() {
+    let server = Server::new().await;
+    let session = server.session(json!({"peer": "gateway", "address": "b/g", "epoch": 7}));
+    let (gateway, mut peer) = tokio::join!(Gateway::connect(server.config()), session);
+    let gateway = gateway.expect("a session");
+    let full = peer.recv().await;
+    peer.ok(&full).await;
+    let notices = ["one", "two", "three"].map(Notice::new);
+    let mut stored = Vec::new();
+    let script = async {
+        let first = peer.recv().await;
+        assert_eq!(first["type"], "one");
+        // It cannot be stored now; what was called after it does not overtake it, and a stream does.
+        let open = peer.recv().await;
+        assert_eq!(open["t"], "open");
+        peer.refuse(&open, "too_many", None).await;
+        peer.refuse(&first, "unavailable", Some(1)).await;
+        for _ in 0..3 {
+            let event = peer.recv().await;
+            stored.push(event["type"].clone());
+            peer.ok_with(&event, json!({"cursor": "a.1"})).await;
+        }
+    };
+    let events = futures_util::future::join_all(notices.iter().map(|notice| gateway.event(notice)));
+    let (told, opened, ()) = tokio::join!(events, gateway.open(talk()), script);
+    assert!(told.iter().all(Result::is_ok) && opened.is_err());
+    assert_eq!(stored, ["one", "two", "three"]);
 }
 
 #[tokio::test]

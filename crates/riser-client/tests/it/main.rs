@@ -2,6 +2,7 @@
 
 mod client;
 mod commands;
+mod crowd;
 mod desk;
 mod exchange;
 mod gateway;
@@ -16,7 +17,7 @@ use riser_client::Config;
 use riser_core::frame::Credential;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// How long anything here may take, on a machine that is busy with other things.
@@ -44,6 +45,14 @@ const GOOD: Upgrade = Upgrade { wrong_key: false, protocol: Some("riser.v1") };
 impl Server {
     async fn new() -> Self {
         Self { listener: TcpListener::bind("127.0.0.1:0").await.expect("a port") }
+    }
+
+    /// One whose sockets hold little that it has not read.
+    fn narrow() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(8 * 1024).expect("a buffer");
+        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+        Self { listener: socket.listen(8).expect("a listener") }
     }
 
     fn config(&self) -> Config {
@@ -91,10 +100,17 @@ impl Server {
 
     /// The next connection, upgraded, heard and greeted.
     async fn greeted(&self, hello: Value, more: Value) -> Peer {
-        let (mut peer, _) = self.upgrade(&GOOD).await;
-        assert_eq!(peer.recv().await, hello);
-        peer.send(&welcome(more)).await;
+        let (peer, said) = self.heard(more).await;
+        assert_eq!(said, hello);
         peer
+    }
+
+    /// The next connection, upgraded and greeted, and what it said.
+    async fn heard(&self, more: Value) -> (Peer, Value) {
+        let (mut peer, _) = self.upgrade(&GOOD).await;
+        let hello = peer.recv().await;
+        peer.send(&welcome(more)).await;
+        (peer, hello)
     }
 }
 

@@ -1,8 +1,13 @@
 //! Values of the command line: durations, rights and keys.
 
 use std::convert::Infallible;
+use std::ffi::OsStr;
+use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
+use riser_client::{Endpoint, EndpointError};
 use riser_core::command::{CommandKey, DEADLINE_MS};
 use riser_core::frame::Credential;
 use riser_core::frame::inbound::{CREDENTIAL_BYTES, CURSOR_BYTES};
@@ -10,8 +15,32 @@ use riser_core::{Address, Grant, Json, PathFilter};
 
 /// Shortest and longest heartbeat.
 const HEARTBEAT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
+/// How a time is written.
+const TIME: &str = "a time is a whole number and a unit, ms, s, m, h or d: 500ms, 20s";
 /// Longest window to drain in.
 const DRAIN_MOST: Duration = Duration::from_secs(600);
+
+/// Parses what may be a credential, or hold one: an error says what is wrong and does not show it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unshown<T>(fn(&str) -> Result<T, String>);
+
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Unshown<T> {
+    type Value = T;
+
+    fn parse_ref(&self, cmd: &clap::Command, arg: Option<&clap::Arg>, value: &OsStr) -> Result<T, clap::Error> {
+        let parsed = value.to_str().ok_or_else(|| "not UTF-8".to_owned()).and_then(self.0);
+        parsed.map_err(|why| {
+            let name = arg.map(ToString::to_string).unwrap_or_default();
+            clap::Error::raw(ErrorKind::ValueValidation, format!("invalid value for '{name}': {why}\n")).with_cmd(cmd)
+        })
+    }
+}
+
+/// Where a cluster is. People put passwords into URLs.
+pub(crate) const URL: Unshown<Endpoint> =
+    Unshown(|text| Endpoint::from_str(text).map_err(|error: EndpointError| error.to_string()));
+/// A command's key, which is no secret: what is given for it may be one.
+pub(crate) const COMMAND_KEY: Unshown<CommandKey> = Unshown(|text| command_key(text).map_err(str::to_owned));
 
 /// A time such as `500ms`, `20s`, `1m`, `2h` or `30d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -23,9 +52,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "m" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
-        _ => return Err("a number and a unit, ms, s, m, h or d: 500ms, 20s".into()),
+        _ => return Err(TIME.into()),
     };
-    let number: u64 = number.parse().map_err(|_| "a number and a unit, ms, s, m, h or d: 500ms, 20s")?;
+    let number: u64 = number.parse().map_err(|_| TIME)?;
     // 100 years are longer than anything here waits for, and timers can hold them.
     let ms = number.checked_mul(unit_ms).filter(|&ms| ms <= 100 * 365 * 86_400_000).ok_or("longer than 100 years")?;
     Ok(Duration::from_millis(ms))
@@ -57,9 +86,13 @@ pub(crate) fn deadline(text: &str) -> Result<Duration, String> {
     if DEADLINE_MS.contains(&ms) { Ok(time) } else { Err("not between 100ms and 1d".into()) }
 }
 
-/// A command's key, which is no secret.
-pub(crate) fn command_key(text: &str) -> Result<CommandKey, &'static str> {
-    if text.starts_with("rk_") || text.starts_with("ey") && text.split('.').count() == 3 {
+/// Whether a text looks like an API key or a token.
+pub(crate) fn is_credential(text: &str) -> bool {
+    text.starts_with("rk_") || text.starts_with("ey") && text.split('.').count() == 3
+}
+
+fn command_key(text: &str) -> Result<CommandKey, &'static str> {
+    if is_credential(text) {
         return Err("this is a credential: give it with RISER_KEY or --key-file");
     }
     text.parse().map_err(|_| "not a key: 1 to 128 bytes without control characters")
@@ -74,7 +107,8 @@ pub(crate) fn gateway(text: &str) -> Result<Address, String> {
 
 /// A JSON value.
 pub(crate) fn json(text: &str) -> Result<Json, String> {
-    Json::parse(text).map_err(|error| error.to_string())
+    let hint = "text is JSON in double quotes, and the shell wants single ones around it: '\"text\"', '{\"level\":40}'";
+    Json::parse(text).map_err(|error| format!("{error}; {hint}"))
 }
 
 /// A cursor, which says nothing to anybody but the cluster.
@@ -93,7 +127,11 @@ pub(crate) fn unchecked(text: &str) -> Result<Credential, Infallible> {
 pub(crate) fn key(text: &str) -> Result<Credential, &'static str> {
     let good = (1..=CREDENTIAL_BYTES).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
     // The text stays out of the error, for it may be most of a key.
-    if good { Ok(Credential::new(text)) } else { Err("not a key or token") }
+    match text {
+        _ if good => Ok(Credential::new(text)),
+        "" => Err("the key is empty: set RISER_KEY to the API key or token, or give --key-file"),
+        _ => Err("not a key or token"),
+    }
 }
 
 /// A right: `PATTERN:VERB,…[:PATHS]`.
@@ -158,9 +196,10 @@ mod tests {
     #[test]
     fn an_error_about_a_key_tells_nothing_of_it() {
         assert!(key("rk_abc").is_ok());
-        for bad in ["", "two words", "a\nb", "caf\u{e9}"] {
+        for bad in ["two words", "a\nb", "caf\u{e9}"] {
             let error = key(bad).expect_err(bad);
             assert_eq!(error, "not a key or token");
         }
+        assert!(key("").expect_err("nothing").contains("empty"));
     }
 }

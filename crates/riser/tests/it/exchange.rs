@@ -93,6 +93,13 @@ async fn what_becomes_of_a_command_is_the_exit_code_and_the_last_line() {
     assert_eq!(timeout(WAIT, done.recv()).await.expect("in time").as_deref(), Some("wait"));
     waiting.signal("INT");
     assert_eq!(ended(waiting), (7, "cancelled".into()));
+    // What does not hear of its cancelling is not waited for when it is asked twice.
+    let mut stubborn = send(&dev, &["never", "--deadline", "60s"]);
+    assert_eq!(timeout(WAIT, done.recv()).await.expect("in time").as_deref(), Some("never"));
+    stubborn.signal("INT");
+    stubborn.says("cancelling");
+    stubborn.signal("INT");
+    assert_eq!(stubborn.ended().status.code(), Some(130));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,7 +110,7 @@ async fn the_same_key_is_the_same_command_and_another_body_is_refused() {
     let mut obeying = JoinSet::new();
     obeying.spawn(obey(commands, did));
     let once = || {
-        let (code, line) = ended(send(&dev, &["unlock", "--key", "k1", "--output", "json"]));
+        let (code, line) = ended(send(&dev, &["unlock", "--command-key", "k1", "--output", "json"]));
         assert_eq!(code, 0);
         serde_json::from_str::<Value>(&line).expect("JSON")
     };
@@ -113,8 +120,8 @@ async fn the_same_key_is_the_same_command_and_another_body_is_refused() {
         (&"outcome".into(), &"succeeded".into(), &true.into())
     );
     assert_eq!(first, once());
-    let other = send(&dev, &["lock", "--key", "k1"]).ended();
-    assert_eq!(other.status.code(), Some(1));
+    let other = send(&dev, &["lock", "--command-key", "k1"]).ended();
+    assert_eq!(other.status.code(), Some(3));
     assert!(other.stderr.starts_with("riser: conflict: "), "{}", other.stderr);
     assert_eq!((done.recv().await.as_deref(), done.try_recv().is_err()), (Some("unlock"), true));
 }

@@ -66,6 +66,21 @@ impl Riser {
         }
     }
 
+    /// Reads standard error up to the first line that holds this.
+    fn says(&mut self, wanted: &str) {
+        let stderr = self.child.stderr.as_mut().expect("it is piped");
+        let mut line = Vec::new();
+        // Byte by byte: what follows is for whoever reads it next.
+        while !(line.ends_with(b"\n") && String::from_utf8_lossy(&line).contains(wanted)) {
+            if line.ends_with(b"\n") {
+                line.clear();
+            }
+            let mut byte = [0];
+            stderr.read_exact(&mut byte).expect("a line that is waited for");
+            line.push(byte[0]);
+        }
+    }
+
     fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());

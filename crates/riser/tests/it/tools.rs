@@ -1,6 +1,7 @@
 //! `riser watch`, `sim` and `token`, and how all of them end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
 
 use riser_client::{Config, Gateway};
 use riser_core::frame::Credential;
@@ -32,13 +33,13 @@ fn bad_usage_ends_with_64_and_help_with_0() {
         &["watch", "*/*", "--key", "two words"],
         &["watch", "*/*", "--key", "k", "--url", "https://example.org"],
         &["watch", "*/*", "--key-file", "/nowhere/at/all"],
-        &["send", "b12/_", "hall/lock", "unlock", "--api-key", "k"],
-        &["send", "b12/g", "hall//lock", "unlock", "--api-key", "k"],
-        &["send", "b12/g", "hall/lock", "", "--api-key", "k"],
-        &["send", "b12/g", "hall/lock", "unlock", "{", "--api-key", "k"],
-        &["send", "b12/g", "hall/lock", "unlock", "--deadline", "0s", "--api-key", "k"],
-        &["send", "b12/g", "hall/lock", "unlock", "--deadline", "365d", "--api-key", "k"],
-        &["send", "b12/g", "hall/lock", "unlock", "--key", "rk_a-credential", "--api-key", "k"],
+        &["send", "b12/_", "hall/lock", "unlock", "--key", "k"],
+        &["send", "b12/g", "hall//lock", "unlock", "--key", "k"],
+        &["send", "b12/g", "hall/lock", "", "--key", "k"],
+        &["send", "b12/g", "hall/lock", "unlock", "{", "--key", "k"],
+        &["send", "b12/g", "hall/lock", "unlock", "--deadline", "0s", "--key", "k"],
+        &["send", "b12/g", "hall/lock", "unlock", "--deadline", "365d", "--key", "k"],
+        &["send", "b12/g", "hall/lock", "unlock", "--command-key", "rk_a-credential", "--key", "k"],
         &["send", "b12/g", "hall/lock", "unlock"],
         &["events", "b12/**", "--key", "k"],
         &["events", "*/*", "--since", "", "--key", "k"],
@@ -67,6 +68,50 @@ fn bad_usage_ends_with_64_and_help_with_0() {
         let ended = ends(args);
         assert_eq!((ended.status.code(), ended.stderr.as_str()), (Some(0), ""), "{args:?}");
     }
+}
+
+#[test]
+fn a_credential_in_the_wrong_place_is_not_printed() {
+    for args in [
+        &["--command-key", "rk_very-secret", "--key", "k"][..],
+        &["--command-key", "eyJ2ZXJ5.c2VjcmV0.very-secret", "--key", "k"],
+        &["--key", "very-secret but bad"],
+        &["--key-file", "rk_very-secret"],
+        &["--url", "http://user:very-secret@127.0.0.1:1", "--key", "k"],
+        &["--url", "http://127.0.0.1:1/?token=very-secret", "--key", "k"],
+    ] {
+        let ended = ends(&[SEND, args].concat());
+        assert_eq!(ended.status.code(), Some(64), "{args:?}: {}", ended.stderr);
+        assert!(!ended.stderr.contains("very-secret"), "{args:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn what_people_get_wrong_is_answered_with_what_is_right() {
+    let rows: [(&[&str], &str, &str); 4] = [
+        (&["send", "b1/g", "hall/lock", "unlock", "--deadline", "-1s"], "k", "500ms, 20s"),
+        (&["notify", "b1/_", "notice", "text"], "k", "double quotes"),
+        (&["send", "b1/g", "hall/lock", "unlock", "level=40"], "k", "double quotes"),
+        (SEND, "", "empty"),
+    ];
+    for (args, key, hint) in rows {
+        let mut command = riser(args);
+        command.env("RISER_KEY", key);
+        let ended = Riser::start(command).ended();
+        assert_eq!(ended.status.code(), Some(64), "{args:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(hint), "{args:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_send_that_is_interrupted_before_it_is_sent_ends_with_130() {
+    // It takes the connection, and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", silent.local_addr().expect("an address"));
+    let sending = Riser::start(riser(&[SEND, &["--url", &url, "--key", "k"]].concat()));
+    let _connection = silent.accept().expect("a connection");
+    sending.signal("INT");
+    assert_eq!(sending.ended().status.code(), Some(130));
 }
 
 #[test]
