@@ -16,9 +16,12 @@
 //! A user of an edge needs the commands on hashes, sets, sorted sets, texts and scripts, those that every connection needs,
 //! and `TIME`, `TYPE`, `UNLINK`, `EXISTS`, `PERSIST`, `PEXPIRE`, `PEXPIREAT` and `INFO`, on keys that begin with `riser:`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use riser_core::TenantId;
 use tokio::task::JoinHandle;
 
 mod commands;
@@ -51,6 +54,8 @@ const FIRST_INEXACT: u64 = 1 << 53;
 #[derive(Clone)]
 pub struct RedisRegistry {
     link: Arc<Link>,
+    /// Tenants whose open commands took all that they may when one was recorded last.
+    full: Arc<Mutex<BTreeSet<TenantId>>>,
     _keeper: Arc<Keeper>,
 }
 
@@ -73,7 +78,7 @@ impl RedisRegistry {
             #[expect(clippy::disallowed_methods, reason = "the keeper owns it")]
             tokio::spawn(async move { link.keep().await })
         };
-        Ok(Self { link, _keeper: Arc::new(Keeper(keeper)) })
+        Ok(Self { link, full: Arc::default(), _keeper: Arc::new(Keeper(keeper)) })
     }
 
     /// Whether there is a connection now. One to a server that hangs is noticed after a call's time.

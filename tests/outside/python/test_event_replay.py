@@ -81,7 +81,8 @@ async def test_replays_join_what_comes_meanwhile_without_a_hole_or_a_double(serv
 
 async def test_resubscribing_while_events_come_leaves_no_hole_and_no_double(server, building):
     address = f"{building}/g1"
-    names = ids("e", 600)
+    # As many as may wait for the store at once, however slow that is.
+    names = ids("e", 500)
     async with Crew(server) as crew:
         gateway, client = await crew.gateway(address, edge=0), await crew.client(edge=1)
         await client.subscribe(address, lanes=EVENT)

@@ -14,7 +14,7 @@ use super::queue::{Open, Queue, digest};
 use super::replies::{Items, bytes};
 use super::sessions::score;
 use super::{FIRST_INEXACT, RedisRegistry, scripts};
-use crate::commands::{DECIDED, OPEN, OVERDUE_PAGE, RECORDS_BYTES, RECORDS_PAGE, SWEEPER_MS};
+use crate::commands::{DECIDED, DECIDED_BYTES, OPEN, OPEN_BYTES, OVERDUE_PAGE, RECORDS_BYTES, RECORDS_PAGE, SWEEPER_MS};
 use crate::{CommandStore, Created, Holder, NewCommand, RegistryError, Stepped};
 
 /// How often a step is decided at most, because others' steps on the same gateway came in between.
@@ -25,6 +25,8 @@ const GIVEN_UP: usize = 64;
 const LEFT_BYTES: usize = RECORDS_BYTES / 4 * 3;
 /// For how long a decided command can be there at all, in milliseconds: its deadline is a day away at most.
 const EVER_MS: u64 = 86_400_000 + KEPT_MS;
+/// For how long after its deadline what an open command takes is counted, in milliseconds: it is decided long before.
+const OPEN_MS: u64 = 60_000;
 /// Pages of overdue commands that are looked at to fill one.
 const PAGES: usize = 4;
 
@@ -57,8 +59,8 @@ fn keys(key: &GatewayKey) -> Vec<Key> {
 }
 
 impl Shelf {
-    /// What becomes of a new command, as the contract has it.
-    fn create(&mut self, of: &Address, new: &NewCommand) -> Decision<Created> {
+    /// What becomes of a new command, as the contract has it. `full` says that no further one of the tenant may be open.
+    fn create(&mut self, of: &Address, new: &NewCommand, full: bool) -> Decision<Created> {
         let now_ms = self.now_ms;
         let recorded = |record: &Record, took, before, holder: &Option<Holder>| {
             let (record, holder) = (record.clone(), holder.clone());
@@ -81,7 +83,7 @@ impl Shelf {
         if new.body.hold && self.holder.is_none() && held >= HELD {
             return Decision::Answer(Created::QueueFull);
         }
-        if self.queue.0.len() >= OPEN {
+        if self.queue.0.len() >= OPEN || full && (new.body.hold || self.holder.is_some()) {
             return Decision::Answer(Created::TooMany);
         }
         // Greater than every place before, also than those of a store that lost its data.
@@ -167,8 +169,9 @@ impl RedisRegistry {
             // One whose time is over is forgotten, also when nobody has taken it out.
             let is_over = |r: &Record| r.decided().is_some() && r.deadline_at_ms.saturating_add(KEPT_MS) <= now_ms;
             let record = record.filter(|record| !is_over(record));
-            // The mark and the place alone are no records.
-            let last = last.filter(|_| fields > 2).map_or(0, |last| score(&last));
+            // The mark, the place and the bytes alone are no records, and then a place counts only if it could be given again.
+            let last = last.map_or(0, |last| score(&last));
+            let last = if fields > 3 || last >= now_ms { last } else { 0 };
             Some(Shelf {
                 now_ms,
                 held,
@@ -211,7 +214,8 @@ impl RedisRegistry {
             .number(shelf.last)
             .number(record.seq)
             .number(expiry)
-            .number(DECIDED as u64);
+            .number(DECIDED as u64)
+            .number(DECIDED_BYTES as u64);
         let due = due_name(&key.tenant, &record.cmd);
         let call = if is_open {
             let deadline = record.deadline_at_ms.to_string();
@@ -219,8 +223,15 @@ impl RedisRegistry {
         } else {
             room(&key.tenant, &[(room_name(&record.cmd), record.cmd.at_ms, size(record))])
         };
-        let mut replies = self.link.run(call.script(&scripts::COMMIT, keys(key), &arguments)).await?.into_iter();
+        let call = call.script(&scripts::COMMIT, keys(key), &arguments);
+        let call = if was_open == is_open { call } else { opened(call, &key.tenant, record, is_open) };
+        let mut replies = self.link.run(call).await?.into_iter();
         let (first, committed) = (replies.next(), replies.next().and_then(Items::of));
+        if let Some(total) = replies.next()
+            && is_open
+        {
+            self.note_room(&key.tenant, Some(total));
+        }
         let mut committed = committed.ok_or_else(|| self.link.strange("writing a command"))?;
         let is_written = committed.left() == 2;
         self.link.bad("the head of a gateway", committed.number().unwrap_or(0));
@@ -233,6 +244,33 @@ impl RedisRegistry {
             self.make_room(&key.tenant, first).await;
         }
         if is_written { Ok(None) } else { self.shelf(committed).map(Some) }
+    }
+
+    /// Whether the open commands of a tenant take all that they may. Asked for only when a command has found it so.
+    async fn is_full(&self, tenant: &TenantId) -> Result<bool, RegistryError> {
+        if !self.full.lock().contains(tenant) {
+            return Ok(false);
+        }
+        let arguments = Arguments::new().number(OPEN_MS);
+        let call = Call::new().script(&scripts::OPENED, Tenant::new(tenant).opened().to_vec(), &arguments);
+        let total = self.link.run(call).await?.into_iter().next();
+        Ok(self.note_room(tenant, total))
+    }
+
+    /// Takes what the open commands of a tenant take; says whether that is too much.
+    fn note_room(&self, tenant: &TenantId, total: Option<Value>) -> bool {
+        let total = total.and_then(Items::of).and_then(|mut items| {
+            items.number();
+            items.number()
+        });
+        let is_full = total.is_some_and(|total| total > OPEN_BYTES as u64);
+        let mut full = self.full.lock();
+        if is_full {
+            full.insert(tenant.clone());
+        } else {
+            full.remove(tenant);
+        }
+        is_full
     }
 
     /// Gives up those decided commands of a tenant that a script has found to be too many. What is not given up now, the next
@@ -305,7 +343,11 @@ impl RedisRegistry {
 impl CommandStore for RedisRegistry {
     async fn create(&self, key: &GatewayKey, command: &NewCommand) -> Result<Created, RegistryError> {
         let digest = command.digest.to_string();
-        self.link.within_a_call(self.decide(key, &digest, |shelf| shelf.create(&key.address, command))).await
+        let create = async {
+            let full = self.is_full(&key.tenant).await?;
+            self.decide(key, &digest, |shelf| shelf.create(&key.address, command, full)).await
+        };
+        self.link.within_a_call(create).await
     }
 
     async fn step(&self, key: &GatewayKey, cmd: &CommandId, step: &Step) -> Result<Option<Stepped>, RegistryError> {
@@ -394,6 +436,14 @@ fn room(tenant: &TenantId, commands: &[(String, u64, usize)]) -> Call {
         arguments = arguments.add(name).number(*at_ms).number(*bytes as u64);
     }
     Call::new().script(&scripts::ROOM, Tenant::new(tenant).room().to_vec(), &arguments)
+}
+
+/// Notes what a command takes that is open now, or that it is not open any more.
+fn opened(call: Call, tenant: &TenantId, record: &Record, is_open: bool) -> Call {
+    let bytes = if is_open { size(record) } else { 0 };
+    let arguments = Arguments::new().number(OPEN_MS).add(room_name(&record.cmd));
+    let arguments = arguments.number(record.deadline_at_ms.min(FIRST_INEXACT)).number(bytes as u64);
+    call.script(&scripts::OPENED, Tenant::new(tenant).opened().to_vec(), &arguments)
 }
 
 /// What a record takes: its texts, and some hundred bytes around them.

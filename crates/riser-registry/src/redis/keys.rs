@@ -17,6 +17,7 @@
 //! | `riser:{t}:l`, `riser:{t}:z` | hash, zset | open streams, and when they end |
 //! | `riser:{t}:a:b/g` | zset | when the streams at one address end |
 //! | `riser:{t}:ra`, `riser:{t}:rs`, `riser:{t}:rb` | zset, hash, string | decided commands by age, their bytes, all bytes |
+//! | `riser:{t}:oa`, `riser:{t}:os`, `riser:{t}:ob` | zset, hash, string | open commands by deadline, their bytes, all bytes |
 //! | `riser:{_leases}:l` | hash | leases |
 //! | `riser:{_leases}:i:edge:start` | zset | the buildings of one lease |
 //! | `riser:{_due}:z`, `riser:{_due}:by` | zset, string | open commands by deadline, and which edge sweeps them |
@@ -135,6 +136,12 @@ impl Tenant {
         zset(format!("{}:a:{at}", self.0))
     }
 
+    /// Of the open commands: their deadlines, their bytes, and all bytes.
+    pub(super) fn opened(&self) -> [Key; 3] {
+        let total = Key::new(format!("{}:ob", self.0), Kind::Text);
+        [zset(format!("{}:oa", self.0)), hash(format!("{}:os", self.0)), total]
+    }
+
     /// Of the decided commands: their ages, their bytes, and all bytes.
     pub(super) fn room(&self) -> [Key; 3] {
         let total = Key::new(format!("{}:rb", self.0), Kind::Text);
@@ -179,7 +186,7 @@ mod tests {
             let (tenant, at) = (tenant.parse().expect("a tenant"), "b/g".parse().expect("an address"));
             let keys = Tenant::new(&tenant);
             let mut all = vec![keys.buildings(), keys.streams(), keys.stream_ends(), keys.streams_at(&at)];
-            all.extend(keys.room());
+            all.extend(keys.room().into_iter().chain(keys.opened()));
             all
         };
         let mut all = vec![leases(), due(), sweeper()];

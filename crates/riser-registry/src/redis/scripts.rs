@@ -57,6 +57,7 @@ scripts! {
     LATEST = "latest" after ["head", "shelf"];
     OPEN = "open" after [];
     EVICT = "evict" after [];
+    OPENED = "opened" after [];
     ROOM = "room" after [];
     OVERDUE = "overdue" after [];
     OPEN_STREAM = "open_stream" after [];

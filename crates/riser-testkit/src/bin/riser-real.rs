@@ -9,28 +9,24 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use http::StatusCode;
 use riser_client::Api;
 use riser_core::Grant;
+use riser_core::frame::Credential;
 use riser_ops::admin::{Answer, json, text};
 use riser_ops::{Admin, Signals};
-use riser_testkit::real::edges::{Edges, EdgesConfig};
+use riser_testkit::real::edges::{Edges, EdgesOptions, TENANT};
 use riser_testkit::real::http as http_of;
 use riser_testkit::real::nats::NatsServers;
-use riser_testkit::real::redis::{MASTER, RedisOptions, RedisServers};
+use riser_testkit::real::redis::{RedisOptions, RedisServers};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-/// The only tenant.
-const TENANT: &str = "dev";
-/// How long an edge may take from SIGTERM to its end: its grace and a margin.
-const END_WITHIN: Duration = Duration::from_secs(25);
 /// How long the client's token lasts, in seconds.
 const CLIENT_TTL_S: u64 = 3_600;
 
@@ -83,8 +79,8 @@ async fn main() -> Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let nats = NatsServers::start(&program("REAL_NATS_SERVER")?, 3).await?;
     let redis = RedisServers::start_with_sentinels(&program("REAL_REDIS_SERVER")?, &RedisOptions::default()).await?;
-    let edges = Edges::start(&program("REAL_RISER")?, &config(&args, &nats, &redis)?).await?;
-    let addresses = edges.addresses();
+    let edges = Edges::start(&program("REAL_RISER")?, args.edges, &options(&args, &nats, &redis)).await?;
+    let addresses: Vec<_> = (0..args.edges).map(|n| SocketAddr::from((Ipv4Addr::LOCALHOST, edges.port(n)))).collect();
     let facts = facts(&edges).await?;
     let edges = Arc::new(Mutex::new(edges));
     let (admins, _pages) = serve_pages(&edges, addresses.len()).await?;
@@ -93,7 +89,7 @@ async fn main() -> Result<ExitCode> {
     let ended = tokio::select! {
         biased;
         _ = signals.next() => Ok(ExitCode::from(130)),
-        ended = drain(&edges) => ended,
+        ended = drain(&edges, addresses.len()) => ended,
     };
     // The servers end before this program does, so that nothing is left of it.
     drop((edges, redis, nats));
@@ -105,19 +101,16 @@ fn program(variable: &str) -> Result<PathBuf> {
     Ok(PathBuf::from(path))
 }
 
-fn config(args: &Dev, nats: &NatsServers, redis: &RedisServers) -> Result<EdgesConfig> {
-    let urls: Vec<_> = redis.sentinels().iter().map(|port| format!("redis://127.0.0.1:{port}")).collect();
-    let sections = format!(
-        "[nats]\nservers = {:?}\n[redis]\nsentinels = {urls:?}\nmaster = \"{MASTER}\"\n[log]\nlevel = \"debug\"\n",
-        nats.urls(),
-    );
-    Ok(EdgesConfig {
-        count: args.edges,
-        tenant: TENANT.parse()?,
-        sections,
-        edge: format!("heartbeat = \"{}\"\ndrain_window = \"{}\"\ngrace = \"20s\"", args.heartbeat, args.drain_window),
-        output: Some("/dev/stdout".into()),
-    })
+fn options(args: &Dev, nats: &NatsServers, redis: &RedisServers) -> EdgesOptions {
+    let set = [
+        format!("edge.heartbeat={}", args.heartbeat),
+        format!("edge.drain_window={}", args.drain_window),
+        "edge.grace=20s".into(),
+        "events.replicas=3".into(),
+        "log.level=debug".into(),
+    ];
+    let (nats, sentinels) = (nats.urls(), redis.sentinels());
+    EdgesOptions { nats, sentinels, set: set.into(), output: Some("/dev/stdout".into()), ..EdgesOptions::default() }
 }
 
 /// What a program needs to get in.
@@ -128,13 +121,12 @@ struct Facts {
 }
 
 async fn facts(edges: &Edges) -> Result<Facts> {
-    let url = format!("http://{}", edges.address(0)).parse().map_err(anyhow::Error::new)?;
-    let api = Api::new(url, edges.key());
+    let api = Api::new(edges.url(0).parse()?, Credential::new(edges.key.clone()));
     let minted = api.client_token("dev", &[Grant::everything()], Some(CLIENT_TTL_S)).await?;
     Ok(Facts {
-        api_key: edges.key().expose().to_owned(),
+        api_key: edges.key.clone(),
         client_token: minted.token.expose().to_owned(),
-        signing_key: edges.secret().to_owned(),
+        signing_key: edges.secret.clone(),
     })
 }
 
@@ -190,7 +182,7 @@ async fn started(edges: &Shared, n: usize) -> Answer {
 
 /// What an edge answers itself. One that is down counts nothing.
 async fn passed_on(edges: &Shared, number: usize, path: &str) -> Answer {
-    let port = edges.lock().await.admin(number);
+    let port = edges.lock().await.admin_port(number);
     match http_of::ask(port, "GET", path).await {
         Ok((status, body)) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -222,15 +214,15 @@ fn write_ready(file: &Path, addresses: &[SocketAddr], admins: &[SocketAddr], fac
 }
 
 /// Drains all edges at once. One that does not end well makes this program fail.
-async fn drain(edges: &Shared) -> Result<ExitCode> {
+async fn drain(edges: &Shared, count: usize) -> Result<ExitCode> {
     let mut edges = edges.lock().await;
-    let running: Vec<_> = (0..edges.addresses().len()).filter(|n| edges.is_running(*n)).collect();
+    let running: Vec<_> = (0..count).filter(|n| edges.is_running(*n)).collect();
     for n in &running {
         edges.terminate(*n)?;
     }
     for n in running {
-        let status = edges.ended(n, END_WITHIN).await?;
-        ensure!(status.success(), "edge {n} ended with {status}");
+        let code = edges.ended(n).await?;
+        ensure!(code == Some(0), "edge {n} ended with {code:?}");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -34,6 +34,8 @@ pub struct EdgesOptions {
     pub sentinels: Vec<u16>,
     /// `section.key=value`, as `--set` takes it.
     pub set: Vec<String>,
+    /// Where they log, instead of a file of each.
+    pub output: Option<PathBuf>,
 }
 
 /// Edges of one cluster. Dropping it kills them and removes their files.
@@ -43,6 +45,8 @@ pub struct Edges {
     nodes: Vec<Node>,
     /// An API key that may do everything.
     pub key: String,
+    /// What its tokens are signed with.
+    pub secret: String,
     // Behind the nodes, so that no edge reads any more when it is removed.
     folder: Folder,
 }
@@ -60,12 +64,14 @@ impl Edges {
         let ports = free_ports(count * 2).context("cannot find free ports")?;
         let node = |ports: &[u16]| Node { port: ports[0], admin: ports[1], process: None };
         let (key, hash) = riser_edge::auth::new_api_key();
-        std::fs::write(folder.path().join("acme.secret"), "s".repeat(43)).context("cannot write a secret")?;
+        let secret = "s".repeat(43);
+        std::fs::write(folder.path().join("acme.secret"), &secret).context("cannot write a secret")?;
         let edges = Self {
             program: program.to_owned(),
             options: options.clone(),
             nodes: ports.chunks(2).map(node).collect(),
             key,
+            secret,
             folder,
         };
         edges.write_tenants(&[("everything", hash)])?;
@@ -142,7 +148,7 @@ impl Edges {
     }
 
     fn log_of(&self, number: usize) -> PathBuf {
-        self.path(&format!("edge-{number}.log"))
+        self.options.output.clone().unwrap_or_else(|| self.path(&format!("edge-{number}.log")))
     }
 
     /// What an edge wrote to its log so far.
@@ -158,6 +164,16 @@ impl Edges {
     /// The public port.
     pub fn port(&self, number: usize) -> u16 {
         self.nodes[number].port
+    }
+
+    /// The port of an edge's admin pages.
+    pub fn admin_port(&self, number: usize) -> u16 {
+        self.nodes[number].admin
+    }
+
+    /// Whether an edge runs; a stopped one does.
+    pub fn is_running(&mut self, number: usize) -> bool {
+        self.nodes[number].process.as_mut().is_some_and(Process::is_running)
     }
 
     /// How a client of the crate reaches an edge.

@@ -1,6 +1,6 @@
 -- Writes what was decided of a command, if nothing came in between. KEYS as of look. ARGV: gateway, digest, the holder and
 -- the mark by which it was decided, the new mark, the record, the open commands, the greatest place, the record's place and
--- when it is forgotten (0 when it is open), and how many decided ones are kept.
+-- when it is forgotten (0 when it is open), how many decided ones are kept, and how many bytes of them.
 -- Answers as `look` does when something came in between, and otherwise 0, the clock, and nothing more.
 
 local gateway, digest = ARGV[1], ARGV[2]
@@ -10,19 +10,17 @@ if holder_of(head) ~= ARGV[3] or mark ~= ARGV[4] then
   return look(gateway, digest)
 end
 
+drop(digest)
 redis.call('HSET', KEYS[3], 'v', ARGV[5], 'l', ARGV[8], digest, ARGV[6])
-redis.call('ZREM', KEYS[4], digest)
-redis.call('ZREM', KEYS[5], digest)
-if ARGV[10] ~= '0' then
+if ARGV[10] == '0' then
+  redis.call('HINCRBY', KEYS[3], 'b', 0)
+else
   redis.call('ZADD', KEYS[4], ARGV[9], digest)
   redis.call('ZADD', KEYS[5], ARGV[10], digest)
-  local many = redis.call('ZCARD', KEYS[4]) - tonumber(ARGV[11])
-  if many > 0 then
-    for _, old in ipairs(redis.call('ZRANGE', KEYS[4], 0, many - 1)) do
-      redis.call('HDEL', KEYS[3], old)
-      redis.call('ZREM', KEYS[4], old)
-      redis.call('ZREM', KEYS[5], old)
-    end
+  local bytes, many = redis.call('HINCRBY', KEYS[3], 'b', #ARGV[6]), redis.call('ZCARD', KEYS[4])
+  while many > tonumber(ARGV[11]) or bytes > tonumber(ARGV[12]) and many > 1 do
+    drop(redis.call('ZRANGE', KEYS[4], 0, 0)[1])
+    bytes, many = tonumber(redis.call('HGET', KEYS[3], 'b')), many - 1
   end
 end
 if ARGV[7] ~= '' then
