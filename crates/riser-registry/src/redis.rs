@@ -6,8 +6,8 @@
 //!
 //! All keys of a building are in one slot, those of leases in another. A session and the index of its lease must agree all
 //! the same: the building is put into the index before the session begins, and each sweep leaves a note in the building.
-//! A session that would begin behind that note is put into the index once more, whose count a sweep compares before it
-//! takes the building out.
+//! A session that would begin behind that note is put into the index once more, and the mark that the building has there
+//! with it, which a sweep compares before it takes the building out.
 //!
 //! What is in Redis and was not written by us is counted, logged once, and treated as missing; a key of another type is
 //! removed. Redis keeps what it is told to keep: without an append-only file a restart loses everything, and a failover

@@ -28,10 +28,19 @@ async fn a_session_that_would_begin_behind_a_sweep_is_put_into_the_index_again()
     let keys = ["riser:{t/b}:g", "riser:{t/b}:s:g", "riser:{t/b}:q", "riser:{t/b}:f"];
     let mut words = vec!["EVALSHA", &script, "4"];
     words.extend(keys);
-    words.extend(["g", "one", "1", "", "0", "600000"]);
-    let Reply::List(late) = raw.call(&words).await.expect("an answer") else { panic!("no list") };
-    assert_eq!((late.len(), &late[2]), (3, &Reply::Number(0)), "it has not begun");
-    assert!(!registry.read(&key).await.expect("an answer").expect("a gateway").presence.online);
+    words.extend(["g", "one", "1", "", "", "600000"]);
+    let mut call = async |words: &[&str]| {
+        let Reply::List(late) = raw.call(words).await.expect("an answer") else { panic!("no list") };
+        assert_eq!((late.len(), &late[2]), (4, &Reply::Number(0)), "it has not begun");
+        assert!(!registry.read(&key).await.expect("an answer").expect("a gateway").presence.online);
+        late[3].text().expect("a note").to_owned()
+    };
+    let first = call(&words).await;
+    // It was put there again, and again a sweep came before it.
+    assert_eq!(registry.sweep(&lease, Reason::EdgeLost, tenant, building).await, Ok(vec![]));
+    words[11] = &first;
+    let second = call(&words).await;
+    assert_ne!(first, second);
 
     registry.acquire(&lease, &key, None).await.expect("an answer");
     assert_eq!(registry.lease_index(&lease).await.expect("an answer").len(), 1);
