@@ -1,17 +1,20 @@
 //! A registry in Redis: one server, or a master that Sentinels choose. `redis` is named here and below, and nowhere else.
 //!
-//! What changes is changed by scripts, one for each operation, by Redis' own clock. The names of all keys are in `keys`, with what stands behind them. Rules
-//! of riser-core are applied in Rust where a second round trip does no harm (commands: read, decide, and write if nothing
-//! came in between), and by a script where it would (changes of state).
+//! What changes is changed by scripts, one for each operation, by Redis' own clock. The names of all keys are in `keys`, with
+//! what stands behind them. Rules of riser-core are applied in Rust where a second round trip does no harm (commands: read,
+//! decide, and write if nothing came in between), and by a script where it would (changes of state).
 //!
 //! All keys of a building are in one slot, those of leases in another. A session and the index of its lease must agree all
 //! the same: the building is put into the index before the session begins, and each sweep leaves a note in the building.
-//! A session that would begin behind that note is put into the index once more, whose count a sweep compares before it
-//! takes the building out.
+//! A session that would begin behind that note is put into the index once more, and the mark that the building has there
+//! with it, which a sweep compares before it takes the building out.
 //!
 //! What is in Redis and was not written by us is counted, logged once, and treated as missing; a key of another type is
 //! removed. Redis keeps what it is told to keep: without an append-only file a restart loses everything, and a failover
 //! loses what had not reached the replica. Edges find what is missing by their audits.
+//!
+//! A user of an edge needs the commands on hashes, sets, sorted sets, texts and scripts, those that every connection needs,
+//! and `TIME`, `TYPE`, `UNLINK`, `EXISTS`, `PERSIST`, `PEXPIRE`, `PEXPIREAT` and `INFO`, on keys that begin with `riser:`.
 
 use std::sync::Arc;
 use std::time::Duration;

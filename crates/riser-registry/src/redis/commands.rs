@@ -304,11 +304,12 @@ impl RedisRegistry {
 #[async_trait]
 impl CommandStore for RedisRegistry {
     async fn create(&self, key: &GatewayKey, command: &NewCommand) -> Result<Created, RegistryError> {
-        self.decide(key, &command.digest.to_string(), |shelf| shelf.create(&key.address, command)).await
+        let digest = command.digest.to_string();
+        self.link.within_a_call(self.decide(key, &digest, |shelf| shelf.create(&key.address, command))).await
     }
 
     async fn step(&self, key: &GatewayKey, cmd: &CommandId, step: &Step) -> Result<Option<Stepped>, RegistryError> {
-        self.decide(key, &cmd.digest.to_string(), |shelf| shelf.step(cmd, step)).await
+        self.link.within_a_call(self.decide(key, &cmd.digest.to_string(), |shelf| shelf.step(cmd, step))).await
     }
 
     async fn open(&self, key: &GatewayKey, after: u64, limit: usize) -> Result<Vec<Record>, RegistryError> {

@@ -16,7 +16,8 @@ pub struct RedisConfig {
     pub database: u16,
     /// How connections are encrypted, those to Sentinels too; without it they are not.
     pub tls: Option<Tls>,
-    /// How long a call may take, with the wait for a connection and all that it repeats.
+    /// How long one call to Redis may take, with the wait for a connection and all that it repeats. An operation is one or
+    /// two of them.
     pub call_timeout: Duration,
     /// How long one try to connect to one server may take. Shorter than a call, so that calls which wait for it are told
     /// that it failed.

@@ -258,6 +258,14 @@ impl Link {
         })
     }
 
+    /// Gives something that asks again and again no more time than one call has.
+    pub(super) async fn within_a_call<T>(
+        &self,
+        operation: impl Future<Output = Result<T, RegistryError>> + Send,
+    ) -> Result<T, RegistryError> {
+        tokio::time::timeout(self.config.call_timeout, operation).await.unwrap_or(Err(RegistryError::Unavailable))
+    }
+
     /// Sends a command whose reply nobody waits for.
     pub(super) async fn tell(&self, command: Cmd) {
         let State::Up(mut up) = self.state.borrow().clone() else { return };
@@ -280,14 +288,18 @@ impl Link {
                 }
             };
             let mut wrong_type = false;
+            let mut again = false;
             for (at, answer) in missing.into_iter().zip(answers) {
                 let part = &call.parts[at];
                 match (answer, part) {
+                    // What is read behind a script must not be older than what that does.
+                    (Ok(_), Part::Plain(_)) if again => {}
                     (Ok(reply), _) => replies[at] = Some(reply),
                     (Err(error), Part::Script(script, _)) if error.code() == Some("NOSCRIPT") => {
+                        again = true;
                         self.load(up, script).await?;
                     }
-                    (Err(error), _) if error.code() == Some("WRONGTYPE") => wrong_type = true,
+                    (Err(error), _) if error.code() == Some("WRONGTYPE") => (again, wrong_type) = (true, true),
                     (Err(error), part) => {
                         self.failed(up, &error, Some(part));
                         return None;

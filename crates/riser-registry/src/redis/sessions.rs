@@ -27,25 +27,28 @@ const TRIES: usize = 8;
 type Heads = Vec<(GatewayId, Head)>;
 
 impl RedisRegistry {
-    /// Puts a building into a lease's index and into its tenant's list.
+    /// Puts a building into a lease's index, with a mark of its own, and into its tenant's list.
     fn enlist(call: Call, lease: &Lease, tenant: &TenantId, building: &BuildingId) -> Call {
+        // A count would begin anew after a sweep, and another sweep could take the new entry for the one it has seen.
+        let mark = fastrand::u64(..FIRST_INEXACT).to_string();
         call.command("HSETNX", Some(keys::leases()), &[name(lease).as_bytes(), ADOPTED])
-            .command("ZINCRBY", Some(keys::lease_index(lease)), &[b"1", member(tenant, building).as_bytes()])
+            .command("ZADD", Some(keys::lease_index(lease)), &[mark.as_bytes(), member(tenant, building).as_bytes()])
             .command("SADD", Some(Tenant::new(tenant).buildings()), &[building.as_str().as_bytes()])
     }
 
-    /// Enlists, runs a script that begins a session, and does so again when the lease was swept in between. `call` is given
-    /// whether it is again, and adds the script; `more` is how many parts come after the script. Gives what the script
-    /// says after that, the clock, and the replies to what came after it.
+    /// Enlists, runs a script that begins a session, and does so again when the lease was swept in between. `call` adds the
+    /// script, and is given the note of that sweep. Gives the clock, what the script says after that, and the replies to
+    /// what `call` added behind it.
     async fn begin(
         &self,
         lease: &Lease,
         key: &GatewayKey,
-        call: impl Fn(Call, bool) -> Call + Send + Sync,
+        call: impl Fn(Call, &[u8]) -> Call + Send + Sync,
     ) -> Result<(u64, Items, Vec<Value>), RegistryError> {
-        for tries in 0..TRIES {
+        let mut note = vec![];
+        for _ in 0..TRIES {
             let enlisted = Self::enlist(Call::new(), lease, &key.tenant, key.address.building());
-            let mut replies = self.link.run(call(enlisted, tries > 0)).await?.into_iter().skip(3);
+            let mut replies = self.link.run(call(enlisted, &note)).await?.into_iter().skip(3);
             let script = replies.next().and_then(Items::of);
             let mut script = script.ok_or_else(|| self.link.strange("beginning a session"))?;
             let (Some(bad), Some(now_ms), Some(begun)) = (script.number(), script.number(), script.flag()) else {
@@ -55,6 +58,7 @@ impl RedisRegistry {
             if begun {
                 return Ok((now_ms, script, replies.collect()));
             }
+            note = script.bytes().unwrap_or_default();
         }
         Err(RegistryError::Unavailable)
     }
@@ -114,8 +118,8 @@ impl Registry for RedisRegistry {
     async fn acquire(&self, lease: &Lease, key: &GatewayKey, floor: Option<Epoch>) -> Result<Acquired, RegistryError> {
         let (building, of) = (Building::of(key), &key.address);
         let floor = floor.map_or_else(String::new, |floor| floor.0.min(FIRST_INEXACT - 2).to_string());
-        let call = |call: Call, again: bool| {
-            let arguments = holder(of.gateway(), lease).add(&floor).flag(again).number(millis(TAKEOVER_WINDOW));
+        let call = |call: Call, note: &[u8]| {
+            let arguments = holder(of.gateway(), lease).add(&floor).add(note).number(millis(TAKEOVER_WINDOW));
             let keys = vec![building.heads(), building.state(of), building.open(), building.swept()];
             // After the session has begun: a stream that is opened meanwhile is seen here, or sees the session.
             let streams = Some(Tenant::new(&key.tenant).streams_at(of));
@@ -157,9 +161,9 @@ impl Registry for RedisRegistry {
         since_ms: u64,
     ) -> Result<Restored, RegistryError> {
         let (building, of) = (Building::of(key), &key.address);
-        let call = |call: Call, again: bool| {
+        let call = |call: Call, note: &[u8]| {
             let arguments = holder(of.gateway(), lease)
-                .flag(again)
+                .add(note)
                 .number(version.epoch.0)
                 .number(version.rev.0)
                 .number(since_ms.min(FIRST_INEXACT - 1));
@@ -246,14 +250,14 @@ impl Registry for RedisRegistry {
         let (keys, index, member) =
             (Building::new(tenant, building), keys::lease_index(lease), member(tenant, building));
         let arguments = Arguments::new().add(lease.edge.as_str()).number(lease.start);
-        let arguments = arguments.add(reason.as_str()).number(SWEPT_MS);
+        let arguments = arguments.add(reason.as_str()).number(SWEPT_MS).number(fastrand::u64(..));
         let call = Call::new().command("ZSCORE", Some(index.clone()), &[member.as_bytes()]).script(
             &scripts::SWEEP,
             vec![keys.heads(), keys.swept()],
             &arguments,
         );
         let mut replies = self.link.run(call).await?.into_iter();
-        let (count, answer) = (replies.next(), replies.next().and_then(Items::of));
+        let (mark, answer) = (replies.next(), replies.next().and_then(Items::of));
         let mut answer = answer.ok_or_else(|| self.link.strange("a sweep"))?;
         self.link.bad("the head of a gateway", answer.number().unwrap_or(0));
         let at_ms = answer.number().ok_or_else(|| self.link.strange("a sweep"))?;
@@ -265,8 +269,8 @@ impl Registry for RedisRegistry {
             }
         }
         ended.sort_by(|a, b| a.0.cmp(&b.0));
-        if let Some(Value::BulkString(count)) = count {
-            let arguments = Arguments::new().add(&member).add(&count);
+        if let Some(Value::BulkString(mark)) = mark {
+            let arguments = Arguments::new().add(&member).add(&mark);
             // Who ended sessions must say so, also when this gets no answer: then the building is swept once more.
             let delisted = self.answer(&scripts::DELIST, vec![index], arguments).await;
             if ended.is_empty() {

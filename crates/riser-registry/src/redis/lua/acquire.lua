@@ -1,7 +1,7 @@
 -- Begins a session. KEYS: heads, values, open commands, swept leases. ARGV: gateway, edge and number of the lease,
--- greatest epoch that is known or an empty text, whether the building was put into the lease's index again, and for how
--- many milliseconds takeovers are counted.
--- Answers whether a head was none, the clock, and 0 when the lease was swept here since, or 1 and what there is to say.
+-- greatest epoch that is known or an empty text, the note of a sweep behind which the building was put into the lease's
+-- index again or an empty text, and for how many milliseconds takeovers are counted.
+-- Answers whether a head was none, the clock, and 0 and the note of a sweep, or 1 and what there is to say.
 
 local gateway, edge, start = ARGV[1], ARGV[2], ARGV[3]
 local lease = edge .. ':' .. start
@@ -9,10 +9,8 @@ local head, bad = head_of(redis.call('HGET', KEYS[1], gateway))
 local fields = redis.call('HLEN', KEYS[2])
 local open = redis.call('HGET', KEYS[3], gateway)
 local now = clock()
-if ARGV[5] == '1' then
-  redis.call('HDEL', KEYS[4], lease)
-elseif redis.call('HEXISTS', KEYS[4], lease) == 1 then
-  return { bad, now, 0 }
+if not passes(KEYS[4], lease, ARGV[5]) then
+  return { bad, now, 0, redis.call('HGET', KEYS[4], lease) }
 end
 
 local epoch = now

@@ -57,3 +57,16 @@ local function finish(head, reason, now)
   head.edge, head.start, head.reason = '-', '0', reason
   head.rev, head.since, head.at = head.rev + 1, now, now
 end
+
+-- Whether a lease may get a gateway: unless it was swept in the building, by another sweep than the one that is known. Who
+-- knows that one has put the building into the lease's index again since, and so the note of it has done its work.
+local function passes(swept, lease, known)
+  local note = redis.call('HGET', swept, lease)
+  if not note then
+    return true
+  elseif note ~= known then
+    return false
+  end
+  redis.call('HDEL', swept, lease)
+  return true
+end

@@ -1,7 +1,7 @@
--- Registers a session again. KEYS: heads, values, swept leases. ARGV: gateway, edge and number of the lease, whether the
--- building was put into the lease's index again, epoch, revision, and since when it is online.
--- Answers whether a head was none, the clock, and 0 when the lease was swept here since, or 1 and: 0 and whether state was
--- lost; 1 and the newer epoch; 2 when it has ended.
+-- Registers a session again. KEYS: heads, values, swept leases. ARGV: gateway, edge and number of the lease, the note of a
+-- sweep as for acquire, epoch, revision, and since when it is online.
+-- Answers whether a head was none, the clock, and 0 and the note of a sweep, or 1 and: 0 and whether state was lost; 1 and
+-- the newer epoch; 2 when it has ended.
 
 local gateway, edge, start = ARGV[1], ARGV[2], ARGV[3]
 local lease = edge .. ':' .. start
@@ -9,10 +9,8 @@ local epoch, rev, since = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]
 local head, bad = head_of(redis.call('HGET', KEYS[1], gateway))
 local fields = redis.call('HLEN', KEYS[2])
 local now = clock()
-if ARGV[4] == '1' then
-  redis.call('HDEL', KEYS[3], lease)
-elseif redis.call('HEXISTS', KEYS[3], lease) == 1 then
-  return { bad, now, 0 }
+if not passes(KEYS[3], lease, ARGV[4]) then
+  return { bad, now, 0, redis.call('HGET', KEYS[3], lease) }
 end
 
 if head and head.epoch > epoch then

@@ -1,9 +1,9 @@
 -- Ends the sessions that a lease holds in a building, and notes that this was done. KEYS: heads, swept leases.
--- ARGV: edge and number of the lease, reason, and for how many milliseconds it is noted.
+-- ARGV: edge and number of the lease, reason, for how many milliseconds it is noted, and a note that no other sweep has.
 -- Answers how many heads were none, the clock, and of each session that ended its gateway, epoch and revision.
 
 local all = redis.call('HGETALL', KEYS[1])
-redis.call('HSET', KEYS[2], ARGV[1] .. ':' .. ARGV[2], '1')
+redis.call('HSET', KEYS[2], ARGV[1] .. ':' .. ARGV[2], ARGV[5])
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
 local now = clock()
 local answer = { 0, now }

@@ -88,9 +88,8 @@ impl RawRedis {
                 b'+' => Reply::Text(rest.to_owned()),
                 b'-' => bail!("Redis refused: {rest}"),
                 b':' => Reply::Number(rest.parse()?),
-                b'$' if rest == "-1" => Reply::Nil,
+                b'$' | b'*' if rest == "-1" => Reply::Nil,
                 b'$' => Reply::Text(self.bytes(rest.parse()?).await?),
-                b'*' if rest == "-1" => Reply::Nil,
                 b'*' if rest == "0" => Reply::List(vec![]),
                 b'*' => {
                     lists.push((vec![], rest.parse()?));

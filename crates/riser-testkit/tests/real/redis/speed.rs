@@ -3,7 +3,7 @@
 use riser_core::Version;
 use riser_registry::Registry;
 use riser_registry::redis::RedisRegistry;
-use riser_testkit::real::redis::RedisServers;
+use riser_testkit::real::redis::{RawRedis, RedisServers};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -54,25 +54,30 @@ async fn through_registry(registry: &RedisRegistry) -> f64 {
     rate(began)
 }
 
-/// What Redis calls the script that stores a change.
-async fn script(servers: &RedisServers, registry: &RedisRegistry) -> String {
-    let mut raw = servers.raw(0).await.expect("a connection");
-    raw.call(&["MONITOR"]).await.expect("an answer");
-    let version = begin(registry).await[0].next();
-    let (building, gateway) = address(0);
-    apply(registry, &key("t", &format!("{building}/{gateway}")), version, &set("a", 1)).await;
+/// What Redis calls the script with so many keys that a connection hears of which monitors it.
+pub(super) async fn script(monitor: &mut RawRedis, keys: usize) -> String {
     loop {
-        let line = raw.hear().await.expect("a line");
+        let line = monitor.hear().await.expect("a line");
         let words: Vec<_> = line.text().unwrap_or_default().split('"').collect();
-        if words.get(1) == Some(&"EVALSHA") && words.get(5) == Some(&"2") {
+        if words.get(1) == Some(&"EVALSHA") && words.get(5) == Some(&&keys.to_string()[..]) {
             return words[3].to_owned();
         }
     }
 }
 
+/// What Redis calls the script that stores a change.
+async fn apply_script(servers: &RedisServers, registry: &RedisRegistry) -> String {
+    let mut monitor = servers.raw(0).await.expect("a connection");
+    monitor.call(&["MONITOR"]).await.expect("an answer");
+    let version = begin(registry).await[0].next();
+    let (building, gateway) = address(0);
+    apply(registry, &key("t", &format!("{building}/{gateway}")), version, &set("a", 1)).await;
+    script(&mut monitor, 2).await
+}
+
 /// The same script, called without a client library: so many calls at once, and the next when all are answered.
 async fn by_hand(servers: &RedisServers, registry: &RedisRegistry) -> f64 {
-    let script = script(servers, registry).await;
+    let script = apply_script(servers, registry).await;
     let versions = begin(registry).await;
     let mut raw = servers.raw(0).await.expect("a connection");
     let began = Instant::now();
