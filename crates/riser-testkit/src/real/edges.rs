@@ -130,9 +130,12 @@ impl Edges {
         let mut text =
             format!("[tenants.{TENANT}]\nsigning_keys = [{{ kid = \"a\", secret_file = \"acme.secret\" }}]\n");
         for (name, hash) in keys {
-            let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-            let scope = "*/*:read,command,event,listen,speak";
             // Writing to a string cannot fail.
+            let hash = hash.iter().fold(String::new(), |mut text, byte| {
+                let _ = write!(text, "{byte:02x}");
+                text
+            });
+            let scope = "*/*:read,command,event,listen,speak";
             let _ = writeln!(
                 text,
                 "[[tenants.{TENANT}.api_keys]]\nname = {name:?}\nsha256 = {hash:?}\nscope = [{scope:?}]"

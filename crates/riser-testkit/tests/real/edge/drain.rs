@@ -25,7 +25,7 @@ async fn drained(mut cluster: Cluster, begin: impl AsyncFn(&Cluster)) {
     );
     assert_eq!(cluster.edges.admin(0, "GET", "/readyz").await.expect("an answer"), (503, "draining\n".into()));
     assert_eq!(cluster.edges.admin(0, "GET", "/healthz").await.expect("an answer").0, 200);
-    let refused = cluster.edges.link(0, &key).await.err().expect("a refusal");
+    let refused = cluster.edges.link(0, &key).await.expect_err("a refusal");
     let refused = refused.downcast::<End>().expect("an end");
     assert!(matches!(refused, End::Refused { status: 503, retry_after_ms: Some(1_000..), .. }), "{refused:?}");
     for link in &mut links {

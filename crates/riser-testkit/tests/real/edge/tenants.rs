@@ -25,7 +25,7 @@ async fn a_key_that_is_taken_from_the_file_ends_its_sessions_at_every_edge() {
         let end = end(link).await;
         assert!(matches!(end, End::Closed { code: 4504, .. }), "{end:?}");
     }
-    let refused = edges.link(1, key).await.err().expect("a refusal").downcast::<End>().expect("an end");
+    let refused = edges.link(1, key).await.expect_err("a refusal").downcast::<End>().expect("an end");
     assert!(matches!(refused, End::Refused { status: 401, .. } | End::Closed { code: 4501, .. }), "{refused:?}");
     for link in &mut staying {
         link.send(r#"{"t":"ping","n":7}"#).expect("sent");
