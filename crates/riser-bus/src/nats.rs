@@ -12,7 +12,8 @@
 //!
 //! A user of an edge needs to publish and subscribe below `riser.v1.>`, to subscribe `_INBOX.>` and
 //! `$JS.EVENT.ADVISORY.STREAM.>`, and to publish to `$JS.FC.>` and, below `$JS.API.`, to `DIRECT.GET.*`,
-//! `STREAM.MSG.GET.*`, `STREAM.{INFO,CREATE,UPDATE,PURGE}.*` and `CONSUMER.{CREATE,DELETE}.>`. It deletes no stream.
+//! `STREAM.MSG.GET.*`, `STREAM.{INFO,CREATE,UPDATE,PURGE}.*` and `CONSUMER.{CREATE,DELETE}.>`; the doctor also asks `INFO`. It
+//! deletes no stream.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
