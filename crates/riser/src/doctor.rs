@@ -79,7 +79,7 @@ async fn examine(settings: &Settings) -> Vec<Line> {
 
 fn text_of(failure: Failure) -> String {
     match failure {
-        Failure::Usage(text) | Failure::Unavailable(text) | Failure::Denied(text) => text,
+        Failure::Usage(text) | Failure::Unavailable(text) | Failure::Denied(text) | Failure::Rejected(text) => text,
         Failure::Other(error) => format!("{error:#}"),
     }
 }

@@ -14,7 +14,9 @@ use super::queue::{Open, Queue, digest};
 use super::replies::{Items, bytes};
 use super::sessions::score;
 use super::{FIRST_INEXACT, RedisRegistry, scripts};
-use crate::commands::{DECIDED, DECIDED_BYTES, OPEN, OPEN_BYTES, OVERDUE_PAGE, RECORDS_BYTES, RECORDS_PAGE, SWEEPER_MS};
+use crate::commands::{
+    DECIDED, DECIDED_BYTES, OPEN, OPEN_BYTES, OVERDUE_PAGE, RECORDS_BYTES, RECORDS_PAGE, SWEEPER_MS,
+};
 use crate::{CommandStore, Created, Holder, NewCommand, RegistryError, Stepped};
 
 /// How often a step is decided at most, because others' steps on the same gateway came in between.

@@ -64,7 +64,8 @@ impl World {
         let mut set = ["edge.drain_window=3s", "edge.heartbeat=2s"].map(str::to_owned).to_vec();
         set.push(format!("events.replicas={}", shape.nats));
         let sentinels = if shape.sentinels { redis.sentinels() } else { vec![] };
-        let options = EdgesOptions { nats: urls, redis: to_redis.address().port(), sentinels, set, ..EdgesOptions::default() };
+        let options =
+            EdgesOptions { nats: urls, redis: to_redis.address().port(), sentinels, set, ..EdgesOptions::default() };
         let edges = Edges::start(&program("RISER_BIN"), shape.edges, &options).await.expect("edges that start");
         let addresses: Vec<_> = (0..shape.edges).map(|number| local(edges.port(number))).collect();
         let gateways = Proxy::among(addresses.clone(), 3).await.expect("a proxy");
