@@ -27,6 +27,8 @@ const GIVEN_UP: usize = 64;
 const LEFT_BYTES: usize = RECORDS_BYTES / 4 * 3;
 /// For how long a decided command can be there at all, in milliseconds: its deadline is a day away at most.
 const EVER_MS: u64 = 86_400_000 + KEPT_MS;
+/// What the script that writes a command answers when it did.
+const WRITTEN: u64 = 2;
 /// For how long after its deadline what an open command takes is counted, in milliseconds: it is decided long before.
 const OPEN_MS: u64 = 60_000;
 /// Pages of overdue commands that are looked at to fill one.
@@ -235,8 +237,8 @@ impl RedisRegistry {
             self.note_room(&key.tenant, Some(total));
         }
         let mut committed = committed.ok_or_else(|| self.link.strange("writing a command"))?;
-        let is_written = committed.left() == 2;
-        self.link.bad("the head of a gateway", committed.number().unwrap_or(0));
+        let word = committed.number().unwrap_or(0);
+        let is_written = word == WRITTEN;
         if is_written && was_open && !is_open {
             let mut remove = redis::cmd("ZREM");
             remove.arg(keys::due().name).arg(due);
@@ -245,7 +247,12 @@ impl RedisRegistry {
         if !is_open {
             self.make_room(&key.tenant, first).await;
         }
-        if is_written { Ok(None) } else { self.shelf(committed).map(Some) }
+        if is_written {
+            self.gave_way(&key.tenant, &key.address, committed).await;
+            return Ok(None);
+        }
+        self.link.bad("the head of a gateway", word);
+        self.shelf(committed).map(Some)
     }
 
     /// Whether the open commands of a tenant take all that they may. Asked for only when a command has found it so.
@@ -273,6 +280,18 @@ impl RedisRegistry {
             full.remove(tenant);
         }
         is_full
+    }
+
+    /// Notes that decided commands of a gateway are gone: others of its tenant need not give way for what they took.
+    async fn gave_way(&self, tenant: &TenantId, of: &Address, mut digests: Items) {
+        let mut gone = vec![];
+        while digests.left() > 0 {
+            gone.extend(digests.parsed::<String>().map(|digest| (format!("{of} {digest}"), 0, 0)));
+        }
+        if !gone.is_empty() {
+            // What is not noted now is found not to be there when it is its turn.
+            drop(self.link.run(room(tenant, &gone)).await);
+        }
     }
 
     /// Gives up those decided commands of a tenant that a script has found to be too many. What is not given up now, the next

@@ -1,7 +1,7 @@
 -- Writes what was decided of a command, if nothing came in between. KEYS as of look. ARGV: gateway, digest, the holder and
 -- the mark by which it was decided, the new mark, the record, the open commands, the greatest place, the record's place and
 -- when it is forgotten (0 when it is open), how many decided ones are kept, and how many bytes of them.
--- Answers as `look` does when something came in between, and otherwise 0, the clock, and nothing more.
+-- Answers as `look` does when something came in between, and otherwise 2, and the decided ones that had to give way.
 
 local gateway, digest = ARGV[1], ARGV[2]
 local head = head_of(redis.call('HGET', KEYS[1], gateway))
@@ -10,6 +10,7 @@ if holder_of(head) ~= ARGV[3] or mark ~= ARGV[4] then
   return look(gateway, digest)
 end
 
+local answer = { 2 }
 drop(digest)
 redis.call('HSET', KEYS[3], 'v', ARGV[5], 'l', ARGV[8], digest, ARGV[6])
 if ARGV[10] == '0' then
@@ -19,7 +20,9 @@ else
   redis.call('ZADD', KEYS[5], ARGV[10], digest)
   local bytes, many = redis.call('HINCRBY', KEYS[3], 'b', #ARGV[6]), redis.call('ZCARD', KEYS[4])
   while many > tonumber(ARGV[11]) or bytes > tonumber(ARGV[12]) and many > 1 do
-    drop(redis.call('ZRANGE', KEYS[4], 0, 0)[1])
+    local oldest = redis.call('ZRANGE', KEYS[4], 0, 0)[1]
+    drop(oldest)
+    answer[#answer + 1] = oldest
     bytes, many = tonumber(redis.call('HGET', KEYS[3], 'b')), many - 1
   end
 end
@@ -38,4 +41,4 @@ else
     end
   end
 end
-return { 0, clock() }
+return answer

@@ -26,6 +26,6 @@ for at = 2, #ARGV, 3 do
   end
 end
 if redis.call('ZCARD', KEYS[1]) == 0 then
-  redis.call('DEL', KEYS[3])
+  redis.call('UNLINK', KEYS[3])
 end
 return { 0, tonumber(redis.call('GET', KEYS[3]) or '0') }
