@@ -66,13 +66,21 @@ impl RedisServers {
         let mut tries = 1;
         loop {
             let mut servers = Self::prepare(program, options, count)?;
-            (0..count).try_for_each(|number| servers.launch(number))?;
-            match servers.ready().await {
+            match servers.begin().await {
                 Ok(()) => return Ok(servers),
                 Err(_) if tries < STARTS && servers.has_ended() => tries += 1,
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The Sentinels last: they ask a replica every ten seconds only, and take none for good that had not followed yet.
+    async fn begin(&mut self) -> anyhow::Result<()> {
+        for mut numbers in [0..self.nodes.len().min(2), self.nodes.len().min(2)..self.nodes.len()] {
+            numbers.try_for_each(|number| self.launch(number))?;
+            self.ready().await?;
+        }
+        Ok(())
     }
 
     fn prepare(program: &Path, options: &RedisOptions, count: usize) -> anyhow::Result<Self> {
@@ -190,7 +198,7 @@ impl RedisServers {
         }
         let replication = self.raw(1).await?.call(&["INFO", "replication"]).await?;
         ensure!(replication.text().is_some_and(|text| text.contains("master_link_status:up")), "the replica lags");
-        for number in 2..self.nodes.len() {
+        for number in (2..self.nodes.len()).filter(|number| self.nodes[*number].process.is_some()) {
             let state = self.raw(number).await?.call(&["SENTINEL", "MASTER", MASTER]).await?;
             let texts = state.texts();
             let says = |what: &str| texts.chunks_exact(2).find(|pair| pair[0] == what).map(|pair| pair[1]);
@@ -198,6 +206,10 @@ impl RedisServers {
             ensure!(says("num-slaves") == Some("1"), "a Sentinel does not know the replica");
             ensure!(says("num-other-sentinels") == Some(&others), "a Sentinel does not know the others");
             ensure!(says("flags") == Some("master"), "a Sentinel does not see the master");
+            let replicas = self.raw(number).await?.call(&["SENTINEL", "REPLICAS", MASTER]).await?;
+            let Reply::List(replicas) = replicas else { bail!("a Sentinel does not list replicas") };
+            let follows = |replica: &Reply| replica.texts().windows(2).any(|pair| pair == ["master-link-status", "ok"]);
+            ensure!(replicas.iter().all(follows), "a Sentinel does not see that the replica follows");
         }
         Ok(())
     }

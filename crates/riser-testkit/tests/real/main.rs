@@ -1,5 +1,5 @@
 //! Tests on real servers. The test command's tier `real` brings the servers, names them in the environment and runs this:
-//! `RISER_NATS_SERVER=/path/to/nats-server cargo test -p riser-testkit --test real`.
+//! `RISER_NATS_SERVER=/path/to/nats-server RISER_REDIS_SERVER=/path/to/redis-server cargo test -p riser-testkit --test real`.
 
 use std::path::PathBuf;
 use std::time::Duration;
