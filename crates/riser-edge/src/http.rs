@@ -62,7 +62,7 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, tls: Opti
         };
         let permit = shared.handshakes.clone().try_acquire_owned();
         match (permit, &tls) {
-            (Ok(permit), None) => shared.tasks.spawn(serve(shared.clone(), stream, permit)),
+            (Ok(permit), None) => shared.tasks.spawn(serve(shared.clone(), stream, permit, |stream| stream)),
             (Ok(permit), Some(tls)) => {
                 let tls = tls.borrow().clone();
                 shared.tasks.spawn(serve_tls(shared.clone(), tls, stream, permit));
@@ -91,23 +91,24 @@ async fn serve_tls(shared: Arc<Shared>, tls: ServerTls, stream: TcpStream, permi
         return;
     }
     match timeout(shared.config.hello, tls.accept(stream)).await {
-        Ok(Ok(stream)) => serve_http(shared, stream, permit).await,
+        Ok(Ok(stream)) => serve(shared, stream, permit, |stream| stream.get_ref().0).await,
         Ok(Err(_)) => shared.metrics.refused("tls"),
         Err(_) => shared.metrics.refused("tls_timeout"),
     }
 }
 
-/// Serves one TCP connection until it is closed or becomes a WebSocket.
-async fn serve(shared: Arc<Shared>, stream: TcpStream, permit: OwnedSemaphorePermit) {
-    if tune(&stream, shared.config.send_buffer).is_ok() {
-        serve_http(shared, stream, permit).await;
-    }
-}
-
-async fn serve_http<S>(shared: Arc<Shared>, stream: S, permit: OwnedSemaphorePermit)
-where
+/// Serves one connection over a socket until it is closed or becomes a WebSocket.
+async fn serve<S>(
+    shared: Arc<Shared>,
+    stream: S,
+    permit: OwnedSemaphorePermit,
+    socket: impl Fn(&S) -> &TcpStream + Send,
+) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    if tune(socket(&stream), shared.config.send_buffer).is_err() {
+        return;
+    }
     let permit = Mutex::new(Some(permit));
     let asked = AtomicBool::new(false);
     let hello = shared.config.hello;
