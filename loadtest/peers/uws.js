@@ -14,7 +14,6 @@ const server = Bun.serve({
     message(socket, message) {
       if (socket.data.path === "/pub") {
         server.publish("all", message);
-        if (message.length < 16) socket.send("ok");
       } else {
         socket.send(message);
       }

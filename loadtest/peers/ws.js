@@ -20,6 +20,5 @@ server.on("connection", (socket, request) => {
     for (const listener of listeners) {
       if (listener.readyState === WebSocket.OPEN) listener.send(data, { binary: isBinary });
     }
-    if (data.length < 16) socket.send("ok");
   });
 });

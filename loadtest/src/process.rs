@@ -1,7 +1,7 @@
 //! What a process costs, read from `/proc` by its id, and processes that end with the value that owns them.
 
 use std::fs;
-use std::process::{Child, Command};
+use std::process::{Child, ChildStdout, Command};
 
 use anyhow::{Context as _, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -53,7 +53,7 @@ pub fn raise_files() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// The load of the last minute as the kernel tells it, for whoever judges a result.
+/// The load of the last minute as the kernel tells it.
 pub fn load_average() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
@@ -73,6 +73,11 @@ impl Owned {
     /// Its id.
     pub fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Its standard output, once, when it was piped.
+    pub fn output(&mut self) -> Option<ChildStdout> {
+        self.0.stdout.take()
     }
 
     /// Whether it has ended by itself.
