@@ -19,13 +19,13 @@ Examples:
   target/release/riser-loadtest budgets
 
 Exit codes: 0 done, 1 failed or over a budget, 64 bad usage, 130 ended by Ctrl-C.")]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run scenarios, and write what was found as JSON and as a page.
     Run(Run),
     /// Run what the budgets need, or take a result, and tell budget by budget what was measured.
@@ -67,54 +67,54 @@ A peer that is not there is named as missing in every result.")]
 
 /// Where programs are.
 #[derive(Debug, Clone, Args)]
-pub struct Programs {
+pub(crate) struct Programs {
     /// The riser binary. Without it: the one beside this program.
     #[arg(long, value_name = "FILE")]
-    pub riser: Option<PathBuf>,
+    pub(crate) riser: Option<PathBuf>,
     /// The folder whose `node_modules` holds the peers from npm.
     #[arg(long, default_value = "target/loadtest", value_name = "FOLDER")]
-    pub npm: PathBuf,
+    pub(crate) npm: PathBuf,
     /// The mosquitto binary.
     #[arg(long, default_value = "/usr/sbin/mosquitto", value_name = "FILE")]
-    pub mosquitto: PathBuf,
+    pub(crate) mosquitto: PathBuf,
 }
 
 #[derive(Debug, Args)]
-pub struct Run {
+pub(crate) struct Run {
     /// Names of scenarios, files, or `all`.
     #[arg(required = true, value_name = "SCENARIO")]
-    pub scenarios: Vec<String>,
+    pub(crate) scenarios: Vec<String>,
     /// Change a parameter; the value as in TOML.
     #[arg(long, value_name = "NAME=VALUE")]
-    pub set: Vec<String>,
+    pub(crate) set: Vec<String>,
     /// Use tiny sizes: to see that everything works, not to measure.
     #[arg(long)]
-    pub smoke: bool,
+    pub(crate) smoke: bool,
     #[command(flatten)]
-    pub how: How,
+    pub(crate) how: How,
 }
 
 #[derive(Debug, Args)]
-pub struct Budgets {
+pub(crate) struct Budgets {
     /// Take this result instead of running anything.
     #[arg(long, value_name = "FILE")]
-    pub from: Option<PathBuf>,
+    pub(crate) from: Option<PathBuf>,
     /// Use tiny sizes: to see that everything works, not to measure.
     #[arg(long)]
-    pub smoke: bool,
+    pub(crate) smoke: bool,
     #[command(flatten)]
-    pub how: How,
+    pub(crate) how: How,
 }
 
 /// How scenarios are run.
 #[derive(Debug, Args)]
-pub struct How {
+pub(crate) struct How {
     /// How often everything is measured, with the subjects in turn. Medians count.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub rounds: u32,
+    pub(crate) rounds: u32,
     /// The folder for the result: `loadtest.json` and `loadtest.html`.
     #[arg(long, default_value = "target/loadtest", value_name = "FOLDER")]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
     #[command(flatten)]
-    pub programs: Programs,
+    pub(crate) programs: Programs,
 }

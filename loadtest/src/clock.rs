@@ -11,30 +11,33 @@ use rustix::time::{
 use tokio::io::unix::AsyncFd;
 
 /// Microseconds of the machine's monotonic clock, which is the same in all its processes.
-pub fn now_us() -> u64 {
+pub(crate) fn now_us() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     // It counts from the machine's start, so neither part is negative.
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000
 }
 
 /// Seconds of Unix time, for tokens.
-pub fn unix_s() -> u64 {
+pub(crate) fn unix_s() -> u64 {
     u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or(0)
 }
 
 /// Waits for moments of [`now_us`].
 #[derive(Debug)]
-pub struct Timer(AsyncFd<OwnedFd>);
+pub(crate) struct Timer(AsyncFd<OwnedFd>);
 
 impl Timer {
     /// Makes one, inside a runtime.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let fd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        Ok(Self(AsyncFd::new(fd)?))
+        #[expect(unsafe_code, reason = "tokio asks for it, so that nobody hands over what may be closed elsewhere")]
+        // SAFETY: the descriptor was just made, and the value that is handed over owns it.
+        let fd = unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)?;
+        Ok(Self(fd))
     }
 
     /// Waits until `us`. Returns at once when it is past.
-    pub async fn until(&self, us: u64) -> io::Result<()> {
+    pub(crate) async fn until(&self, us: u64) -> io::Result<()> {
         let wait = us.saturating_sub(now_us());
         if wait == 0 {
             return Ok(());

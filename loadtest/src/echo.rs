@@ -14,7 +14,7 @@ const BACKLOG: u32 = 4_096;
 const READ_BYTES: usize = 4_096;
 
 /// Serves until it is killed. Prints its port first.
-pub fn main() -> Result<()> {
+pub(crate) fn main() -> Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve())
 }
 

@@ -22,7 +22,7 @@ const SILENCE: Duration = Duration::from_secs(600);
 
 /// Generators that share one job.
 #[derive(Debug)]
-pub struct Fleet {
+pub(crate) struct Fleet {
     workers: Vec<Worker>,
     begun_us: u64,
 }
@@ -37,15 +37,15 @@ struct Worker {
 
 impl Fleet {
     /// Starts as many generators as the connections need, and opens all connections.
-    pub async fn open(job: Job, progress: &Progress) -> Result<Self> {
+    pub(crate) async fn open(job: Job, progress: &Progress) -> Result<Self> {
         let files = process::raise_files().saturating_sub(OTHER_FILES);
-        let most = u32::try_from(files).unwrap_or(u32::MAX).min(CONNECTIONS).max(1);
+        let most = u32::try_from(files).unwrap_or(u32::MAX).clamp(1, CONNECTIONS);
         let mut fleet = Self { workers: Vec::new(), begun_us: 0 };
         let (mut first, mut left) = (job.first, job.count);
         while left > 0 {
             let count = left.min(most);
             let mut worker = Worker::start()?;
-            worker.say(&Order::Open(Box::new(Job { first, count, ..job.clone() }))).await?;
+            worker.say(&Order::Open(Box::new(Job { count, first, ..job.clone() }))).await?;
             worker.opened(count, job.count - left, progress).await?;
             fleet.workers.push(worker);
             first += count;
@@ -56,18 +56,18 @@ impl Fleet {
     }
 
     /// CPU time is counted from here on.
-    pub fn begin(&mut self) -> Result<()> {
+    pub(crate) fn begin(&mut self) -> Result<()> {
         self.begun_us = self.cpu_us()?;
         Ok(())
     }
 
     /// How many processes it has.
-    pub fn processes(&self) -> usize {
+    pub(crate) fn processes(&self) -> usize {
         self.workers.len()
     }
 
     /// CPU time of all since [`Fleet::begin`].
-    pub fn spent_us(&self) -> Result<u64> {
+    pub(crate) fn spent_us(&self) -> Result<u64> {
         Ok(self.cpu_us()?.saturating_sub(self.begun_us))
     }
 
@@ -76,15 +76,17 @@ impl Fleet {
     }
 
     /// Sends what the schedule says. Only a fleet of one process can: a schedule is one loop.
-    pub async fn go(&mut self, schedule: Schedule) -> Result<()> {
+    pub(crate) async fn go(&mut self, schedule: Schedule) -> Result<()> {
         match self.workers.as_mut_slice() {
             [worker] => worker.do_it(&Order::Go(schedule)).await,
-            workers => bail!("{} generators cannot share one schedule: fewer than {CONNECTIONS} senders", workers.len()),
+            workers => {
+                bail!("{} generators cannot share one schedule: fewer than {CONNECTIONS} senders", workers.len())
+            }
         }
     }
 
     /// Has all do something at once.
-    pub async fn all(&mut self, order: &Order) -> Result<()> {
+    pub(crate) async fn all(&mut self, order: &Order) -> Result<()> {
         for worker in &mut self.workers {
             worker.say(order).await?;
         }
@@ -95,7 +97,7 @@ impl Fleet {
     }
 
     /// How many values came.
-    pub async fn values(&mut self) -> Result<u64> {
+    pub(crate) async fn values(&mut self) -> Result<u64> {
         let mut sum = 0;
         for worker in &mut self.workers {
             worker.say(&Order::Count).await?;
@@ -108,7 +110,7 @@ impl Fleet {
     }
 
     /// What all counted since the last report.
-    pub async fn report(&mut self) -> Result<Report> {
+    pub(crate) async fn report(&mut self) -> Result<Report> {
         let mut sum = Report::default();
         for worker in &mut self.workers {
             worker.say(&Order::Report).await?;

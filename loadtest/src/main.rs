@@ -1,7 +1,7 @@
 //! `riser-loadtest`: measures Riser beside its peers. This file wires.
 
-mod clock;
 mod cli;
+mod clock;
 mod echo;
 mod fleet;
 mod process;
@@ -80,7 +80,8 @@ fn command(command: Command) -> Result<ExitCode> {
         }
         Command::List => {
             let all = scenario::all(&Changes::default())?;
-            let lines: Vec<_> = all.iter().map(|scenario| format!("{:10} {}\n", scenario.name, scenario.about)).collect();
+            let lines: Vec<_> =
+                all.iter().map(|scenario| format!("{:10} {}\n", scenario.name, scenario.about)).collect();
             print(&lines.concat())
         }
         Command::Peers(args) => {
@@ -130,11 +131,7 @@ fn programs(args: &cli::Programs) -> Result<Programs> {
 }
 
 /// Runs scenarios, writes what was found, and shows it. Ctrl-C ends what was started and keeps what was found.
-fn measured(
-    scenarios: &[Scenario],
-    how: &How,
-    show: impl FnOnce(&Results) -> Result<ExitCode>,
-) -> Result<ExitCode> {
+fn measured(scenarios: &[Scenario], how: &How, show: impl FnOnce(&Results) -> Result<ExitCode>) -> Result<ExitCode> {
     process::raise_files();
     let mut results = Results::new();
     #[expect(clippy::cast_precision_loss)]

@@ -8,15 +8,15 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// CPU time and memory of a process at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cost {
+pub(crate) struct Cost {
     /// User and system time of all its threads since it began, in microseconds. The kernel counts in ticks of 10 ms.
-    pub cpu_us: u64,
+    pub(crate) cpu_us: u64,
     /// Proportional set size, in bytes: user-space memory, shared pages divided among those who share them.
-    pub pss: u64,
+    pub(crate) pss: u64,
 }
 
 /// User and system time of a process, in microseconds.
-pub fn cpu_us(pid: u32) -> Result<u64> {
+pub(crate) fn cpu_us(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&path).with_context(|| format!("failed to read {path}: has the process ended?"))?;
     let ticks = ticks(&text).with_context(|| format!("{path} is not as proc(5) says"))?;
@@ -24,7 +24,7 @@ pub fn cpu_us(pid: u32) -> Result<u64> {
 }
 
 /// CPU time and memory of a process. Summing up its pages takes the kernel milliseconds.
-pub fn cost(pid: u32) -> Result<Cost> {
+pub(crate) fn cost(pid: u32) -> Result<Cost> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).with_context(|| format!("failed to read {path}: has the process ended?"))?;
     let pss = pss(&text).with_context(|| format!("{path} holds no Pss"))?;
@@ -46,7 +46,7 @@ fn pss(rollup: &str) -> Option<u64> {
 }
 
 /// Raises this process' limit of open files to what it may be, and tells it. Children inherit it.
-pub fn raise_files() -> u64 {
+pub(crate) fn raise_files() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     // When it cannot be raised, what it is now holds; who needs more is told so.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
@@ -54,34 +54,34 @@ pub fn raise_files() -> u64 {
 }
 
 /// The load of the last minute as the kernel tells it.
-pub fn load_average() -> f64 {
+pub(crate) fn load_average() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
 }
 
 /// A process that this one started. It is killed, by its id, when this is dropped.
 #[derive(Debug)]
-pub struct Owned(Child);
+pub(crate) struct Owned(Child);
 
 impl Owned {
     /// Starts it.
-    pub fn start(command: &mut Command) -> Result<Self> {
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         Ok(Self(command.spawn().with_context(|| format!("failed to start {name}"))?))
     }
 
     /// Its id.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }
 
     /// Its standard output, once, when it was piped.
-    pub fn output(&mut self) -> Option<ChildStdout> {
+    pub(crate) fn output(&mut self) -> Option<ChildStdout> {
         self.0.stdout.take()
     }
 
     /// Whether it has ended by itself.
-    pub fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         !matches!(self.0.try_wait(), Ok(None))
     }
 }
@@ -110,7 +110,10 @@ mod tests {
 
     #[test]
     fn the_set_size_is_in_bytes() {
-        assert_eq!(pss("5500-7ff ---p 00000000 00:00 0 [rollup]\nRss: 9 kB\nPss:        11 kB\nPss_Dirty: 3 kB\n"), Some(11_264));
+        assert_eq!(
+            pss("5500-7ff ---p 00000000 00:00 0 [rollup]\nRss: 9 kB\nPss:        11 kB\nPss_Dirty: 3 kB\n"),
+            Some(11_264)
+        );
         assert_eq!(pss("Rss: 9 kB\n"), None);
     }
 

@@ -10,16 +10,18 @@ const TURN: Duration = Duration::from_millis(200);
 
 /// How far a run is.
 #[derive(Debug)]
-pub struct Progress(Option<ProgressBar>);
+pub(crate) struct Progress(Option<ProgressBar>);
 
 impl Progress {
     /// For so many steps.
-    pub fn new(steps: u64) -> Self {
+    pub(crate) fn new(steps: u64) -> Self {
         if !std::io::stderr().is_terminal() {
             return Self(None);
         }
         let bar = ProgressBar::new(steps);
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed_precise} [{bar:30}] {pos}/{len} {prefix} {msg}") {
+        if let Ok(style) =
+            ProgressStyle::with_template("{spinner} {elapsed_precise} [{bar:30}] {pos}/{len} {prefix} {msg}")
+        {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.enable_steady_tick(TURN);
@@ -27,7 +29,7 @@ impl Progress {
     }
 
     /// A step begins.
-    pub fn step(&self, name: &str) {
+    pub(crate) fn step(&self, name: &str) {
         match &self.0 {
             Some(bar) => {
                 bar.inc(1);
@@ -39,17 +41,9 @@ impl Progress {
     }
 
     /// What happens within a step. Not worth a line of its own.
-    pub fn note(&self, text: &str) {
+    pub(crate) fn note(&self, text: &str) {
         if let Some(bar) = &self.0 {
             bar.set_message(text.to_owned());
-        }
-    }
-
-    /// Something that must be seen.
-    pub fn warn(&self, text: &str) {
-        match &self.0 {
-            Some(bar) => bar.println(text),
-            None => say(text),
         }
     }
 }
@@ -63,6 +57,6 @@ impl Drop for Progress {
 }
 
 /// Says something on standard error. Whoever closed it does not want to know.
-pub fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

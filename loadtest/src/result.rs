@@ -10,8 +10,7 @@ use crate::worker::histogram;
 use crate::worker::order::Report;
 
 /// Quantiles that are kept of each distribution. Dense enough to draw it.
-const QUANTILES: [f64; 14] =
-    [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9995, 0.9999, 1.0];
+const QUANTILES: [f64; 14] = [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9995, 0.9999, 1.0];
 /// A generator process that used more of its one core than this may have been the bottleneck.
 const BUSY: f64 = 0.9;
 /// A generator whose sends were later than this, for one in a hundred, may have been the bottleneck.
@@ -19,61 +18,61 @@ const LATE_US: u64 = 20_000;
 
 /// All that one call of the program found.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Results {
+pub(crate) struct Results {
     /// The version of this program.
-    pub version: String,
+    pub(crate) version: String,
     /// Cores that processes may use.
-    pub cores: usize,
+    pub(crate) cores: usize,
     /// Subjects that could not be measured, and why.
-    pub missing: BTreeMap<String, String>,
+    pub(crate) missing: BTreeMap<String, String>,
     /// The measurements, in the order in which they were made.
-    pub runs: Vec<Run>,
+    pub(crate) runs: Vec<Run>,
 }
 
 /// One measurement of one subject.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Run {
+pub(crate) struct Run {
     /// The scenario's name.
-    pub scenario: String,
+    pub(crate) scenario: String,
     /// Which of its variants.
-    pub variant: String,
+    pub(crate) variant: String,
     /// The subject, with how it was used if there are several ways.
-    pub subject: String,
+    pub(crate) subject: String,
     /// Rounds interleave the subjects.
-    pub round: u32,
+    pub(crate) round: u32,
     /// Figures by name; the name ends in the unit.
-    pub figures: BTreeMap<String, f64>,
+    pub(crate) figures: BTreeMap<String, f64>,
     /// From the intended moment to the answer or delivery.
-    pub latency: Option<Latency>,
+    pub(crate) latency: Option<Latency>,
     /// What the generator says of itself.
-    pub generator: Option<Generator>,
+    pub(crate) generator: Option<Generator>,
     /// What was odd.
-    pub notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// A distribution of microseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Latency {
+pub(crate) struct Latency {
     /// How many were measured.
-    pub count: u64,
+    pub(crate) count: u64,
     /// Quantiles with their values.
-    pub quantiles: Vec<(f64, u64)>,
+    pub(crate) quantiles: Vec<(f64, u64)>,
 }
 
 /// Whether the generator could have been the bottleneck.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Generator {
+pub(crate) struct Generator {
     /// CPU time of all its processes, in cores.
-    pub cores: f64,
+    pub(crate) cores: f64,
     /// Its processes.
-    pub processes: usize,
+    pub(crate) processes: usize,
     /// How late sends were, one in a hundred and the latest, in microseconds.
-    pub late_us: [u64; 2],
+    pub(crate) late_us: [u64; 2],
 }
 
 impl Latency {
     /// Of counted microseconds; none when there are none.
-    pub fn of(pairs: &[(u64, u64)]) -> Option<Self> {
+    pub(crate) fn of(pairs: &[(u64, u64)]) -> Option<Self> {
         let mut all = histogram();
         for (value, count) in pairs {
             all.saturating_record_n(*value, *count);
@@ -85,7 +84,7 @@ impl Latency {
     }
 
     /// The value at one of the kept quantiles.
-    pub fn at(&self, quantile: f64) -> u64 {
+    pub(crate) fn at(&self, quantile: f64) -> u64 {
         let above = self.quantiles.iter().find(|(q, _)| *q >= quantile);
         above.map_or(0, |(_, value)| *value)
     }
@@ -93,14 +92,14 @@ impl Latency {
 
 impl Generator {
     /// From CPU time, how long it was spent, and what the generator counted.
-    pub fn of(cpu_us: u64, wall_us: u64, processes: usize, late: &[(u64, u64)]) -> Self {
+    pub(crate) fn of(cpu_us: u64, wall_us: u64, processes: usize, late: &[(u64, u64)]) -> Self {
         let late = Latency::of(late);
         let at = |q| late.as_ref().map_or(0, |late| late.at(q));
         Self { cores: ratio(cpu_us, wall_us), processes, late_us: [at(0.99), at(1.0)] }
     }
 
     /// Why figures may say more about the generator than about the server.
-    pub fn doubt(&self) -> Option<String> {
+    pub(crate) fn doubt(&self) -> Option<String> {
         #[expect(clippy::cast_precision_loss)]
         let busy = self.cores > BUSY * self.processes as f64;
         if busy {
@@ -113,7 +112,7 @@ impl Generator {
 
 impl Run {
     /// An empty one.
-    pub fn new(scenario: &str, variant: impl Into<String>, subject: impl Into<String>, round: u32) -> Self {
+    pub(crate) fn new(scenario: &str, variant: impl Into<String>, subject: impl Into<String>, round: u32) -> Self {
         Self {
             scenario: scenario.into(),
             variant: variant.into(),
@@ -127,12 +126,12 @@ impl Run {
     }
 
     /// Adds a figure.
-    pub fn figure(&mut self, name: &str, value: f64) {
+    pub(crate) fn figure(&mut self, name: &str, value: f64) {
         self.figures.insert(name.to_owned(), value);
     }
 
     /// Adds what a report says of answers, errors and times.
-    pub fn take(&mut self, report: &Report) {
+    pub(crate) fn take(&mut self, report: &Report) {
         self.latency = Latency::of(&report.latency);
         for (what, count) in &report.errors {
             self.notes.push(format!("{count} × {what}"));
@@ -145,7 +144,7 @@ impl Run {
 
 impl Results {
     /// An empty one about this machine.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
@@ -154,13 +153,13 @@ impl Results {
     }
 
     /// Reads one that was written.
-    pub fn read(path: &std::path::Path) -> Result<Self> {
+    pub(crate) fn read(path: &std::path::Path) -> Result<Self> {
         let text = std::fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
         serde_json::from_slice(&text).with_context(|| format!("{} is not a result of this program", path.display()))
     }
 
     /// The summaries: for each scenario, variant and subject the medians over the rounds, in the order of the first round.
-    pub fn summaries(&self) -> Vec<Summary> {
+    pub(crate) fn summaries(&self) -> Vec<Summary> {
         let mut all: Vec<Summary> = Vec::new();
         for run in &self.runs {
             let key = |s: &Summary| s.scenario == run.scenario && s.variant == run.variant && s.subject == run.subject;
@@ -172,27 +171,19 @@ impl Results {
         }
         all
     }
-
-    /// The median of a figure, of all its rounds.
-    pub fn median(&self, scenario: &str, variant: &str, subject: &str, figure: &str) -> Option<f64> {
-        self.summaries()
-            .iter()
-            .find(|s| s.scenario == scenario && s.variant == variant && s.subject == subject)?
-            .figure(figure)
-    }
 }
 
 /// The rounds of one subject in one variant.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// The scenario's name.
-    pub scenario: String,
+    pub(crate) scenario: String,
     /// The variant.
-    pub variant: String,
+    pub(crate) variant: String,
     /// The subject.
-    pub subject: String,
+    pub(crate) subject: String,
     /// The rounds.
-    pub runs: Vec<Run>,
+    pub(crate) runs: Vec<Run>,
 }
 
 impl Summary {
@@ -206,19 +197,19 @@ impl Summary {
     }
 
     /// The median of a figure over the rounds.
-    pub fn figure(&self, name: &str) -> Option<f64> {
+    pub(crate) fn figure(&self, name: &str) -> Option<f64> {
         median(self.runs.iter().filter_map(|run| run.figures.get(name).copied()).collect())
     }
 
     /// The median of a quantile over the rounds, in microseconds.
-    pub fn latency(&self, quantile: f64) -> Option<f64> {
+    pub(crate) fn latency(&self, quantile: f64) -> Option<f64> {
         #[expect(clippy::cast_precision_loss)]
         let at = |run: &Run| Some(run.latency.as_ref()?.at(quantile) as f64);
         median(self.runs.iter().filter_map(at).collect())
     }
 
     /// The names of all figures.
-    pub fn names(&self) -> Vec<&str> {
+    pub(crate) fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.runs.iter().flat_map(|run| run.figures.keys().map(String::as_str)).collect();
         names.sort_unstable();
         names.dedup();
@@ -226,7 +217,7 @@ impl Summary {
     }
 
     /// What was odd in any round.
-    pub fn notes(&self) -> Vec<String> {
+    pub(crate) fn notes(&self) -> Vec<String> {
         let doubts = self.runs.iter().filter_map(|run| run.generator.as_ref()?.doubt());
         let mut notes: Vec<String> = self.runs.iter().flat_map(|run| run.notes.clone()).chain(doubts).collect();
         notes.dedup();
@@ -235,19 +226,19 @@ impl Summary {
 }
 
 /// The median; of an even number the lower of the two.
-pub fn median(mut values: Vec<f64>) -> Option<f64> {
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len().checked_sub(1)? / 2).copied()
 }
 
 /// A quotient of counts; nothing when divided by nothing.
 #[expect(clippy::cast_precision_loss)]
-pub fn ratio(of: u64, by: u64) -> f64 {
+pub(crate) fn ratio(of: u64, by: u64) -> f64 {
     if by == 0 { 0.0 } else { of as f64 / by as f64 }
 }
 
 /// What a subject does, for a name as it stands in a result.
-pub fn does(subject: &str) -> &'static str {
+pub(crate) fn does(subject: &str) -> &'static str {
     let name = subject.split(' ').next().unwrap_or_default();
     Subject::ALL.into_iter().find(|known| known.name() == name).map_or("", Subject::does)
 }
@@ -282,10 +273,8 @@ mod tests {
                 results.runs.push(run);
             }
         }
-        assert_eq!(results.summaries().len(), 2);
-        assert_eq!(results.median("fanout", "10 × 1", "riser", "cpu_us"), Some(3.0));
-        assert_eq!(results.median("fanout", "10 × 1", "uws", "cpu_us"), Some(20.0));
-        assert_eq!(results.median("fanout", "10 × 8", "uws", "cpu_us"), None);
+        let medians: Vec<_> = results.summaries().iter().map(|summary| summary.figure("cpu_us")).collect();
+        assert_eq!(medians, [Some(3.0), Some(20.0)]);
         assert_eq!((median(vec![]), median(vec![2.0, 1.0])), (None, Some(1.0)));
     }
 }

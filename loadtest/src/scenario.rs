@@ -22,31 +22,31 @@ const BUILT_IN: [(&str, &str); 9] = [
 
 /// A scenario that can be run.
 #[derive(Debug, Clone)]
-pub struct Scenario {
+pub(crate) struct Scenario {
     /// Its name in results.
-    pub name: String,
+    pub(crate) name: String,
     /// What it is about, in a line.
-    pub about: String,
+    pub(crate) about: String,
     /// What it does.
-    pub plan: Plan,
+    pub(crate) plan: Plan,
 }
 
 /// What changes a scenario.
 #[derive(Debug, Clone, Default)]
-pub struct Changes {
+pub(crate) struct Changes {
     /// Use the file's tiny sizes.
-    pub smoke: bool,
+    pub(crate) smoke: bool,
     /// Parameters as `name=value`, with values as in TOML.
-    pub set: Vec<String>,
+    pub(crate) set: Vec<String>,
 }
 
 /// All built-in scenarios.
-pub fn all(changes: &Changes) -> Result<Vec<Scenario>> {
+pub(crate) fn all(changes: &Changes) -> Result<Vec<Scenario>> {
     BUILT_IN.iter().map(|(name, text)| parse(name, text, changes)).collect()
 }
 
 /// A built-in scenario by its name, or a file by its path.
-pub fn find(name: &str, changes: &Changes) -> Result<Scenario> {
+pub(crate) fn find(name: &str, changes: &Changes) -> Result<Scenario> {
     if let Some((name, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
         return parse(name, text, changes);
     }
@@ -72,12 +72,12 @@ fn parse(name: &str, text: &str, changes: &Changes) -> Result<Scenario> {
         if !table.contains_key(key) {
             bail!("scenario {name} has no parameter {key:?}");
         }
-        let value: Table = toml::from_str(&format!("v = {value}")).with_context(|| format!("{change:?}: the value is not TOML"))?;
+        let value: Table =
+            toml::from_str(&format!("v = {value}")).with_context(|| format!("{change:?}: the value is not TOML"))?;
         table.extend(value.into_iter().map(|(_, value)| (key.to_owned(), value)));
     }
-    let about = match table.remove("about") {
-        Some(Value::String(about)) => about,
-        _ => bail!("scenario {name} does not say what it is about"),
+    let Some(Value::String(about)) = table.remove("about") else {
+        bail!("scenario {name} does not say what it is about");
     };
     let plan = table.try_into().with_context(|| format!("scenario {name}"))?;
     Ok(Scenario { name: name.to_owned(), about, plan })

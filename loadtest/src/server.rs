@@ -22,7 +22,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Subject {
+pub(crate) enum Subject {
     /// `riser dev`.
     Riser,
     /// uWebSockets through bun.
@@ -37,10 +37,10 @@ pub enum Subject {
 
 impl Subject {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Riser, Self::Uws, Self::Ws, Self::Mosquitto, Self::Tcp];
+    pub(crate) const ALL: [Self; 5] = [Self::Riser, Self::Uws, Self::Ws, Self::Mosquitto, Self::Tcp];
 
     /// Its name in results.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Riser => "riser",
             Self::Uws => "uws",
@@ -51,7 +51,7 @@ impl Subject {
     }
 
     /// What stands beside its figures.
-    pub fn does(self) -> &'static str {
+    pub(crate) fn does(self) -> &'static str {
         match self {
             Self::Riser => {
                 "`riser dev`: tokens verified, grants checked, presence fenced by epochs, state stored before it is \
@@ -73,18 +73,18 @@ impl Subject {
 
 /// Where the servers' programs are.
 #[derive(Debug, Clone)]
-pub struct Programs {
+pub(crate) struct Programs {
     /// The riser binary.
-    pub riser: PathBuf,
+    pub(crate) riser: PathBuf,
     /// The folder that `npm install` was told.
-    pub npm: PathBuf,
+    pub(crate) npm: PathBuf,
     /// The mosquitto binary.
-    pub mosquitto: PathBuf,
+    pub(crate) mosquitto: PathBuf,
 }
 
 impl Programs {
     /// Why a server cannot be started, if so.
-    pub fn missing(&self, subject: Subject) -> Option<String> {
+    pub(crate) fn missing(&self, subject: Subject) -> Option<String> {
         let get = "see `riser-loadtest peers --help`";
         match subject {
             Subject::Riser => missing(&self.riser, "build it with cargo build --release"),
@@ -100,7 +100,7 @@ impl Programs {
     }
 
     /// Starts a server.
-    pub async fn start(&self, subject: Subject, edges: u16) -> Result<Server> {
+    pub(crate) async fn start(&self, subject: Subject, edges: u16) -> Result<Server> {
         if let Some(why) = self.missing(subject) {
             bail!("{} cannot be measured: {why}", subject.name());
         }
@@ -122,12 +122,12 @@ fn missing(path: &Path, how: &str) -> Option<String> {
 
 /// A server that runs.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     process: Owned,
     /// Where it is connected to; several for a cluster's edges.
-    pub at: Vec<SocketAddr>,
+    pub(crate) at: Vec<SocketAddr>,
     /// What it speaks.
-    pub dialect: Dialect,
+    pub(crate) dialect: Dialect,
     /// Riser's admin ports, one per edge.
     admin: Vec<SocketAddr>,
     /// Riser's API key.
@@ -138,28 +138,29 @@ pub struct Server {
 
 impl Server {
     /// Its CPU time and memory by now.
-    pub fn cost(&self) -> Result<Cost> {
+    pub(crate) fn cost(&self) -> Result<Cost> {
         process::cost(self.process.pid())
     }
 
     /// Its CPU time by now, in microseconds.
-    pub fn cpu_us(&self) -> Result<u64> {
+    pub(crate) fn cpu_us(&self) -> Result<u64> {
         process::cpu_us(self.process.pid())
     }
 
     /// The sum of a counter of all edges, over its labels.
-    pub async fn counter(&self, name: &str) -> Result<u64> {
+    pub(crate) async fn counter(&self, name: &str) -> Result<u64> {
         let mut sum = 0;
         for at in &self.admin {
             let (_, text) = call(*at, "GET", "/metrics", None).await?;
-            let lines = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+            let lines =
+                text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
             sum += lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>();
         }
         Ok(sum)
     }
 
     /// Ends an edge without a goodbye, or brings it back.
-    pub async fn switch(&self, edge: usize, up: bool) -> Result<()> {
+    pub(crate) async fn switch(&self, edge: usize, up: bool) -> Result<()> {
         let at = self.admin.first().context("only Riser has edges that can be switched")?;
         let path = format!("/dev/edges/{edge}/{}", if up { "start" } else { "kill" });
         match call(*at, "POST", &path, None).await? {
@@ -169,7 +170,7 @@ impl Server {
     }
 
     /// How many gateways of a building are online.
-    pub async fn online(&self, building: u32) -> Result<usize> {
+    pub(crate) async fn online(&self, building: u32) -> Result<usize> {
         let path = format!("/v1/presence?building=b{building}&limit=1000");
         let (status, text) = call(self.at[0], "GET", &path, Some(&self.key)).await?;
         if status != 200 {

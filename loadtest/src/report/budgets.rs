@@ -1,5 +1,7 @@
 //! The budgets: what may be at most, what was measured, and what a peer took in the same run.
 
+use std::fmt::Write as _;
+
 use super::{aligned, number};
 use crate::result::{Results, Summary};
 
@@ -15,7 +17,7 @@ struct Line {
 }
 
 /// The table, and whether every budget that was measured is kept.
-pub fn table(results: &Results) -> (String, bool) {
+pub(crate) fn table(results: &Results) -> (String, bool) {
     let lines = lines(results);
     let mut rows = vec![["what", "budget", "measured", "peer", "ratio", "verdict"].map(str::to_owned).to_vec()];
     let mut kept = true;
@@ -38,9 +40,12 @@ pub fn table(results: &Results) -> (String, bool) {
         rows.push(vec![line.what.clone(), line.said.clone(), measured, peer, ratio, verdict.to_owned()]);
     }
     let mut text = aligned(&rows);
-    text.push_str("\nNot measured here, because they need NATS and Redis: state through two edges, and the command round trip.\n");
+    text.push_str(
+        "\nNot measured here, because they need NATS and Redis: state through two edges, and the command round trip.\n",
+    );
     for (name, why) in &results.missing {
-        text.push_str(&format!("{name} is missing: {why}\n"));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name} is missing: {why}");
     }
     (text, kept)
 }

@@ -4,7 +4,7 @@ use super::{aligned, number};
 use crate::result::{Results, Summary};
 
 /// The medians that both have, with their ratio.
-pub fn table(before: &Results, after: &Results) -> String {
+pub(crate) fn table(before: &Results, after: &Results) -> String {
     let old = before.summaries();
     let mut rows = vec![["what", "before", "after", "after / before"].map(str::to_owned).to_vec()];
     for new in after.summaries() {

@@ -19,7 +19,7 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;ma
     .scroll{overflow-x:auto}";
 
 /// The page.
-pub fn page(results: &Results) -> String {
+pub(crate) fn page(results: &Results) -> String {
     let summaries = results.summaries();
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Riser load test</title>\n\
@@ -35,7 +35,8 @@ pub fn page(results: &Results) -> String {
         section(&mut out, scenario, &rows);
     }
     out.push_str("<h2>Subjects</h2>\n<ul>\n");
-    let mut names: Vec<&str> = results.runs.iter().map(|run| run.subject.split(' ').next().unwrap_or_default()).collect();
+    let mut names: Vec<&str> =
+        results.runs.iter().map(|run| run.subject.split(' ').next().unwrap_or_default()).collect();
     names.sort_unstable();
     names.dedup();
     for name in names {
@@ -73,7 +74,9 @@ fn section(out: &mut String, scenario: &str, rows: &[&Summary]) {
     if !times.is_empty() {
         out.push_str(&plot("ms by nines: 1 is p90, 2 is p99, 3 is p99.9 (both scales grow by tens)", &times, true));
     }
-    for name in rows.iter().flat_map(|row| row.names()).filter(|name| name.starts_with("cpu_us_per")).collect::<Unique>().0 {
+    for name in
+        rows.iter().flat_map(|row| row.names()).filter(|name| name.starts_with("cpu_us_per")).collect::<Unique>().0
+    {
         out.push_str(&bars(name, rows));
     }
 }

@@ -1,9 +1,9 @@
 //! Results for people: tables for the terminal, a page with plots, and the table of budgets.
 
-pub mod budgets;
-pub mod compare;
-pub mod html;
-pub mod table;
+pub(crate) mod budgets;
+pub(crate) mod compare;
+pub(crate) mod html;
+pub(crate) mod table;
 
 /// A number with about three digits.
 fn number(value: f64) -> String {
@@ -54,7 +54,14 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let rows = [(0.0, "0"), (1_234_567.0, "1 234 567"), (-1_000.4, "-1 000"), (12.34, "12.3"), (0.5, "0.50"), (0.0012, "1.2e-3")];
+        let rows = [
+            (0.0, "0"),
+            (1_234_567.0, "1 234 567"),
+            (-1_000.4, "-1 000"),
+            (12.34, "12.3"),
+            (0.5, "0.50"),
+            (0.0012, "1.2e-3"),
+        ];
         for (value, text) in rows {
             assert_eq!(number(value), text);
         }

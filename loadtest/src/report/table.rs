@@ -1,21 +1,24 @@
 //! A result as tables of medians.
 
+use std::fmt::Write as _;
+
 use super::{aligned, number};
 use crate::result::{Results, Summary, does};
 
 /// Everything that was found.
-pub fn all(results: &Results) -> String {
+pub(crate) fn all(results: &Results) -> String {
     let summaries = results.summaries();
+    // Writing to a string cannot fail, here and below.
     let mut out = String::new();
     let mut scenarios: Vec<&str> = summaries.iter().map(|s| s.scenario.as_str()).collect();
     scenarios.dedup();
     for scenario in scenarios {
         let rows: Vec<&Summary> = summaries.iter().filter(|s| s.scenario == scenario).collect();
-        out.push_str(&format!("\n{scenario} (medians of {} rounds)\n", rows[0].runs.len()));
+        let _ = writeln!(out, "\n{scenario} (medians of {} rounds)", rows[0].runs.len());
         out.push_str(&aligned(&cells(&rows)));
         for row in rows {
             for note in row.notes() {
-                out.push_str(&format!("  {}, {}: {note}\n", row.variant, row.subject));
+                let _ = writeln!(out, "  {}, {}: {note}", row.variant, row.subject);
             }
         }
     }
@@ -26,20 +29,21 @@ pub fn all(results: &Results) -> String {
 /// What subjects do, and which are missing.
 fn subjects(results: &Results) -> String {
     let mut out = String::from("\n");
-    let mut names: Vec<&str> = results.runs.iter().map(|run| run.subject.split(' ').next().unwrap_or_default()).collect();
+    let mut names: Vec<&str> =
+        results.runs.iter().map(|run| run.subject.split(' ').next().unwrap_or_default()).collect();
     names.sort_unstable();
     names.dedup();
     for name in names {
-        out.push_str(&format!("{name}: {}\n", does(name)));
+        let _ = writeln!(out, "{name}: {}", does(name));
     }
     for (name, why) in &results.missing {
-        out.push_str(&format!("{name} is missing: {why}\n"));
+        let _ = writeln!(out, "{name} is missing: {why}");
     }
     out
 }
 
 /// A scenario's table with its head.
-pub fn cells(summaries: &[&Summary]) -> Vec<Vec<String>> {
+pub(crate) fn cells(summaries: &[&Summary]) -> Vec<Vec<String>> {
     let mut names: Vec<&str> = summaries.iter().flat_map(|summary| summary.names()).collect();
     names.sort_unstable();
     names.dedup();

@@ -10,19 +10,19 @@ use crate::worker::order::{Reporter, Role};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Params {
-    pub flats: u32,
-    pub devices: u32,
-    pub dashboards: u32,
+pub(crate) struct Params {
+    pub(crate) flats: u32,
+    pub(crate) devices: u32,
+    pub(crate) dashboards: u32,
     /// Values of all devices in a second.
-    pub per_second: f64,
-    pub seconds: f64,
+    pub(crate) per_second: f64,
+    pub(crate) seconds: f64,
     /// Edges; flats are on the first, dashboards on the last.
-    pub edges: u16,
+    pub(crate) edges: u16,
 }
 
 impl Params {
-    pub async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
+    pub(crate) async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
         for round in 1..=bench.rounds {
             let variant = format!("{} × {} × {}", self.flats, self.devices, self.dashboards);
             bench.step(round, &format!("{name}, {variant}"));

@@ -15,17 +15,17 @@ const DEADLINE_MS: u32 = 10_000;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Params {
-    pub gateways: u32,
+pub(crate) struct Params {
+    pub(crate) gateways: u32,
     /// Commands in a second, in the open loop.
-    pub per_second: f64,
+    pub(crate) per_second: f64,
     /// Commands under way, in the closed loop.
-    pub in_flight: u32,
-    pub seconds: f64,
+    pub(crate) in_flight: u32,
+    pub(crate) seconds: f64,
 }
 
 impl Params {
-    pub async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
+    pub(crate) async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
         for round in 1..=bench.rounds {
             for closed in [false, true] {
                 for edges in [1, 2] {

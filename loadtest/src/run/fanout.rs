@@ -15,14 +15,14 @@ const LIVE_PER_SECOND: f64 = 160.0;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Params {
-    pub listeners: Vec<u32>,
+pub(crate) struct Params {
+    pub(crate) listeners: Vec<u32>,
     /// Frames of one tick.
-    pub bursts: Vec<u32>,
+    pub(crate) bursts: Vec<u32>,
     /// Deliveries in a second when a tick has one frame. Larger ticks come as often.
-    pub deliveries_per_second: f64,
-    pub seconds: f64,
-    pub subjects: Vec<Subject>,
+    pub(crate) deliveries_per_second: f64,
+    pub(crate) seconds: f64,
+    pub(crate) subjects: Vec<Subject>,
 }
 
 /// How a subject is used.
@@ -33,7 +33,7 @@ struct Way {
 }
 
 impl Params {
-    pub async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
+    pub(crate) async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
         for round in 1..=bench.rounds {
             for &listeners in &self.listeners {
                 for subject in bench.present(&self.subjects) {

@@ -18,18 +18,18 @@ use crate::worker::order::{Reporter, Role};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Params {
+pub(crate) struct Params {
     /// Sessions, in rising steps.
-    pub sessions: Vec<u32>,
+    pub(crate) sessions: Vec<u32>,
     /// Frames that each exchanges before it rests.
-    pub frames: u32,
+    pub(crate) frames: u32,
     /// Seconds of rest before each reading.
-    pub rest_s: f64,
-    pub subjects: Vec<Subject>,
+    pub(crate) rest_s: f64,
+    pub(crate) subjects: Vec<Subject>,
 }
 
 impl Params {
-    pub async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
+    pub(crate) async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
         for round in 1..=bench.rounds {
             for subject in bench.present(&self.subjects) {
                 bench.step(round, &format!("{name}, {}", subject.name()));
@@ -81,7 +81,7 @@ fn slope(readings: &[(u32, u64)]) -> Result<f64> {
 
 /// What the memory registry keeps of a gateway with the values that the gateways here send: the slope between two
 /// numbers of them, in bytes. It fills this process' memory, and so must be a process of its own.
-pub async fn registry_share(least: u32, most: u32) -> Result<f64> {
+pub(crate) async fn registry_share(least: u32, most: u32) -> Result<f64> {
     let id: EdgeId = "edge-0".parse()?;
     let store = MemoryRegistry::new(1).client(&id);
     let lease = Lease { edge: id, start: 1 };

@@ -11,19 +11,19 @@ use crate::worker::order::{Reporter, Role};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Params {
+pub(crate) struct Params {
     /// Gateways that send.
-    pub gateways: u32,
+    pub(crate) gateways: u32,
     /// Frames of all of them in a second.
-    pub per_second: f64,
-    pub seconds: f64,
+    pub(crate) per_second: f64,
+    pub(crate) seconds: f64,
     /// Sessions that rest beside them; Riser is measured with each of these numbers.
-    pub idle: Vec<u32>,
-    pub subjects: Vec<Subject>,
+    pub(crate) idle: Vec<u32>,
+    pub(crate) subjects: Vec<Subject>,
 }
 
 impl Params {
-    pub async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
+    pub(crate) async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
         for round in 1..=bench.rounds {
             for subject in bench.present(&self.subjects) {
                 let resting: &[u32] = if subject == Subject::Riser { &self.idle } else { &[] };

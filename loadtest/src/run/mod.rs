@@ -22,7 +22,7 @@ use crate::server::{Programs, Server, Subject};
 use crate::worker::add;
 use crate::worker::order::{Job, Report, Reporter, Role, Schedule, Watcher};
 
-pub use idle::registry_share;
+pub(crate) use idle::registry_share;
 
 /// From the order to the first tick: generators must have read it.
 const AHEAD_US: u64 = 100_000;
@@ -36,7 +36,7 @@ const LINGER_MS: u64 = 10_000;
 /// A scenario with its parameters.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Plan {
+pub(crate) enum Plan {
     /// Memory of sessions at rest.
     Idle(idle::Params),
     /// Frames from gateways to the store.
@@ -59,7 +59,7 @@ pub enum Plan {
 
 impl Plan {
     /// Runs it. What was measured before an error is in `out` all the same.
-    pub async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
+    pub(crate) async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
         match self {
             Self::Idle(params) => params.run(bench, name, out).await,
             Self::Ingest(params) => params.run(bench, name, out).await,
@@ -74,15 +74,14 @@ impl Plan {
     }
 
     /// How many measurements one round has at most.
-    pub fn steps(&self) -> usize {
+    pub(crate) fn steps(&self) -> usize {
         match self {
             Self::Idle(params) => params.subjects.len(),
             Self::Ingest(params) => params.subjects.len() + params.idle.len(),
             Self::Fanout(params) => params.listeners.len() * (params.subjects.len() + 1),
-            Self::Building(_) => 1,
             Self::Command(_) => 5,
             Self::Storm(_) | Self::Noisy(_) => 2,
-            Self::Slow(_) => 1,
+            Self::Building(_) | Self::Slow(_) => 1,
             Self::Poll(params) => params.periods_s.len() + 1,
         }
     }
@@ -90,13 +89,13 @@ impl Plan {
 
 /// What scenarios run with.
 #[derive(Debug)]
-pub struct Bench {
+pub(crate) struct Bench {
     /// Where the servers' programs are.
-    pub programs: Programs,
+    pub(crate) programs: Programs,
     /// Where to tell how far it is.
-    pub progress: Progress,
+    pub(crate) progress: Progress,
     /// How often everything is measured.
-    pub rounds: u32,
+    pub(crate) rounds: u32,
 }
 
 impl Bench {
@@ -136,14 +135,7 @@ fn watcher(to: &str) -> Watcher {
 fn schedule(ticks_per_second: f64, seconds: f64, burst: u32) -> Schedule {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let ticks = (ticks_per_second * seconds).round().max(1.0) as u64;
-    Schedule {
-        start_us: now_us() + AHEAD_US,
-        ticks_per_second,
-        ticks,
-        burst,
-        closed: false,
-        linger_ms: LINGER_MS,
-    }
+    Schedule { start_us: now_us() + AHEAD_US, ticks_per_second, ticks, burst, closed: false, linger_ms: LINGER_MS }
 }
 
 /// What a stretch of a run cost the server and the generators.

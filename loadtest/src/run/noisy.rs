@@ -17,20 +17,20 @@ const AROUND_S: f64 = 1.0;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Params {
+pub(crate) struct Params {
     /// Quiet gateways.
-    pub gateways: u32,
+    pub(crate) gateways: u32,
     /// Their frames in a second.
-    pub per_second: f64,
-    pub seconds: f64,
+    pub(crate) per_second: f64,
+    pub(crate) seconds: f64,
     /// Noisy gateways.
-    pub noisy_gateways: u32,
+    pub(crate) noisy_gateways: u32,
     /// Their frames in a second. An edge reads 2 000 of each.
-    pub noisy_per_second: f64,
+    pub(crate) noisy_per_second: f64,
 }
 
 impl Params {
-    pub async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
+    pub(crate) async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
         for round in 1..=bench.rounds {
             for noise in [false, true] {
                 let variant = if noise { "beside noise" } else { "alone" };
@@ -57,10 +57,11 @@ impl Params {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let around = (AROUND_S * 1e6) as u64;
         calm.start_us += around;
-        let flooded = async { if noise { loud.go(flood).await } else { Ok(()) } };
-        let (flooded, calmed) = tokio::join!(flooded, quiet.go(calm));
-        flooded?;
-        calmed?;
+        if noise {
+            both(loud.go(flood), quiet.go(calm)).await?;
+        } else {
+            quiet.go(calm).await?;
+        }
         let shown = arrived(&mut board, calm.ticks, DELIVERY).await?;
         let (sent, seen, flood) = (quiet.report().await?, board.report().await?, loud.report().await?);
         let (cpu, generator) = meter.end(&server, &[&loud, &quiet, &board], &sent.late)?;
@@ -74,4 +75,9 @@ impl Params {
         run.generator = Some(generator);
         Ok(())
     }
+}
+
+/// Both at once. The first error ends both.
+async fn both(a: impl Future<Output = Result<()>>, b: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::try_join!(a, b).map(|_| ())
 }

@@ -21,17 +21,17 @@ const REST_S: f64 = 5.0;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Params {
-    pub flats: u32,
+pub(crate) struct Params {
+    pub(crate) flats: u32,
     /// Between two questions of a flat, in seconds; each is measured.
-    pub periods_s: Vec<f64>,
+    pub(crate) periods_s: Vec<f64>,
     /// Between two commands to a flat, in seconds.
-    pub command_every_s: f64,
-    pub seconds: f64,
+    pub(crate) command_every_s: f64,
+    pub(crate) seconds: f64,
 }
 
 impl Params {
-    pub async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
+    pub(crate) async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
         for round in 1..=bench.rounds {
             for period in std::iter::once(None).chain(self.periods_s.iter().copied().map(Some)) {
                 let variant = period.map_or_else(|| "a socket each".into(), |s| format!("asks every {s} s"));

@@ -20,20 +20,20 @@ const LOOK: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Params {
-    pub gateways: u32,
-    pub devices: u32,
+pub(crate) struct Params {
+    pub(crate) gateways: u32,
+    pub(crate) devices: u32,
     /// Values of all devices in a second.
-    pub per_second: f64,
+    pub(crate) per_second: f64,
     /// How long nothing is read.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Listeners that stop, and those that go on.
-    pub stopped: u32,
-    pub reading: u32,
+    pub(crate) stopped: u32,
+    pub(crate) reading: u32,
 }
 
 impl Params {
-    pub async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
+    pub(crate) async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
         for round in 1..=bench.rounds {
             let variant = format!("{} stop for {} s", self.stopped, self.seconds);
             bench.step(round, &format!("{name}, {variant}"));
@@ -57,10 +57,7 @@ impl Params {
         stopped.all(&Order::Pause((self.seconds * 1_000.0) as u64 + 200)).await?;
         let meter = Meter::begin(&server, &mut [&mut gateways, &mut reading, &mut stopped])?;
         let peak = Cell::new(before);
-        tokio::select! {
-            done = gateways.go(schedule) => done?,
-            failed = watch(&server, &peak) => return failed,
-        }
+        watching(gateways.go(schedule), &server, &peak).await?;
         let sent = gateways.report().await?;
         let shown = arrived(&mut reading, schedule.ticks * u64::from(self.reading), DELIVERY).await?;
         let others = reading.report().await?;
@@ -97,10 +94,14 @@ impl Params {
     }
 }
 
-/// Keeps the greatest memory of a server, until this is dropped or fails.
-async fn watch(server: &Server, peak: &Cell<u64>) -> Result<()> {
+/// Keeps the greatest memory that a server has while something is done.
+async fn watching(what: impl Future<Output = Result<()>>, server: &Server, peak: &Cell<u64>) -> Result<()> {
+    let mut what = std::pin::pin!(what);
     loop {
         peak.set(peak.get().max(server.cost()?.pss));
-        sleep(LOOK).await;
+        tokio::select! {
+            done = &mut what => return done,
+            () = sleep(LOOK) => {}
+        }
     }
 }

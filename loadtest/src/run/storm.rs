@@ -20,12 +20,12 @@ const LOOK: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Params {
-    pub sessions: u32,
+pub(crate) struct Params {
+    pub(crate) sessions: u32,
 }
 
 impl Params {
-    pub async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
+    pub(crate) async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
         for round in 1..=bench.rounds {
             for killed in [false, true] {
                 let variant = if killed { "edge killed" } else { "clean end" };

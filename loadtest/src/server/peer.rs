@@ -43,14 +43,17 @@ pub(super) async fn tcp() -> Result<Server> {
 
 pub(super) async fn mosquitto(program: &Path) -> Result<Server> {
     let files = Folder::new()?;
-    // It takes no port 0. Whoever takes this one meanwhile makes it fail, and is told.
-    let at = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-    let config = files.write(
-        "mosquitto.conf",
-        &format!("listener {} 127.0.0.1\nprotocol websockets\nallow_anonymous true\nuser root\nlog_type error\n", at.port()),
-    )?;
+    // It takes no port 0. Whoever takes these meanwhile makes it fail, and is told. Version 2.0.11 does not start when all
+    // its listeners are for WebSocket.
+    let (at, other) = (free()?, free()?);
+    let text = format!(
+        "listener {} 127.0.0.1\nlistener {} 127.0.0.1\nsocket_domain ipv4\nprotocol websockets\nallow_anonymous true\nuser root\nlog_type error\n",
+        other.port(),
+        at.port()
+    );
+    let config = files.write("mosquitto.conf", &text)?;
     let mut command = Command::new(program);
-    command.arg("-c").arg(config).stdin(Stdio::null()).stdout(Stdio::null());
+    command.arg("-c").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut process = Owned::start(&mut command)?;
     let until = Instant::now() + START;
     while TcpStream::connect(at).await.is_err() {
@@ -60,6 +63,11 @@ pub(super) async fn mosquitto(program: &Path) -> Result<Server> {
         sleep(LOOK).await;
     }
     Ok(server(process, at, Dialect::Mqtt, Some(files)))
+}
+
+/// An address on which nobody listens.
+fn free() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 fn server(process: Owned, at: SocketAddr, dialect: Dialect, files: Option<Folder>) -> Server {

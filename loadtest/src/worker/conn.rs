@@ -21,13 +21,13 @@ const WAITING_BYTES: usize = 1024 * 1024;
 const LOOK_AWAY: Duration = Duration::from_millis(20);
 
 /// An open connection.
-pub struct Conn {
+pub(crate) struct Conn {
     /// Its number, from which its name follows.
-    pub id: u32,
+    pub(crate) id: u32,
     /// A live stream that it has open.
-    pub stream_id: Cell<u32>,
+    pub(crate) stream_id: Cell<u32>,
     /// The number of its last MQTT packet, or of its last result.
-    pub packet: Cell<u16>,
+    pub(crate) packet: Cell<u16>,
     stream: TcpStream,
     /// What came of a message that is not whole.
     left: RefCell<Vec<u8>>,
@@ -36,7 +36,7 @@ pub struct Conn {
 }
 
 impl Conn {
-    pub fn new(id: u32, stream: TcpStream, left: Vec<u8>) -> Rc<Self> {
+    pub(crate) fn new(id: u32, stream: TcpStream, left: Vec<u8>) -> Rc<Self> {
         Rc::new(Self {
             id,
             stream_id: Cell::default(),
@@ -49,7 +49,7 @@ impl Conn {
     }
 
     /// Writes, or keeps what the socket does not take.
-    pub fn send(&self, world: &World, bytes: &[u8]) {
+    pub(crate) fn send(&self, world: &World, bytes: &[u8]) {
         let mut waiting = self.waiting.borrow_mut();
         let mut rest = bytes;
         if waiting.is_empty() {
@@ -87,7 +87,7 @@ impl Conn {
     }
 
     /// Reads until the connection ends. Afterwards it is none of the open ones.
-    pub async fn serve(self: Rc<Self>, world: Rc<World>, place: usize) {
+    pub(crate) async fn serve(self: Rc<Self>, world: Rc<World>, place: usize) {
         let ended = self.read(&world).await;
         world.conns.borrow_mut()[place] = None;
         if !world.leaving.get() {
@@ -181,7 +181,7 @@ impl Conn {
     }
 
     /// Says goodbye. The server ends the connection.
-    pub fn close(&self, world: &World) {
+    pub(crate) fn close(&self, world: &World) {
         let mut frame = Vec::new();
         wire::frame(wire::CLOSE, &1000_u16.to_be_bytes(), &mut frame);
         self.send(world, &frame);
@@ -194,13 +194,13 @@ fn close(payload: &[u8]) -> String {
 }
 
 /// A connection that is being opened: whole messages, one after the other.
-pub struct Opening {
-    pub stream: TcpStream,
-    pub left: Vec<u8>,
+pub(crate) struct Opening {
+    pub(crate) stream: TcpStream,
+    pub(crate) left: Vec<u8>,
 }
 
 impl Opening {
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
             self.stream.writable().await?;
@@ -214,7 +214,7 @@ impl Opening {
     }
 
     /// Reads some more.
-    pub async fn more(&mut self) -> Result<()> {
+    pub(crate) async fn more(&mut self) -> Result<()> {
         loop {
             self.stream.readable().await?;
             match self.stream.try_read_buf(&mut self.left) {
@@ -227,7 +227,7 @@ impl Opening {
         }
     }
 
-    pub async fn head(&mut self) -> Result<String> {
+    pub(crate) async fn head(&mut self) -> Result<String> {
         loop {
             if let Some(end) = wire::head_end(&self.left) {
                 let head: Vec<u8> = self.left.drain(..end).collect();
@@ -238,7 +238,7 @@ impl Opening {
     }
 
     /// The next message. Pings that come so early are left to the next one.
-    pub async fn message(&mut self) -> Result<Vec<u8>> {
+    pub(crate) async fn message(&mut self) -> Result<Vec<u8>> {
         loop {
             if let Some((op, payload, whole)) = wire::first(&self.left)? {
                 if op == wire::CLOSE {
@@ -252,7 +252,7 @@ impl Opening {
         }
     }
 
-    pub async fn send(&mut self, op: u8, payload: &[u8]) -> Result<()> {
+    pub(crate) async fn send(&mut self, op: u8, payload: &[u8]) -> Result<()> {
         let mut out = Vec::new();
         wire::frame(op, payload, &mut out);
         self.write(&out).await

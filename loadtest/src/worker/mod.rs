@@ -7,7 +7,7 @@
 
 mod conn;
 mod open;
-pub mod order;
+pub(crate) mod order;
 mod poll;
 mod wire;
 mod world;
@@ -26,7 +26,7 @@ use tokio::time::sleep;
 use crate::clock::{Timer, now_us};
 use order::{Order, Role, Schedule, Told};
 use world::World;
-pub use world::{add, histogram};
+pub(crate) use world::{add, histogram};
 
 /// Between two looks at whether everything is answered.
 const LOOK: Duration = Duration::from_millis(2);
@@ -36,7 +36,7 @@ const LEAVE: Duration = Duration::from_secs(30);
 const STEP: u32 = 250;
 
 /// Runs a generator on standard input and output until its input ends.
-pub fn main() -> Result<()> {
+pub(crate) fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = LocalSet::new();
     let done = local.block_on(&runtime, run());
@@ -170,7 +170,9 @@ async fn leave(world: &World, close: bool) -> Result<Told> {
     world.leaving.set(true);
     if close {
         let conns: Vec<_> = world.conns.borrow().iter().flatten().cloned().collect();
-        conns.iter().for_each(|conn| conn.close(world));
+        for conn in &conns {
+            conn.close(world);
+        }
     }
     let until = now_us() + u64::try_from(LEAVE.as_micros()).unwrap_or(u64::MAX);
     while world.open() > 0 {

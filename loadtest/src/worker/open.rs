@@ -38,7 +38,7 @@ enum Tried {
 }
 
 /// Opens the connection of a place, and comes back as often as it is told to. The time counts from `since_us`.
-pub async fn open(world: &Rc<World>, place: u32, since_us: Option<u64>) -> Result<Rc<Conn>> {
+pub(crate) async fn open(world: &Rc<World>, place: u32, since_us: Option<u64>) -> Result<Rc<Conn>> {
     for _ in 0..TRIES {
         let tried = timeout(OPEN, attempt(world, world.job.first + place)).await;
         match tried.context("a connection did not open in time")?? {
@@ -87,7 +87,7 @@ async fn attempt(world: &World, id: u32) -> Result<Tried> {
     Ok(Tried::Open(conn))
 }
 
-pub async fn dial(at: SocketAddr, id: u32) -> Result<tokio::net::TcpStream> {
+pub(crate) async fn dial(at: SocketAddr, id: u32) -> Result<tokio::net::TcpStream> {
     let socket = TcpSocket::new_v4()?;
     if at.ip().is_loopback() {
         let [_, _, high, low] = (id / PER_ADDRESS + 1).to_be_bytes();
@@ -176,7 +176,8 @@ async fn report(world: &World, id: u32, opening: &mut Opening, reporter: &Report
     let open = br#"{"t":"open","n":1,"path":"d0","kind":"other","params":{}}"#;
     opening.send(wire::TEXT, open).await?;
     let ok = until(opening, br#"{"t":"ok""#).await?;
-    let stream = wire::number_after(&ok, b"\"stream\":").with_context(|| format!("no stream at {}", world.address(id)))?;
+    let stream =
+        wire::number_after(&ok, b"\"stream\":").with_context(|| format!("no stream at {}", world.address(id)))?;
     Ok(u32::try_from(stream)?)
 }
 
@@ -190,13 +191,13 @@ async fn subscribe(world: &World, id: u32, opening: &mut Opening, watcher: &Watc
 }
 
 /// Whose token.
-pub enum Peer {
+pub(crate) enum Peer {
     Gateway(String),
     Client(u32),
 }
 
 /// A token as PROTOCOL.md says under "Tokens of your own".
-pub fn token(tenant: &str, kid: &str, key: &str, peer: &Peer) -> Result<String> {
+pub(crate) fn token(tenant: &str, kid: &str, key: &str, peer: &Peer) -> Result<String> {
     let (iat, jti) = (unix_s(), now_us());
     let exp = iat + TTL_S;
     let (sub, rest) = match peer {

@@ -8,24 +8,24 @@ use serde::{Deserialize, Serialize};
 
 /// What a generator is, for as long as it lives.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Job {
+pub(crate) struct Job {
     /// Where it connects.
-    pub at: SocketAddr,
+    pub(crate) at: SocketAddr,
     /// What is spoken there.
-    pub dialect: Dialect,
+    pub(crate) dialect: Dialect,
     /// What its connections do.
-    pub role: Role,
+    pub(crate) role: Role,
     /// How many connections it has.
-    pub count: u32,
+    pub(crate) count: u32,
     /// The number of its first connection. Names and source addresses follow from it.
-    pub first: u32,
+    pub(crate) first: u32,
     /// Connections that are opened at once.
-    pub at_once: u32,
+    pub(crate) at_once: u32,
 }
 
 /// What a server speaks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Dialect {
+pub(crate) enum Dialect {
     /// The Riser protocol, with tokens that the generator signs itself.
     Riser {
         /// The tenant.
@@ -45,7 +45,7 @@ pub enum Dialect {
 
 /// What the connections of a generator do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Role {
+pub(crate) enum Role {
     /// Gateways, or whoever publishes: they send what the schedule says, and carry out commands.
     Report(Reporter),
     /// Those who listen.
@@ -70,52 +70,52 @@ pub enum Role {
 
 /// How a reporter behaves.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Reporter {
+pub(crate) struct Reporter {
     /// Gateways of one building.
-    pub per_building: u32,
+    pub(crate) per_building: u32,
     /// The number of the first building.
-    pub building: u32,
+    pub(crate) building: u32,
     /// Frames that each connection sends when it has opened, each of which is answered.
-    pub greet: u32,
+    pub(crate) greet: u32,
     /// Devices of a gateway, which take turns.
-    pub devices: u32,
+    pub(crate) devices: u32,
     /// Whether frames go as binary frames of a live stream.
-    pub live: bool,
+    pub(crate) live: bool,
     /// Whether what is published is acknowledged. Riser always does, but for live frames.
-    pub acknowledged: bool,
+    pub(crate) acknowledged: bool,
 }
 
 /// How a listener behaves.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Watcher {
+pub(crate) struct Watcher {
     /// What it subscribes to.
-    pub to: String,
+    pub(crate) to: String,
     /// The lane.
-    pub lane: String,
+    pub(crate) lane: String,
     /// Whether it keeps the last value of each path, to be compared.
-    pub track: bool,
+    pub(crate) track: bool,
 }
 
 /// When a reporter or commander sends.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     /// The first tick, on the machine's monotonic clock.
-    pub start_us: u64,
+    pub(crate) start_us: u64,
     /// Ticks in a second. Nothing that a server does moves a tick: the loop is open.
-    pub ticks_per_second: f64,
+    pub(crate) ticks_per_second: f64,
     /// How many ticks there are.
-    pub ticks: u64,
+    pub(crate) ticks: u64,
     /// Frames of one tick. They go to connections in turn.
-    pub burst: u32,
+    pub(crate) burst: u32,
     /// For commanders: each connection sends its next command when the last one is decided, up to the last tick.
-    pub closed: bool,
+    pub(crate) closed: bool,
     /// How long answers may take after the last tick, in milliseconds.
-    pub linger_ms: u64,
+    pub(crate) linger_ms: u64,
 }
 
 /// What a generator is told to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Order {
+pub(crate) enum Order {
     /// Connect. The first order.
     Open(Box<Job>),
     /// Send, until the schedule is over and everything is answered.
@@ -137,7 +137,7 @@ pub enum Order {
 
 /// What a generator answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Told {
+pub(crate) enum Told {
     /// So many connections are open; comes several times, the last time with all.
     Opened(u32),
     /// The order is done.
@@ -152,27 +152,27 @@ pub enum Told {
 
 /// What was counted since the last report.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// Frames that were sent.
-    pub sent: u64,
+    pub(crate) sent: u64,
     /// Of them those that were answered, or decided.
-    pub answered: u64,
+    pub(crate) answered: u64,
     /// Frames that came for listeners.
-    pub frames: u64,
+    pub(crate) frames: u64,
     /// Values in them.
-    pub values: u64,
+    pub(crate) values: u64,
     /// Connections that ended unasked.
-    pub lost: u64,
+    pub(crate) lost: u64,
     /// Connections that were refused with a time to come back, and those without.
-    pub refused: [u64; 2],
+    pub(crate) refused: [u64; 2],
     /// Bytes read from and written to sockets.
-    pub bytes: [u64; 2],
+    pub(crate) bytes: [u64; 2],
     /// What went wrong, by the server's word for it.
-    pub errors: BTreeMap<String, u64>,
+    pub(crate) errors: BTreeMap<String, u64>,
     /// From the intended moment to the answer or the delivery: microseconds and how often.
-    pub latency: Vec<(u64, u64)>,
+    pub(crate) latency: Vec<(u64, u64)>,
     /// From the intended moment to the sending: microseconds and how often.
-    pub late: Vec<(u64, u64)>,
+    pub(crate) late: Vec<(u64, u64)>,
     /// The last value of each path that was sent, or that a listener has; listeners that differ are in `errors`.
-    pub last: BTreeMap<String, u64>,
+    pub(crate) last: BTreeMap<String, u64>,
 }

@@ -14,7 +14,7 @@ use super::wire;
 use super::world::{PER_US, World};
 
 /// Serves orders while flats ask.
-pub async fn serve(
+pub(crate) async fn serve(
     world: &Rc<World>,
     period_ms: u32,
     keep_alive: bool,
@@ -68,13 +68,7 @@ fn token(world: &World, id: u32) -> Result<String> {
 }
 
 /// Asks once. Gives the number in the newest command, or nothing.
-async fn ask(
-    world: &World,
-    id: u32,
-    token: &str,
-    keep_alive: bool,
-    kept: &mut Option<TcpStream>,
-) -> Result<u64> {
+async fn ask(world: &World, id: u32, token: &str, keep_alive: bool, kept: &mut Option<TcpStream>) -> Result<u64> {
     let stream = match kept.take() {
         Some(stream) => stream,
         None => open::dial(world.job.at, id).await?,
@@ -88,7 +82,8 @@ async fn ask(
     let mut opening = Opening { stream, left: Vec::new() };
     opening.write(request.as_bytes()).await?;
     let head = opening.head().await?;
-    let length: usize = wire::header(&head, "content-length").and_then(|length| length.parse().ok()).context("no length")?;
+    let length: usize =
+        wire::header(&head, "content-length").and_then(|length| length.parse().ok()).context("no length")?;
     while opening.left.len() < length {
         opening.more().await?;
     }

@@ -4,36 +4,41 @@
 //! would make the generator larger than what it measures. Servers here send whole, unmasked frames, so that reading
 //! them is a few lines over a buffer that all connections of a process share.
 
+use std::fmt::Write as _;
+
 use anyhow::{Result, bail};
 
 /// A text message.
-pub const TEXT: u8 = 1;
+pub(crate) const TEXT: u8 = 1;
 /// A binary message.
-pub const BINARY: u8 = 2;
+pub(crate) const BINARY: u8 = 2;
 /// The end.
-pub const CLOSE: u8 = 8;
+pub(crate) const CLOSE: u8 = 8;
 /// A heartbeat that wants an answer.
-pub const PING: u8 = 9;
+pub(crate) const PING: u8 = 9;
 /// The answer to a heartbeat.
-pub const PONG: u8 = 10;
+pub(crate) const PONG: u8 = 10;
 
 /// Largest message that is taken, in bytes: a snapshot's part is about 48 KiB, an HTTP answer up to a megabyte.
-pub const MESSAGE_BYTES: usize = 2 * 1024 * 1024;
+pub(crate) const MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 /// Masks need not be random where nothing is in between, but a server must have bytes to unmask.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
+/// Lengths that say that the real one follows, in two and in eight bytes.
+const MEDIUM: u8 = 0x7e;
+const LONG: u8 = 0x7f;
 
 /// One frame as a client sends it.
-pub fn frame(op: u8, payload: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn frame(op: u8, payload: &[u8], out: &mut Vec<u8>) {
     out.push(FIN | op);
     if let Ok(short @ 0..126) = u8::try_from(payload.len()) {
         out.push(MASKED | short);
     } else if let Ok(medium) = u16::try_from(payload.len()) {
-        out.push(MASKED | 126);
+        out.push(MASKED | MEDIUM);
         out.extend(medium.to_be_bytes());
     } else {
-        out.push(MASKED | 127);
+        out.push(MASKED | LONG);
         out.extend((payload.len() as u64).to_be_bytes());
     }
     out.extend(MASK);
@@ -41,9 +46,9 @@ pub fn frame(op: u8, payload: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The first frame of `bytes`: its kind, its payload, and how long it is in all. None when some of it is missing.
-pub fn first(bytes: &[u8]) -> Result<Option<(u8, &[u8], usize)>> {
+pub(crate) fn first(bytes: &[u8]) -> Result<Option<(u8, &[u8], usize)>> {
     let &[head, length, ref rest @ ..] = bytes else { return Ok(None) };
-    if head & 0xf0 != FIN || length & MASKED != 0 {
+    if head >> 4 != FIN >> 4 || length & MASKED != 0 {
         bail!("a frame that is fragmented, masked or compressed");
     }
     let (length, rest) = match (length, rest) {
@@ -63,28 +68,29 @@ pub fn first(bytes: &[u8]) -> Result<Option<(u8, &[u8], usize)>> {
 }
 
 /// The head of an upgrade.
-pub fn upgrade(path: &str, subprotocol: Option<&str>, bearer: Option<&str>) -> String {
+pub(crate) fn upgrade(path: &str, subprotocol: Option<&str>, bearer: Option<&str>) -> String {
     let mut head = format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     );
     if let Some(name) = subprotocol {
-        head.push_str(&format!("Sec-WebSocket-Protocol: {name}\r\n"));
+        // Writing to a string cannot fail, here and below.
+        let _ = write!(head, "Sec-WebSocket-Protocol: {name}\r\n");
     }
     if let Some(token) = bearer {
-        head.push_str(&format!("Authorization: Bearer {token}\r\n"));
+        let _ = write!(head, "Authorization: Bearer {token}\r\n");
     }
     head.push_str("\r\n");
     head
 }
 
 /// Where a head of HTTP ends.
-pub fn head_end(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
     memchr::memmem::find(bytes, b"\r\n\r\n").map(|at| at + 4)
 }
 
 /// The value of a header, by its lower-case name.
-pub fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().skip(1).find_map(|line| {
         let (key, value) = line.split_once(':')?;
         key.eq_ignore_ascii_case(name).then(|| value.trim())
@@ -92,41 +98,41 @@ pub fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// The status of an HTTP answer.
-pub fn status(head: &str) -> u16 {
+pub(crate) fn status(head: &str) -> u16 {
     head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0)
 }
 
 /// The number right behind `bytes`' first occurrence of `mark`.
-pub fn number_after(bytes: &[u8], mark: &[u8]) -> Option<u64> {
+pub(crate) fn number_after(bytes: &[u8], mark: &[u8]) -> Option<u64> {
     digits(&bytes[memchr::memmem::find(bytes, mark)? + mark.len()..])
 }
 
 /// The number that `bytes` begin with.
-pub fn digits(bytes: &[u8]) -> Option<u64> {
+pub(crate) fn digits(bytes: &[u8]) -> Option<u64> {
     let length = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
     std::str::from_utf8(&bytes[..length]).ok()?.parse().ok()
 }
 
 /// The text between `mark` and the next quotation mark.
-pub fn text_after<'a>(bytes: &'a [u8], mark: &[u8]) -> Option<&'a str> {
+pub(crate) fn text_after<'a>(bytes: &'a [u8], mark: &[u8]) -> Option<&'a str> {
     let rest = &bytes[memchr::memmem::find(bytes, mark)? + mark.len()..];
     std::str::from_utf8(&rest[..memchr::memchr(b'"', rest)?]).ok()
 }
 
 /// MQTT 3.1.1, as much as publishing and subscribing on one topic takes.
-pub mod mqtt {
+pub(crate) mod mqtt {
     /// The topic that all publish on.
     const TOPIC: &[u8] = b"b0/g0";
 
     /// A session of its own, without credentials and without a keep-alive.
-    pub fn connect(name: &str) -> Vec<u8> {
+    pub(crate) fn connect(name: &str) -> Vec<u8> {
         let mut body = b"\x00\x04MQTT\x04\x02\x00\x00".to_vec();
         text(&mut body, name.as_bytes());
         packet(0x10, &body)
     }
 
     /// Subscribes with QoS 0.
-    pub fn subscribe() -> Vec<u8> {
+    pub(crate) fn subscribe() -> Vec<u8> {
         let mut body = vec![0, 1];
         text(&mut body, TOPIC);
         body.push(0);
@@ -134,7 +140,7 @@ pub mod mqtt {
     }
 
     /// Publishes with QoS 0, or with QoS 1 under a packet's number.
-    pub fn publish(number: Option<u16>, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn publish(number: Option<u16>, payload: &[u8]) -> Vec<u8> {
         let mut body = Vec::new();
         text(&mut body, TOPIC);
         if let Some(number) = number {
@@ -166,7 +172,7 @@ pub mod mqtt {
     }
 
     /// The packets of `bytes`: the first byte and the body of each that is whole.
-    pub fn packets(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    pub(crate) fn packets(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
         std::iter::from_fn(move || {
             let (&first, mut rest) = bytes.split_first()?;
             let (mut length, mut shift) = (0_usize, 0);
@@ -255,11 +261,10 @@ mod tests {
         let long = vec![b'x'; 200];
         let bytes = [mqtt::publish(Some(7), &long), mqtt::subscribe(), mqtt::publish(None, b"a")].concat();
         let packets: Vec<_> = mqtt::packets(&bytes).collect();
-        assert_eq!(packets.iter().map(|(first, body)| (*first, body.len())).collect::<Vec<_>>(), [
-            (0x32, 209),
-            (0x82, 10),
-            (0x30, 8)
-        ]);
+        assert_eq!(
+            packets.iter().map(|(first, body)| (*first, body.len())).collect::<Vec<_>>(),
+            [(0x32, 209), (0x82, 10), (0x30, 8)]
+        );
         assert_eq!(mqtt::packets(&bytes[..50]).count(), 0, "what is not whole is no packet");
     }
 }

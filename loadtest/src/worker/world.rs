@@ -16,34 +16,34 @@ use crate::clock::now_us;
 /// Longest time that is told apart, in microseconds: longer ones count as this.
 const LONGEST_US: u64 = 600_000_000;
 /// Numbers of one microsecond that are told apart: frames of one tick have numbers of their own.
-pub const PER_US: u64 = 16;
+pub(crate) const PER_US: u64 = 16;
 /// What stands before a value in every frame that is sent.
 const VALUE: &[u8] = b"/v\":";
 /// Bytes before the moment in a live frame: its header.
 const LIVE_HEADER: usize = 16;
 /// Bytes of a live frame's payload, which make a message as long as a frame of state.
-const LIVE_BYTES: usize = 116;
+const LIVE_BYTES: usize = 128;
 
 /// A histogram of microseconds with three digits.
-pub fn histogram() -> Histogram<u64> {
+pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LONGEST_US, 3).expect("bounds that are right for the crate")
 }
 
 /// Counts a time.
-pub fn record(histogram: &mut Histogram<u64>, us: u64) {
+pub(crate) fn record(histogram: &mut Histogram<u64>, us: u64) {
     histogram.saturating_record(us.max(1));
 }
 
 /// A histogram as pairs.
-pub fn pairs(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
+pub(crate) fn pairs(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
     histogram.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect()
 }
 
 /// What is counted.
-pub struct Counts {
-    pub report: Report,
-    pub latency: Histogram<u64>,
-    pub late: Histogram<u64>,
+pub(crate) struct Counts {
+    pub(crate) report: Report,
+    pub(crate) latency: Histogram<u64>,
+    pub(crate) late: Histogram<u64>,
 }
 
 impl Counts {
@@ -53,21 +53,21 @@ impl Counts {
 }
 
 /// The generator.
-pub struct World {
-    pub job: Job,
-    pub counts: RefCell<Counts>,
+pub(crate) struct World {
+    pub(crate) job: Job,
+    pub(crate) counts: RefCell<Counts>,
     /// Open connections, by their place; those that ended are none.
-    pub conns: RefCell<Vec<Option<Rc<Conn>>>>,
+    pub(crate) conns: RefCell<Vec<Option<Rc<Conn>>>>,
     /// Where all connections read into.
-    pub scratch: RefCell<Box<[u8]>>,
+    pub(crate) scratch: RefCell<Box<[u8]>>,
     /// No connection reads before this moment.
-    pub paused_until: Cell<u64>,
+    pub(crate) paused_until: Cell<u64>,
     /// Whether connections are meant to end.
-    pub leaving: Cell<bool>,
+    pub(crate) leaving: Cell<bool>,
     /// Whether a decided command is followed by the next one.
-    pub closed_until: Cell<u64>,
+    pub(crate) closed_until: Cell<u64>,
     /// Frames sent in all, which deals out connections, devices and numbers.
-    pub turn: Cell<u64>,
+    pub(crate) turn: Cell<u64>,
     /// What listeners have, by connection and path.
     held: RefCell<HashMap<(u32, String), u64>>,
     /// MQTT packets that wait for an acknowledgement.
@@ -75,7 +75,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(job: Job) -> Rc<Self> {
+    pub(crate) fn new(job: Job) -> Rc<Self> {
         let conns = (0..job.count).map(|_| None).collect();
         Rc::new(Self {
             job,
@@ -92,22 +92,22 @@ impl World {
     }
 
     /// How many connections are open.
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.conns.borrow().iter().flatten().count()
     }
 
-    pub fn error(&self, what: &str) {
+    pub(crate) fn error(&self, what: &str) {
         *self.counts.borrow_mut().report.errors.entry(what.to_owned()).or_default() += 1;
     }
 
-    pub fn answered(&self, since_us: u64) {
+    pub(crate) fn answered(&self, since_us: u64) {
         let mut counts = self.counts.borrow_mut();
         counts.report.answered += 1;
         record(&mut counts.latency, now_us().saturating_sub(since_us));
     }
 
     /// What was counted since the last time.
-    pub fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> Report {
         let Counts { mut report, latency, late } = std::mem::replace(&mut *self.counts.borrow_mut(), Counts::new());
         report.latency = pairs(&latency);
         report.late = pairs(&late);
@@ -122,7 +122,7 @@ impl World {
     }
 
     /// The building and the name of a gateway.
-    pub fn address(&self, id: u32) -> String {
+    pub(crate) fn address(&self, id: u32) -> String {
         let (per_building, building) = match &self.job.role {
             Role::Report(reporter) => (reporter.per_building.max(1), reporter.building),
             _ => (200, 0),
@@ -131,7 +131,7 @@ impl World {
     }
 
     /// The next frame of a connection, which was due at `due_us`.
-    pub fn next_frame(&self, conn: &Conn, due_us: u64) -> Vec<u8> {
+    pub(crate) fn next_frame(&self, conn: &Conn, due_us: u64) -> Vec<u8> {
         let turn = self.turn.get();
         self.turn.set(turn + 1);
         let n = due_us * PER_US + turn % PER_US;
@@ -181,21 +181,25 @@ impl World {
     }
 
     /// Takes a message that came.
-    pub fn message(&self, conn: &Conn, op: u8, bytes: &[u8]) {
+    pub(crate) fn message(&self, conn: &Conn, op: u8, bytes: &[u8]) {
         match (&self.job.role, &self.job.dialect) {
             (Role::Report(_), Dialect::Riser { .. }) => self.to_gateway(conn, bytes),
             (Role::Report(_), Dialect::Mqtt) => {
                 for (first, body) in mqtt::packets(bytes) {
                     if let (0x40, &[a, b]) = (first, body) {
                         let since = self.waiting.borrow_mut().remove(&(conn.id, u16::from_be_bytes([a, b])));
-                        since.into_iter().for_each(|since| self.answered(since));
+                        if let Some(since) = since {
+                            self.answered(since);
+                        }
                     }
                 }
             }
             (Role::Report(_), _) => {
                 for at in memmem::find_iter(bytes, VALUE) {
                     let n = wire::digits(&bytes[at + VALUE.len()..]);
-                    n.into_iter().for_each(|n| self.answered(n / PER_US));
+                    if let Some(n) = n {
+                        self.answered(n / PER_US);
+                    }
                 }
             }
             (Role::Watch(watcher), _) if watcher.track => self.tracked(conn, bytes),
@@ -256,8 +260,7 @@ impl World {
                 self.delivered(std::iter::once(n));
                 let packet = conn.packet.get().checked_add(1).unwrap_or(1);
                 conn.packet.set(packet);
-                let text =
-                    format!(r#"{{"t":"result","n":{packet},"cmd":"{cmd}","status":"succeeded","data":{n}}}"#);
+                let text = format!(r#"{{"t":"result","n":{packet},"cmd":"{cmd}","status":"succeeded","data":{n}}}"#);
                 let mut out = Vec::new();
                 wire::frame(wire::TEXT, text.as_bytes(), &mut out);
                 conn.send(self, &out);
@@ -284,14 +287,14 @@ impl World {
     }
 
     /// Answers that are missing.
-    pub fn unanswered(&self) -> u64 {
+    pub(crate) fn unanswered(&self) -> u64 {
         let report = &self.counts.borrow().report;
         let errors: u64 = report.errors.values().sum();
         report.sent.saturating_sub(report.answered + errors)
     }
 
     /// Forgets what listeners had, when they begin anew.
-    pub fn clear_held(&self, conn: u32) {
+    pub(crate) fn clear_held(&self, conn: u32) {
         self.held.borrow_mut().retain(|(id, _), _| *id != conn);
     }
 }
@@ -303,7 +306,7 @@ fn head(bytes: &[u8]) -> &[u8] {
 /// A message as long as the frame that a Riser client is delivered.
 fn as_delivered(n: u64) -> String {
     format!(
-        r#"{{"t":"state","of":"b0/g0","epoch":1763812345678,"rev":1000,"set":{{"d0/v":{n}}},"at_ms":1763812345678}}"#
+        r#"{{"t":"state","of":"b0/g0","epoch":1763812345678,"rev":1000,"set":{{"d0/v":{n}}},"at_ms":1763812345678,"ts_ms":1763812345}}"#
     )
 }
 
@@ -321,7 +324,7 @@ fn live_frame(stream: u32, turn: u64, n: u64) -> Vec<u8> {
 }
 
 /// Adds what two generators counted.
-pub fn add(into: &mut Report, other: Report) {
+pub(crate) fn add(into: &mut Report, other: Report) {
     into.sent += other.sent;
     into.answered += other.answered;
     into.frames += other.frames;
