@@ -58,10 +58,12 @@ fn websocket(c: &mut Criterion) {
     c.bench_function("ws: decode a frame of state", |b| {
         b.iter_batched_ref(
             || bytes.clone(),
-            |bytes| decoder.feed(bytes, &mut |message| {
-                black_box(message);
-                ControlFlow::Continue(())
-            }),
+            |bytes| {
+                decoder.feed(bytes, &mut |message| {
+                    black_box(message);
+                    ControlFlow::Continue(())
+                })
+            },
             BatchSize::SmallInput,
         );
     });
@@ -133,11 +135,8 @@ fn tenant() -> Tenant {
 
 fn tokens(c: &mut Criterion) {
     let id = "acme".parse().expect("a tenant");
-    let order = TokenOrder {
-        peer: Peer::Client { subject: "alice".into() },
-        grants: vec![Grant::everything()],
-        ttl_s: 3_600,
-    };
+    let order =
+        TokenOrder { peer: Peer::Client { subject: "alice".into() }, grants: vec![Grant::everything()], ttl_s: 3_600 };
     let token = auth::mint(&id, &tenant(), &order, NOW_MS).expect("a good order").token;
     let table = TenantTable { tenants: BTreeMap::from([(id, tenant())]) };
     let credential = Credential::new(token);
