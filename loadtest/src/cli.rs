@@ -17,6 +17,7 @@ Examples:
   target/release/riser-loadtest run my-scenario.toml
   target/release/riser-loadtest compare before.json after.json
   target/release/riser-loadtest budgets
+  target/release/riser-loadtest budgets --from monday.json tuesday.json
 
 Exit codes: 0 done, 1 failed or over a budget, 64 bad usage, 130 ended by Ctrl-C.")]
 pub(crate) struct Cli {
@@ -96,9 +97,9 @@ pub(crate) struct Run {
 
 #[derive(Debug, Args)]
 pub(crate) struct Budgets {
-    /// Take this result instead of running anything.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) from: Option<PathBuf>,
+    /// Take results instead of running anything; several files count as one.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) from: Vec<PathBuf>,
     /// Use tiny sizes: to see that everything works, not to measure.
     #[arg(long)]
     pub(crate) smoke: bool,

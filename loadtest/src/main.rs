@@ -68,8 +68,14 @@ fn command(command: Command) -> Result<ExitCode> {
                 print(&text)?;
                 Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             };
-            if let Some(path) = &args.from {
-                return budgets(&Results::read(path)?);
+            if !args.from.is_empty() {
+                let mut all = Results::new();
+                for path in &args.from {
+                    let Results { missing, runs, .. } = Results::read(path)?;
+                    all.missing.extend(missing);
+                    all.runs.extend(runs);
+                }
+                return budgets(&all);
             }
             let changes = Changes { smoke: args.smoke, set: Vec::new() };
             let names = FOR_BUDGETS.map(str::to_owned);
