@@ -59,7 +59,7 @@ fn websocket(c: &mut Criterion) {
         b.iter_batched_ref(
             || bytes.clone(),
             |bytes| {
-                decoder.feed(bytes, &mut |message| {
+                decoder.feed(bytes, 1, &mut |message| {
                     black_box(message);
                     ControlFlow::Continue(())
                 })

@@ -56,7 +56,9 @@ fn lines(results: &Results) -> Vec<Line> {
     lines.extend(fanout(&all));
     lines.extend(storm(&all));
     lines.extend(slow(&all));
-    lines.push(crowd(&all));
+    lines.push(crowd(&all, "cpu_us_per_frame", "CPU per frame"));
+    let above = crowd(&all, "cpu_us_per_frame_above_rest", "the same, less the CPU of rest");
+    lines.push(Line { budget: None, said: "–".into(), ..above });
     lines.extend(poll(&all));
     lines
 }
@@ -125,19 +127,19 @@ fn slow(all: &[Summary]) -> Vec<Line> {
 }
 
 /// What sessions at rest cost a frame: the most beside the fewest of them.
-fn crowd(all: &[Summary]) -> Line {
+fn crowd(all: &[Summary], figure: &str, title: &str) -> Line {
     let mut beside: Vec<(u32, f64)> = of(all, "ingest")
         .filter(|s| s.subject == "riser")
-        .filter_map(|s| Some((s.variant.split(' ').next()?.parse().ok()?, s.figure("cpu_us_per_frame")?)))
+        .filter_map(|s| Some((s.variant.split(' ').next()?.parse().ok()?, s.figure(figure)?)))
         .filter(|(idle, _)| *idle > 0)
         .collect();
     beside.sort_unstable_by_key(|(idle, _)| *idle);
     let (few, many) = match beside.as_slice() {
         [few, .., many] => (*few, *many),
-        _ => return at_most("CPU per frame beside many sessions at rest, ratio", 1.1, None),
+        _ => return at_most(format!("{title}, beside many sessions at rest"), 1.1, None),
     };
     let ratio = (few.1 > 0.0).then(|| many.1 / few.1);
-    at_most(format!("CPU per frame beside {} sessions at rest, to {}", many.0, few.0), 1.1, ratio)
+    at_most(format!("{title}, beside {} sessions at rest, to {}", many.0, few.0), 1.1, ratio)
 }
 
 fn poll(all: &[Summary]) -> Vec<Line> {

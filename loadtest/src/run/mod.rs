@@ -17,7 +17,7 @@ use tokio::time::{Duration, sleep};
 use crate::clock::now_us;
 use crate::fleet::Fleet;
 use crate::progress::Progress;
-use crate::result::{Generator, Run};
+use crate::result::{Generator, Run, ratio};
 use crate::server::{Programs, Server, Subject};
 use crate::worker::add;
 use crate::worker::order::{Job, Report, Reporter, Role, Schedule, Watcher};
@@ -150,6 +150,11 @@ impl Meter {
             fleet.begin()?;
         }
         Ok(Self { cpu_us: server.cpu_us()?, since_us: now_us() })
+    }
+
+    /// The server's CPU time so far, in cores.
+    fn rate(&self, server: &Server) -> Result<f64> {
+        Ok(ratio(server.cpu_us()?.saturating_sub(self.cpu_us), now_us() - self.since_us))
     }
 
     /// CPU of the server in microseconds, and what the generators say.
