@@ -4,8 +4,6 @@
 //!
 //!     cargo bench -p riser-loadtest
 
-#![expect(missing_docs, reason = "the macros make functions without any")]
-
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::ops::ControlFlow;
