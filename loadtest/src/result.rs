@@ -225,10 +225,11 @@ impl Summary {
     }
 }
 
-/// The median; of an even number the lower of the two.
+/// The median; of an even number what is in the middle of the two.
 pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len().checked_sub(1)? / 2).copied()
+    let (low, high) = (values.get(values.len().checked_sub(1)? / 2)?, values.get(values.len() / 2)?);
+    Some(f64::midpoint(*low, *high))
 }
 
 /// A quotient of counts; nothing when divided by nothing.
@@ -275,6 +276,6 @@ mod tests {
         }
         let medians: Vec<_> = results.summaries().iter().map(|summary| summary.figure("cpu_us")).collect();
         assert_eq!(medians, [Some(3.0), Some(20.0)]);
-        assert_eq!((median(vec![]), median(vec![2.0, 1.0])), (None, Some(1.0)));
+        assert_eq!((median(vec![]), median(vec![2.0, 1.0])), (None, Some(1.5)));
     }
 }

@@ -214,7 +214,7 @@ async fn interrupted_it_ends_what_it_started_and_keeps_what_it_found() {
     }
     let text = std::fs::read_to_string(out.join("loadtest.json")).expect("a result");
     let result: Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!(result["runs"].as_array().map(Vec::len), Some(3), "those of the scenario before");
+    assert_eq!(result["runs"].as_array().map(Vec::len), Some(4), "those of the scenario before");
 }
 
 /// A process that does not outlive a test that fails.
