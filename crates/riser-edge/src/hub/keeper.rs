@@ -14,6 +14,9 @@ use super::{Hub, tell};
 use crate::presence::UNANSWERED;
 use crate::shared::Shared;
 
+/// How long a change that the store has may be on its way to the mirror before it counts as lost. Under load messages wait
+/// in the hub's inbox; reading a gateway anew because of them would owe a snapshot to each of its listeners.
+const ARRIVAL: Duration = Duration::from_secs(1);
 /// How soon a read that nobody answered is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -35,9 +38,9 @@ pub(super) async fn addresses(shared: &Shared, tenant: &TenantId, to: &Pattern) 
 /// Runs as long as the edge does.
 pub(super) async fn run(shared: Arc<Shared>, hub: Arc<Hub>) {
     let mut compare_at = Instant::now() + shared.config.compare;
-    let mut retry_at = None;
+    let (mut retry_at, mut behind, mut behind_at) = (None, BTreeMap::new(), None);
     loop {
-        let next = retry_at.map_or(compare_at, |at| compare_at.min(at));
+        let next = [retry_at, behind_at].into_iter().flatten().fold(compare_at, Instant::min);
         tokio::select! {
             biased;
             () = hub.wake.notified() => {}
@@ -45,7 +48,18 @@ pub(super) async fn run(shared: Arc<Shared>, hub: Arc<Hub>) {
         }
         if hub.look.swap(false, Ordering::Relaxed) || Instant::now() >= compare_at {
             compare_at = Instant::now() + shared.config.compare;
-            hub.compare(&shared).await;
+            let found = hub.compare(&shared).await;
+            if behind.is_empty() && !found.is_empty() {
+                behind_at = Some(Instant::now() + ARRIVAL);
+            }
+            // What was found first waits for no longer because more is found.
+            for (address, version) in found {
+                behind.entry(address).or_insert(version);
+            }
+        }
+        if behind_at.is_some_and(|at| at <= Instant::now()) {
+            hub.read_behind(std::mem::take(&mut behind));
+            behind_at = None;
         }
         retry_at = hub.repair(&shared).await.then(|| Instant::now() + RETRY);
     }
@@ -69,16 +83,18 @@ impl Hub {
         again
     }
 
-    /// Compares what is watched with the store, one read per building.
-    async fn compare(&self, shared: &Shared) {
-        let Ok(buildings) = self.watched_buildings(shared).await else { return };
+    /// Compares what is watched with the store, one read per building. Gives the mirrors that know less, and what the
+    /// store knew.
+    async fn compare(&self, shared: &Shared) -> BTreeMap<Address, Version> {
+        let mut behind = BTreeMap::new();
+        let Ok(buildings) = self.watched_buildings(shared).await else { return behind };
         let mut unanswered = 0;
         for (building, mirrored) in buildings {
             let Ok(stored) = shared.call(shared.ports.store.versions(&self.tenant, &building)).await else {
                 // One building that is not answered must not keep the others from being compared.
                 unanswered += 1;
                 if unanswered == UNANSWERED {
-                    return;
+                    return behind;
                 }
                 continue;
             };
@@ -86,10 +102,22 @@ impl Hub {
                 .into_iter()
                 .filter_map(|(gateway, version)| Some((Address::new(building.clone(), gateway).ok()?, version)))
                 .collect();
-            for address in self.compare_building(mirrored, &stored) {
+            for address in self.compare_building(mirrored, &stored, &mut behind) {
                 self.settle_doubt(shared, &address).await;
             }
         }
+        behind
+    }
+
+    /// Has those read that have not come to what the store knew.
+    fn read_behind(&self, behind: BTreeMap<Address, Version>) {
+        let mut inner = self.inner.lock();
+        let mut lost = |address: &Address, version: Version| {
+            inner.mirrors.get_mut(address).is_some_and(|mirror| mirror.read_below(version))
+        };
+        let due: Vec<_> = behind.into_iter().filter(|(address, version)| lost(address, *version)).collect();
+        drop(inner);
+        self.due.lock().extend(due.into_iter().map(|(address, _)| address));
     }
 
     /// The buildings that are watched, with those of their gateways that have a mirror.
@@ -118,29 +146,35 @@ impl Hub {
         Ok(buildings)
     }
 
-    /// Marks what must be read; gives the gateways of which the store has known too little for too long. `mirrored` are
-    /// the building's gateways that had a mirror when the round began: going through all mirrors for each building
-    /// would cost their product, under the lock.
-    fn compare_building(&self, mut mirrored: BTreeSet<Address>, stored: &BTreeMap<Address, Version>) -> Vec<Address> {
+    /// Marks what is not known at all to be read, and adds to `behind` what knows less than the store; gives the gateways
+    /// of which the store has known too little for too long. `mirrored` are the building's gateways that had a mirror when
+    /// the round began: going through all mirrors for each building would cost their product, under the lock.
+    fn compare_building(
+        &self,
+        mut mirrored: BTreeSet<Address>,
+        stored: &BTreeMap<Address, Version>,
+        behind: &mut BTreeMap<Address, Version>,
+    ) -> Vec<Address> {
         mirrored.extend(stored.keys().cloned());
         let mut inner = self.inner.lock();
-        let (mut behind, mut doubtful) = (Vec::new(), Vec::new());
+        let (mut unknown, mut doubtful) = (Vec::new(), Vec::new());
         for address in mirrored {
             let Some(mirror) = inner.mirrors.get_mut(&address) else {
                 if stored.contains_key(&address) && inner.is_watched(&address) {
                     inner.mirrors.insert(address.clone(), Mirror::reading());
-                    behind.push(address);
+                    unknown.push(address);
                 }
                 continue;
             };
-            match mirror.compare(stored.get(&address).copied()) {
+            let version = stored.get(&address).copied();
+            match mirror.compare(version) {
                 Compared::Fine => {}
-                Compared::Behind => behind.push(address),
+                Compared::Behind => behind.extend(version.map(|version| (address, version))),
                 Compared::Doubtful => doubtful.push(address),
             }
         }
         drop(inner);
-        self.due.lock().extend(behind);
+        self.due.lock().extend(unknown);
         doubtful
     }
 

@@ -182,8 +182,9 @@ impl Mirror {
         (joined(effects), again)
     }
 
-    /// Takes where the store stands, none when it knows nothing. `Read` when it knows more, or when it knew less
-    /// for so long that it must be believed; then [`Mirror::believe`] takes the answer.
+    /// Takes where the store stands, none when it knows nothing. When it knows more, what is missing may be on its way,
+    /// and [`Mirror::read_below`] decides a little later. When it knew less for so long that it must be believed,
+    /// [`Mirror::believe`] takes what it answers.
     pub(crate) fn compare(&mut self, stored: Option<Version>) -> Compared {
         if self.is_reading() {
             return Compared::Fine;
@@ -194,13 +195,21 @@ impl Mirror {
         }
         if stored > self.version() {
             self.doubts = 0;
-            self.feed = Feed::Reading(Kept::default());
             return Compared::Behind;
         }
         self.doubts = self.doubts.saturating_add(1);
         // An offline gateway has nobody to make good what the store lost, and its last values are the best there are.
         let online = self.known.as_ref().is_some_and(|s| s.presence.online);
         if self.doubts >= DOUBTS && online { Compared::Doubtful } else { Compared::Fine }
+    }
+
+    /// Begins a read when the mirror has not come to `version` by itself. False when there is nothing to read.
+    pub(crate) fn read_below(&mut self, version: Version) -> bool {
+        let behind = !self.is_reading() && self.version() < Some(version);
+        if behind {
+            self.feed = Feed::Reading(Kept::default());
+        }
+        behind
     }
 
     /// Takes what a store said that knew less than the mirror for long. Values stay, since they were acknowledged; but
@@ -361,7 +370,7 @@ enum Place {
 pub(crate) enum Compared {
     /// Nothing.
     Fine,
-    /// Reading it; the answer goes to [`Mirror::install`].
+    /// Another look, with [`Mirror::read_below`], once what is missing has had time to come.
     Behind,
     /// Reading it; the answer goes to [`Mirror::believe`].
     Doubtful,
@@ -498,9 +507,20 @@ mod tests {
     }
 
     #[test]
+    fn a_change_that_was_only_on_its_way_is_not_read() {
+        let mut mirror = live(&[online(7, None), set((7, 1), "a", 1)]);
+        assert_eq!(mirror.compare(Some(Version::new(7, 2))), Compared::Behind);
+        assert!(matches!(mirror.take(set((7, 2), "a", 2)), Step::Tell(_)), "it is told meanwhile");
+        assert!(!mirror.read_below(Version::new(7, 2)));
+        assert!(mirror.read_below(Version::new(7, 3)));
+        assert!(!mirror.read_below(Version::new(7, 4)), "one read is enough");
+    }
+
+    #[test]
     fn what_came_during_a_read_is_told_once_under_one_version() {
         let mut mirror = live(&[online(7, None), set((7, 1), "a", 1)]);
         assert_eq!(mirror.compare(Some(Version::new(7, 9))), Compared::Behind);
+        assert!(mirror.read_below(Version::new(7, 9)));
         let stored = mirror.known().cloned();
         mirror.take(set((7, 2), "a", 2));
         mirror.take(set((7, 3), "b", 3));
