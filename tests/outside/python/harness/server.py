@@ -177,13 +177,21 @@ class Server:
             at = logs.find(secret)
             assert at < 0, f"a secret is in the log: …{logs[max(0, at - 200):at + 80]}…"
 
+    def _edges(self) -> list[int]:
+        """The processes that are edges: the one that was started, or those that it started."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task").glob("*/children")
+        started = [child for listed in children for child in listed.read_text().split()]
+        edges = [int(child) for child in started if Path(f"/proc/{child}/comm").read_text().strip() == "riser"]
+        return edges or [pid]
+
     def rss_bytes(self) -> int:
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.M)[1]) * 1024
+        statuses = [Path(f"/proc/{pid}/status").read_text() for pid in self._edges()]
+        return sum(int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.M)[1]) * 1024 for status in statuses)
 
     def cpu_seconds(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        stats = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in self._edges()]
+        return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
 
     def alive(self) -> bool:
         return self.process.poll() is None
