@@ -2,7 +2,10 @@
 # Makes what compose.yaml needs and no repository may hold: passwords, the Sentinels' files, and a tenant to begin with.
 # All of it goes into the folder `secrets` beside this script, which must not exist. The tenant's API key is printed
 # once and is nowhere else.
+#
+# RISER is the program that makes the tenant's keys: `riser`, unless it says otherwise.
 set -eu
+riser=${RISER:-riser}
 cd "$(dirname "$0")"
 
 if [ -e secrets ]; then
@@ -44,9 +47,26 @@ for n in 0 1 2; do
     } > "secrets/sentinel-$n/sentinel.conf"
 done
 
+# new-key prints the key, and on standard error what the tenants file is to hold of it.
+key=$("$riser" tenants new-key 2> secrets/new-key)
+hash=$(sed -n 's/^sha256 = "\([0-9a-f]*\)"$/\1/p' secrets/new-key)
+rm secrets/new-key
+"$riser" tenants new-secret > secrets/edge/home.secret
+cat > secrets/edge/tenants.toml <<TENANTS
+[tenants.home]
+signing_keys = [{ kid = "one", secret_file = "home.secret" }]
+
+[[tenants.home.api_keys]]
+name = "first"
+sha256 = "$hash"
+scope = ["*/*:read,command,event,listen,speak"]
+TENANTS
+
 printf '%s' "$nats" > secrets/edge/nats.password
 printf '%s' "$redis" > secrets/edge/redis.password
 
 # What is mounted is read by the containers' own users; the folder itself is nobody else's.
 chmod 755 secrets/edge
 chmod 644 secrets/edge/* secrets/redis-auth.conf
+
+echo "the API key of the tenant home, shown once: $key"

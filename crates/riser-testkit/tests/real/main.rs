@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod cluster;
+mod deploy;
 mod edge;
 mod nats;
 mod redis;

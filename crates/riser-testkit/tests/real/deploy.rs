@@ -1,0 +1,111 @@
+//! What is in `deploy/`: it can be built and prepared, servers take it, and the rights that it gives an edge are enough.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use riser_testkit::real::edges::{Edges, EdgesOptions};
+use riser_testkit::real::folder::Folder;
+use riser_testkit::real::nats::{NatsOptions, NatsServers};
+use riser_testkit::real::redis::{RedisOptions, RedisServers};
+
+use super::program;
+
+const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy");
+
+fn run(command: &mut Command) -> Output {
+    let output = command.output().expect("it starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}: {errors}", output.status);
+    output
+}
+
+fn text(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The folder with everything that `compose.yaml` needs.
+fn prepared() -> Folder {
+    let folder = Folder::new("deploy").expect("a folder");
+    run(Command::new("cp").arg("-r").arg(DEPLOY).arg(folder.path()));
+    let script = folder.path().join("deploy/compose/prepare.sh");
+    let said = run(Command::new("sh").arg(&script).env("RISER", program("RISER_BIN"))).stdout;
+    assert!(String::from_utf8_lossy(&said).contains("rk_"), "the API key is shown");
+    let again = Command::new("sh").arg(&script).output().expect("it starts");
+    assert_eq!(again.status.code(), Some(1), "what is there is not overwritten");
+    folder
+}
+
+/// The variables of a file of them.
+fn variables(file: &str) -> Vec<(String, String)> {
+    let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    file.lines().map(|line| pair(line).expect("a variable")).collect()
+}
+
+#[test]
+fn the_binary_that_is_shipped_is_built_and_runs() {
+    let folder = Folder::new("build").expect("a folder");
+    run(Command::new("sh").arg(Path::new(DEPLOY).join("build.sh")).arg(folder.path()));
+    let said = run(Command::new(folder.path().join("riser")).arg("--version")).stdout;
+    assert!(String::from_utf8_lossy(&said).starts_with("riser "), "{said:?}");
+    run(Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(folder.path()));
+    let usage = Command::new("sh").arg(Path::new(DEPLOY).join("build.sh")).output().expect("it starts");
+    assert_eq!(usage.status.code(), Some(64));
+}
+
+#[test]
+fn nats_and_an_edge_take_what_compose_gives_them() {
+    let folder = prepared();
+    let at = folder.path().join("deploy");
+    let secrets = at.join("compose/secrets");
+    let variables = variables(&text(&secrets.join("nats.env")));
+    let nats = program("RISER_NATS_SERVER");
+    run(Command::new(nats).arg("-t").arg("-c").arg(at.join("nats/nats.conf")).env("NATS_NAME", "n").envs(variables));
+    // As the container of an edge sees it.
+    let etc = folder.path().join("etc");
+    run(Command::new("mkdir").arg(&etc));
+    run(Command::new("cp").arg(at.join("compose/edge.toml")).arg(&etc));
+    run(Command::new("cp").arg("-r").arg(secrets.join("edge")).arg(etc.join("secrets")));
+    let check = ["edge", "check-config", "--config"];
+    run(Command::new(program("RISER_BIN")).env_clear().args(check).arg(etc.join("edge.toml")));
+}
+
+#[tokio::test]
+async fn the_rights_that_compose_gives_an_edge_are_all_that_it_needs() {
+    let folder = prepared();
+    let at = folder.path().join("deploy");
+    let secrets = at.join("compose/secrets");
+    let (of_nats, of_redis) = (text(&secrets.join("edge/nats.password")), text(&secrets.join("edge/redis.password")));
+    let conf = text(&at.join("nats/nats.conf"));
+    let rights = conf.split_once("# What an edge does").expect("the rights").1;
+    let extra = format!("# {}", rights.replace("$RISER_NATS_PASSWORD", &of_nats));
+    let options = NatsOptions { extra, ..NatsOptions::default() };
+    let nats = NatsServers::start_with(&program("RISER_NATS_SERVER"), 1, &options).await.expect("NATS");
+    // The launcher has ports of its own, and no replica.
+    let own = |line: &&str| !["#", "port ", "min-replicas", "append"].iter().any(|begin| line.starts_with(begin));
+    let conf = text(&at.join("redis/redis.conf")) + &text(&secrets.join("redis-auth.conf"));
+    let extra = conf.lines().filter(own).filter(|line| !line.starts_with("master")).map(str::to_owned).collect();
+    let login = Some(("edge".into(), of_redis));
+    let options = RedisOptions { extra, login, ..RedisOptions::default() };
+    let redis = RedisServers::start(&program("RISER_REDIS_SERVER"), &options).await.expect("Redis");
+    let file = |key: &str, name: &str| format!("{key}={}", secrets.join("edge").join(name).display());
+    let set = vec![
+        "nats.user=edge".into(),
+        file("nats.password_file", "nats.password"),
+        "redis.user=edge".into(),
+        file("redis.password_file", "redis.password"),
+    ];
+    let options = EdgesOptions { nats: nats.urls(), redis: redis.port(0), set, ..EdgesOptions::default() };
+    let edges = Edges::start(&program("RISER_BIN"), 2, &options).await.expect("edges that are ready");
+    let key = edges.key.clone();
+    let url = edges.url(0);
+    let api = riser_client::Api::new(url.parse().expect("a URL"), riser_core::frame::Credential::new(key));
+    let notice = riser_client::Notice::new("test");
+    api.event(&"b/_".parse().expect("an address"), &notice).await.expect("an event is stored");
+    for number in 0..2 {
+        let (_, metrics) = edges.admin(number, "GET", "/metrics").await.expect("metrics");
+        for name in ["riser_redis_errors_total", "riser_redis_script_errors_total"] {
+            assert!(metrics.lines().any(|line| line == format!("{name} 0")), "{metrics}");
+        }
+        assert!(!edges.log(number).contains("ermission"), "{}", edges.log(number));
+    }
+}
