@@ -9,7 +9,7 @@ use riser_client::{Api, Commands, Config, Endpoint, Gateway, Memory, Notice, Sta
 use riser_core::{Address, Json, Path};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::PATIENCE;
 
@@ -40,6 +40,8 @@ pub(super) struct Said {
     pub(super) events: Vec<String>,
     /// Tries to tell an event that failed.
     pub(super) refused: u64,
+    /// The longest time that it was without a session.
+    pub(super) away: Duration,
     /// How often it did each command.
     pub(super) done: BTreeMap<String, u32>,
 }
@@ -74,6 +76,7 @@ impl Flats {
             let flat = Arc::new(Flat { address, gateway, said: Mutex::default(), busy: watch::Sender::new(false) });
             tasks.spawn(obey(flat.clone(), commands));
             tasks.spawn(tell(flat.clone(), loaded.subscribe()));
+            tasks.spawn(miss(flat.clone()));
             all.push(flat);
         }
         let flats = Self { all, loaded, tasks };
@@ -146,6 +149,21 @@ async fn obey(flat: Arc<Flat>, mut commands: Commands) {
         *flat.said.lock().done.entry(request.cmd().to_owned()).or_default() += 1;
         // An answer that cannot be given is given when the command comes again.
         drop(request.succeed(None).await);
+    }
+}
+
+/// Notes how long the gateway has no session.
+async fn miss(flat: Arc<Flat>) {
+    let mut status = flat.gateway.status();
+    let mut gone: Option<Instant> = None;
+    while status.changed().await.is_ok() {
+        let is_online = matches!(*status.borrow_and_update(), Status::Online(_));
+        if !is_online {
+            gone.get_or_insert_with(Instant::now);
+        } else if let Some(since) = gone.take() {
+            let mut said = flat.said.lock();
+            said.away = said.away.max(since.elapsed());
+        }
     }
 }
 
