@@ -142,15 +142,15 @@ pub(crate) struct Dev {
 #[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "\
 Examples:
-  riser edge default-config > riser.toml          every option, with its default
-  riser edge check-config --config riser.toml     what is wrong with it, without starting anything
+  riser edge default-config > riser.toml        every option, with its default
+  riser edge check-config --config riser.toml   what is wrong with it
   riser edge --config riser.toml
-  RISER_REDIS_PASSWORD=… riser edge --config riser.toml --set edge.id=edge-2 --set edge.listen=0.0.0.0:8090
+  RISER_REDIS_PASSWORD=… riser edge --config riser.toml --set edge.id=edge-2
 
-The file is overridden by the environment (RISER_EDGE_LISTEN is edge.listen), and both by --set. SIGTERM, Ctrl-C and
+The file is overridden by the environment (RISER_EDGE_LISTEN is edge.listen), and both by --set. SIGTERM, Ctrl-C and \
 `POST /drain` on the admin port drain it; a second signal ends it at once. docs/OPERATIONS.md says more.
 
-Exit codes: 0 drained, 1 failed, 64 a bad configuration, 69 NATS, Redis, a file or a port cannot be had or is too old,
+Exit codes: 0 drained, 1 failed, 64 a bad configuration, 69 NATS, Redis, a file or a port cannot be had or is too old, \
 130 ended by a second signal.")]
 pub(crate) struct Edge {
     #[command(subcommand)]
@@ -187,7 +187,7 @@ pub(crate) struct Configured {
 Example:
   riser doctor --config /etc/riser/riser.toml
 
-A line begins with ✓ when all is well, with ! when it is not as it should be, and with ✗ when it must be mended. It asks
+A line begins with ✓ when all is well, with ! when it is not as it should be, and with ✗ when it must be mended. It asks \
 every edge that runs for a sign of life over NATS, and changes nothing.
 
 Exit codes: 0 nothing must be mended, 1 something must, 64 a bad configuration, 69 a file of it cannot be read.")]

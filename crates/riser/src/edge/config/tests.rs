@@ -84,7 +84,7 @@ fn a_bad_option_is_named_with_its_line_and_its_remedy() {
         ("edge = 1\n", "riser.toml line 1: edge is a section: [edge]"),
         (
             "[edge]\nheartbeat = \"20\"\n",
-            "riser.toml line 2: edge.heartbeat: a number and a unit, ms, s, m, h or d: 500ms, 20s",
+            "riser.toml line 2: edge.heartbeat: a time is a whole number and a unit, ms, s, m, h or d: 500ms, 20s",
         ),
         ("[edge]\nheartbeat = \"20m\"\n", "riser.toml line 2: edge.heartbeat: not between 100ms and 10m"),
         (
@@ -162,9 +162,9 @@ fn a_bad_variable_or_flag_is_named() {
     );
     assert_eq!(
         of(&[("RISER_EDGE_HELLO", "1")], &[]),
-        "RISER_EDGE_HELLO: edge.hello: a number and a unit, ms, s, m, h or d: 500ms, 20s"
+        "RISER_EDGE_HELLO: edge.hello: a time is a whole number and a unit, ms, s, m, h or d: 500ms, 20s"
     );
-    assert_eq!(of(&[], &["edge.hello=1"]), "--set: edge.hello: a number and a unit, ms, s, m, h or d: 500ms, 20s");
+    assert_eq!(of(&[], &["edge.hello=1"]), "--set: edge.hello: a time is a whole number and a unit, ms, s, m, h or d: 500ms, 20s");
     assert_eq!(of(&[], &["edge.hullo=1"]), "--set: there is no option edge.hullo; the nearest is edge.hello");
     assert_eq!(of(&[], &["hello"]), "--set: not section.key=value");
 }
