@@ -164,7 +164,10 @@ fn a_bad_variable_or_flag_is_named() {
         of(&[("RISER_EDGE_HELLO", "1")], &[]),
         "RISER_EDGE_HELLO: edge.hello: a time is a whole number and a unit, ms, s, m, h or d: 500ms, 20s"
     );
-    assert_eq!(of(&[], &["edge.hello=1"]), "--set: edge.hello: a time is a whole number and a unit, ms, s, m, h or d: 500ms, 20s");
+    assert_eq!(
+        of(&[], &["edge.hello=1"]),
+        "--set: edge.hello: a time is a whole number and a unit, ms, s, m, h or d: 500ms, 20s"
+    );
     assert_eq!(of(&[], &["edge.hullo=1"]), "--set: there is no option edge.hullo; the nearest is edge.hello");
     assert_eq!(of(&[], &["hello"]), "--set: not section.key=value");
 }
