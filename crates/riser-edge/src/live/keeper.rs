@@ -80,8 +80,9 @@ async fn compare(shared: &Shared, room: &Room, judge: bool) -> bool {
             }
             continue;
         };
-        room.compared(shared, scope.as_ref(), &open, asked_at, judge);
+        // First, so that what is said once the gateway has heard of a stream finds it.
         tell_openers(shared, &open, &gateways).await;
+        room.compared(shared, scope.as_ref(), &open, asked_at, judge);
         answered.insert(scope.clone());
     }
     gateways.retain(|g| answered.contains(&None) || answered.contains(&Some(g.key.address.building().clone())));
