@@ -17,6 +17,9 @@ use crate::PATIENCE;
 /// For how long a gateway of a drained edge stays online after its session was ended, at least.
 const MOVING: Duration = Duration::from_secs(15);
 
+/// How soon the session ends that another one of the same gateway has taken over from.
+const ENDED: Duration = Duration::from_secs(5);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_under_load_loses_nothing_and_shows_nobody_offline() {
     let mut world = World::start(3).await;
@@ -76,7 +79,8 @@ async fn a_gateway_that_comes_back_elsewhere_takes_over_from_its_half_open_socke
     lines[0].stall(true);
     let (new, mut commands) = alone(&world, &lines[1], &address).await;
     let metric = "riser_sessions{peer=\"gateway\"}";
-    world.until(0, metric, |sessions| sessions < 0.5).await;
+    let ended = timeout(ENDED, world.until(0, metric, |sessions| sessions < 0.5)).await;
+    assert!(ended.is_ok(), "the old session has not ended within {ENDED:?}");
     // The old line is good again, and whatever was on its way to it comes.
     lines[0].stall(false);
     let order = Order::new(address.clone(), "hall/light".parse().expect("a path"), "toggle");
