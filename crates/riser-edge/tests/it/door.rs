@@ -1,4 +1,4 @@
-//! Who gets in while others storm: places at the door, lines before the registry, and what is told to the rest.
+//! Who gets in while others storm: places at the door, the turnstile before the registry, and what is told to the rest.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
@@ -42,7 +42,7 @@ fn is_told_when(head: &str) -> bool {
 }
 
 /// A tenant `other` beside `acme`, and its key.
-fn add_tenant(server: &Server) -> String {
+pub(super) fn add_tenant(server: &Server) -> String {
     let (key, hash) = auth::new_api_key();
     server.tenants.send_modify(|table: &mut Arc<TenantTable>| {
         let table = Arc::make_mut(table);
@@ -182,7 +182,7 @@ async fn a_gateway_does_not_wait_behind_the_storm_of_another_tenant() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gateway_that_left_the_line_is_not_let_in() {
+async fn a_gateway_that_left_before_its_turn_is_not_let_in() {
     let cluster = Cluster::new();
     let (edge, _) = cluster.edge_like("edge-0", |config, _| config.openings = 1).await;
     let delay = Duration::from_millis(300);
