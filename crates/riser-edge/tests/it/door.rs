@@ -143,6 +143,26 @@ async fn who_is_beyond_the_bound_is_answered_before_anything_of_it_is_parsed() {
     assert!(seconds.len() > 3 && seconds.iter().all(|s| (1..=10).contains(s)), "{seconds:?}");
 }
 
+#[tokio::test]
+async fn who_was_refused_has_its_place_until_it_has_gone() {
+    let server = server(None, |config| config.handshakes = 1).await;
+    let (mut stranger, head) = ask(&server, "127.0.0.1", &upgrade("")).await;
+    assert_eq!(status(&head), "101");
+    // A masked text frame with a mask of zeros.
+    let hello = br#"{"t":"hello","token":"nobody's"}"#;
+    let mut frame = vec![0x81, 0x80 | u8::try_from(hello.len()).expect("short"), 0, 0, 0, 0];
+    frame.extend_from_slice(hello);
+    stranger.write_all(&frame).await.expect("written");
+    let mut close = [0; 4];
+    timeout(PATIENCE, stranger.read_exact(&mut close)).await.expect("in time").expect("a close frame");
+    assert_eq!((close[0], u16::from_be_bytes([close[2], close[3]])), (0x88, 4501));
+    // It has not answered yet, and its socket is there.
+    assert_eq!(status(&ask(&server, "127.0.0.2", &upgrade("")).await.1), "503");
+    drop(stranger);
+    let served = async { while status(&ask(&server, "127.0.0.2", &upgrade("")).await.1) != "101" {} };
+    timeout(PATIENCE, served).await.expect("the place in time");
+}
+
 /// A gateway of a tenant that says hello.
 async fn comes(edge: &riser_edge::Edge, tenant: &str, address: &str) -> Peerling {
     let identity = Identity { tenant: tenant.parse().expect("a tenant"), ..gateway(address) };
