@@ -255,8 +255,9 @@ fn client(shared: &Shared, visitor: &Visitor, headers: &HeaderMap) -> Result<IpA
     if let Some(ignored) = ignored {
         shared.metrics.forwarded_ignored(ignored);
     }
-    // A proxy may pass the requests of many on over one connection. Its own address has no bound beside that in all.
-    if forwarded::is_trusted(visitor.peer, trusted) && !forwarded::is_trusted(from, trusted) {
+    // A proxy may pass the requests of many on over one connection. Those of whom it cannot be told who they are, who may
+    // have seen to that, share what its own address may have.
+    if forwarded::is_trusted(visitor.peer, trusted) {
         visitor.counts(|place| place.of_address(from)).map_err(|why| crowded(shared, why))?;
     }
     Ok(from)

@@ -106,8 +106,9 @@ async fn behind_a_trusted_proxy_the_clients_own_address_counts() {
         ("127.0.0.1", "Forwarded: for=192.0.2.2\r\n", "101"),
         ("127.0.0.1", "Forwarded: for=192.0.2.9, for=192.0.2.1\r\n", "503"),
         ("127.0.0.1", "X-Forwarded-For: 192.0.2.2\r\n", "503"),
-        // What cannot be believed counts for nobody else.
+        // What cannot be believed counts for the proxy, and for nobody else.
         ("127.0.0.1", "Forwarded: for=nobody\r\n", "101"),
+        ("127.0.0.1", "Forwarded: for=\", for=192.0.2.5\r\n", "503"),
         ("127.0.0.2", "Forwarded: for=192.0.2.3\r\n", "101"),
         ("127.0.0.2", "Forwarded: for=192.0.2.4\r\n", "503"),
     ];
@@ -116,8 +117,8 @@ async fn behind_a_trusted_proxy_the_clients_own_address_counts() {
         assert_eq!(status(&head), expected, "{from} {header}: {head}");
         waiting.push(stream);
     }
-    assert!((server.count("riser_refused_total", "busy_address") - 3.0).abs() < 0.1);
-    assert!((server.count("riser_forwarded_ignored_total", "malformed") - 1.0).abs() < 0.1);
+    assert!((server.count("riser_refused_total", "busy_address") - 4.0).abs() < 0.1);
+    assert!((server.count("riser_forwarded_ignored_total", "malformed") - 2.0).abs() < 0.1);
     // Nobody read the last one's header.
     assert!((server.count("riser_forwarded_ignored_total", "untrusted") - 1.0).abs() < 0.1);
 }
