@@ -40,18 +40,15 @@ async fn a_rolling_restart_under_load_loses_nothing_and_shows_nobody_offline() {
     let outcomes = commander.finish().await;
     watchers.converge(&flats).await;
     check_commands(&flats, &outcomes, false);
+    // Two of three edges are ready at any time, so that nobody has an excuse.
+    let longest = flats.iter().map(|flat| flat.said()).max_by_key(|said| said.away).expect("a gateway");
+    assert!(longest.away < MOVING, "one came back after {:?} only: {:#?}", longest.away, longest.attempts);
     for watcher in &watchers.all {
         let shown = watcher.shown();
         assert!(shown.sessions > 1, "a client of {} was never moved", watcher.of);
-        let in_time = |of: &Address| flats.get(of).said().away < MOVING;
-        let offline: Vec<_> =
-            shown.online.iter().filter(|(of, online)| online.contains(&false) && in_time(of)).collect();
-        let gone: Vec<_> = shown.gone.keys().filter(|of| in_time(of)).collect();
-        assert!(offline.is_empty() && gone.is_empty(), "shown offline at {}: {offline:?} {gone:?}", watcher.of);
+        let offline: Vec<_> = shown.online.iter().filter(|(_, online)| online.contains(&false)).collect();
+        assert!(offline.is_empty() && shown.gone.is_empty(), "at {}: {offline:?} {:?}", watcher.of, shown.gone);
     }
-    // One may be refused by edges that end and begin until its time is over, but not many.
-    let late = flats.iter().filter(|flat| flat.said().away >= MOVING).count();
-    assert!(late <= FLATS / 20, "{late} did not come back in time");
 }
 
 /// A gateway behind a line of its own.
