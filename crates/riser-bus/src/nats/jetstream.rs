@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::{Link, LogConfig, NotSent, header, time};
 use crate::log::Bounds;
-use crate::subject::{EventSubject, event_stream};
+use crate::subject::{EventSubject, event_stream, tenant_of_stream};
 
 /// How long one call may take. JetStream answers in milliseconds; when the server that was to answer is gone, another one
 /// may answer the next call.
@@ -26,6 +26,9 @@ pub(super) const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
 const SHORTEST_WINDOW: Duration = Duration::from_millis(100);
 /// Bytes of events that one call brings, so that other messages of the connection do not wait for long.
 const BATCH_BYTES: u64 = 4 << 20;
+
+/// What the mark of a restore is called among what a stream says of itself.
+const MARK: &str = "riser-restore";
 
 /// Numbers that JetStream gives its errors, and what they mean here.
 mod codes {
@@ -72,6 +75,13 @@ pub(super) struct Stream {
     config: Value,
 }
 
+impl Stream {
+    /// The mark of the restore that made it.
+    pub(super) fn mark(&self) -> Option<&str> {
+        self.config["metadata"][MARK].as_str()
+    }
+}
+
 /// What was stored.
 pub(super) struct Kept {
     pub(super) subject: String,
@@ -101,6 +111,13 @@ struct State {
     bytes: u64,
     first_seq: u64,
     last_seq: u64,
+}
+
+#[derive(Deserialize)]
+struct Names {
+    total: u64,
+    /// None when there are none.
+    streams: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -137,8 +154,32 @@ impl JetStream {
         }
     }
 
-    /// Makes a tenant's stream, in a life of its own.
-    pub(super) async fn create(&self, tenant: &TenantId, log: &LogConfig, window: Duration) -> Result<Stream, Trouble> {
+    /// The tenants that have streams.
+    pub(super) async fn tenants(&self) -> Result<Vec<TenantId>, Trouble> {
+        let mut tenants = vec![];
+        let mut seen = 0;
+        loop {
+            let asked = body(&json!({ "offset": seen }));
+            let answer = self.one("$JS.API.STREAM.NAMES".into(), HeaderMap::new(), asked).await?;
+            let Names { total, streams } = self.parse("STREAM.NAMES", &answer)?;
+            let names = streams.unwrap_or_default();
+            seen += names.len() as u64;
+            let done = names.is_empty() || seen >= total;
+            tenants.extend(names.iter().filter_map(|name| tenant_of_stream(name)));
+            if done {
+                return Ok(tenants);
+            }
+        }
+    }
+
+    /// Makes a tenant's stream, in a life of its own. A restore marks those that it makes.
+    pub(super) async fn create(
+        &self,
+        tenant: &TenantId,
+        log: &LogConfig,
+        window: Duration,
+        mark: Option<&str>,
+    ) -> Result<Stream, Trouble> {
         let name = event_stream(tenant);
         let subject = EventSubject { tenant: tenant.clone(), life: fastrand::u64(1..) };
         let mut config = json!({
@@ -153,6 +194,9 @@ impl JetStream {
             "allow_direct": true,
         });
         set_limits(&mut config, log, window);
+        if let Some(mark) = mark {
+            config["metadata"] = json!({ MARK: mark });
+        }
         let info = self.call("STREAM.CREATE", &name, &config).await?;
         self.read_stream(tenant, info)
     }
@@ -196,6 +240,17 @@ impl JetStream {
     pub(super) async fn store(&self, subject: &EventSubject, id: &str, payload: Bytes) -> Result<Ack, Trouble> {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", id);
+        self.store_with(subject, headers, payload).await
+    }
+
+    /// Stores an event right after the one of this number, or not at all.
+    pub(super) async fn store_after(&self, subject: &EventSubject, last: u64, payload: Bytes) -> Result<Ack, Trouble> {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Expected-Last-Sequence", last.to_string());
+        self.store_with(subject, headers, payload).await
+    }
+
+    async fn store_with(&self, subject: &EventSubject, headers: HeaderMap, payload: Bytes) -> Result<Ack, Trouble> {
         let ack: Ack = self.parse("store", &self.one(subject.to_string(), headers, payload).await?)?;
         if ack.stream != event_stream(&subject.tenant) {
             self.0.signals.ignore("a stream");
