@@ -47,6 +47,7 @@ pub use bus::NatsBus;
 pub use config::{LogConfig, NatsAuth, NatsConfig};
 pub use log::{CALL_LIMIT, NatsLog};
 pub use restore::{FoundStream, Restore, RestoreError};
+pub use time::millis as unix_millis;
 
 use complaints::Complaints;
 use replies::{Question, Replies};
@@ -117,6 +118,8 @@ pub struct NatsServer {
     pub version: String,
     /// Whether advisories are known of this version.
     pub has_advisories: bool,
+    /// Whether it is one of a cluster.
+    pub is_clustered: bool,
 }
 
 /// The connection, as its own tasks use it.
@@ -205,7 +208,12 @@ impl NatsClient {
     pub fn server(&self) -> NatsServer {
         let server = self.link.client.server_info();
         let advised = Version::parse(&server.version).is_some_and(Version::has_advisories);
-        NatsServer { name: server.server_name, version: server.version, has_advisories: advised }
+        NatsServer {
+            name: server.server_name,
+            version: server.version,
+            has_advisories: advised,
+            is_clustered: server.cluster.is_some(),
+        }
     }
 
     /// Whether JetStream answers, for this user.

@@ -71,6 +71,10 @@ pub(super) struct Stream {
     pub(super) events: u64,
     /// Bytes that these take in each copy.
     pub(super) bytes: u64,
+    /// Servers that have a copy of all of it, or are not known to be others than one.
+    pub(super) copies: usize,
+    /// Servers that should have one and do not, or are away.
+    pub(super) behind: Vec<String>,
     /// All its settings, also those that we know nothing of.
     config: Value,
 }
@@ -103,6 +107,23 @@ pub(super) struct Ack {
 struct Info {
     config: Value,
     state: State,
+    cluster: Option<Cluster>,
+}
+
+/// Where the copies of a stream are; none when there is one server.
+#[derive(Deserialize)]
+struct Cluster {
+    leader: Option<String>,
+    replicas: Option<Vec<Replica>>,
+}
+
+#[derive(Deserialize)]
+struct Replica {
+    name: String,
+    #[serde(default)]
+    current: bool,
+    #[serde(default)]
+    offline: bool,
 }
 
 #[derive(Deserialize)]
@@ -324,18 +345,21 @@ impl JetStream {
     }
 
     fn read_stream(&self, tenant: &TenantId, info: Info) -> Result<Stream, Trouble> {
-        let Info { config, state } = info;
+        let Info { config, state, cluster } = info;
         let subject = config["subjects"][0].as_str().and_then(EventSubject::parse);
         let Some(EventSubject { life, .. }) = subject.filter(|subject| subject.tenant == *tenant) else {
             self.0.signals.ignore("a stream");
             return Err(Trouble::Silent);
         };
+        let (copies, behind) = cluster.map_or((1, vec![]), copies);
         let first = if state.messages == 0 { state.last_seq + 1 } else { state.first_seq };
         Ok(Stream {
             bounds: Bounds { life, first, last: state.last_seq },
             window: Duration::from_nanos(config["duplicate_window"].as_u64().unwrap_or_default()),
             events: state.messages,
             bytes: state.bytes,
+            copies,
+            behind,
             config,
         })
     }
@@ -375,6 +399,14 @@ impl JetStream {
         let message = timeout(ATTEMPT_LIMIT, answer).await.map_err(|_| Trouble::Silent)??;
         if message.status == Some(StatusCode::NO_RESPONDERS) { Err(Trouble::Silent) } else { Ok(message) }
     }
+}
+
+/// How many servers have a copy of all of a stream, and which should and have not.
+fn copies(cluster: Cluster) -> (usize, Vec<String>) {
+    let (good, behind): (Vec<_>, Vec<_>) =
+        cluster.replicas.unwrap_or_default().into_iter().partition(|replica| replica.current && !replica.offline);
+    let leader = usize::from(cluster.leader.is_some_and(|leader| !leader.is_empty()));
+    (good.len() + leader, behind.into_iter().map(|replica| replica.name).collect())
 }
 
 /// The settings that follow the configuration.

@@ -52,6 +52,10 @@ pub struct FoundStream {
     pub tenant: TenantId,
     /// The mark of the restore that made it, if one did.
     pub mark: Option<String>,
+    /// How many servers have a copy of all of it.
+    pub copies: usize,
+    /// The names of servers that should have one and have not, or are away.
+    pub behind: Vec<String>,
 }
 
 /// A tenant's stream while it is restored.
@@ -83,7 +87,8 @@ impl NatsLog {
         for tenant in self.jetstream().tenants().await? {
             // One that is gone meanwhile is not there.
             if let Some(stream) = self.jetstream().stream(&tenant).await? {
-                found.push(FoundStream { tenant, mark: stream.mark().map(str::to_owned) });
+                let mark = stream.mark().map(str::to_owned);
+                found.push(FoundStream { tenant, mark, copies: stream.copies, behind: stream.behind });
             }
         }
         Ok(found)

@@ -27,6 +27,8 @@ pub struct ServerInfo {
     pub max_memory_policy: String,
     /// Whether it writes an append-only file.
     pub append_only: bool,
+    /// Whether its last write to disk failed.
+    pub disk_failed: bool,
     /// When it writes snapshots, in its own words: empty when it does not, none when the user may not ask.
     pub snapshots: Option<String>,
 }
@@ -88,6 +90,7 @@ impl RedisRegistry {
             max_memory: number("maxmemory"),
             max_memory_policy: says("maxmemory_policy"),
             append_only: says("aof_enabled") == "1",
+            disk_failed: says("aof_last_write_status") == "err" || says("rdb_last_bgsave_status") == "err",
             snapshots: self.snapshots().await,
         })
     }
