@@ -38,6 +38,13 @@ fn copy(site: &Site, from: &Path, name: &str) -> PathBuf {
     to
 }
 
+/// The name of a backup.
+fn id(dir: &Path) -> String {
+    let manifest = fs::read_to_string(dir.join("manifest.json")).expect("a file");
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
+    manifest["id"].as_str().expect("an id").to_owned()
+}
+
 fn check(ended: &Ended, code: i32, parts: &[&str]) {
     assert_eq!(ended.code, Some(code), "{ended:?}");
     assert!(parts.iter().all(|part| ended.err.contains(part)), "{parts:?} {ended:?}");
@@ -132,7 +139,10 @@ async fn servers_that_are_not_empty_are_refused_by_name() {
     redis.call(&["DEL", "riser:{acme/b1}:g"]).await.expect("an answer");
     redis.call(&["SET", "riser:{_restore}:m", "other"]).await.expect("an answer");
     check(&new.run(&["restore", "--resume"], &dir).await, 3, &["the restore of another backup was begun here"]);
-    redis.call(&["DEL", "riser:{_restore}:m"]).await.expect("an answer");
+    redis.call(&["SET", "riser:{_restore}:m", &id(&dir)]).await.expect("an answer");
+    redis.call(&["HSET", "riser:{_leases}:l", "edge-7:1", "99999999999999 0 0"]).await.expect("an answer");
+    check(&new.run(&["restore", "--resume"], &dir).await, 3, &["the edge edge-7 runs on these servers"]);
+    redis.call(&["DEL", "riser:{_restore}:m", "riser:{_leases}:l"]).await.expect("an answer");
     let ended = new.run(&["restore"], &dir).await;
     assert_eq!(ended.code, Some(0), "what is not Riser's is no hindrance: {ended:?}");
     check(&new.run(&["restore", "--resume"], &dir).await, 3, &["Redis has riser:"]);
@@ -174,9 +184,7 @@ async fn an_event_that_somebody_else_stored_meanwhile_ends_a_restore() {
     let new = Site::prepare(1).await;
     new.forget_tenants();
     // A restore that was cut off after it had made the stream, in which an edge stored then.
-    let manifest: serde_json::Value =
-        serde_json::from_str(&fs::read_to_string(dir.join("manifest.json")).expect("a file")).expect("JSON");
-    let id = manifest["id"].as_str().expect("an id");
+    let id = id(&dir);
     let mut nats = new.nats.raw(0).await.expect("NATS");
     let stream = format!(
         r#"{{"name":"riser-ev-acme","subjects":["riser.v1.log.acme.00000000000000ab"],"storage":"file","allow_direct":true,"metadata":{{"riser-restore":"{id}"}}}}"#

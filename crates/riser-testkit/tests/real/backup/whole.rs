@@ -12,6 +12,8 @@ use super::{PATIENCE, Site, events, held, notice, of};
 
 /// Events of one tenant: more than a page of the log, and more than a batch of the restore.
 const EVENTS: usize = 600;
+/// A greater epoch than any clock gives.
+const AHEAD: u64 = 9_000_000_000_000_000;
 
 /// Reads until a frame of this type, which is given.
 async fn frame(link: &mut Link, kind: &str) -> String {
@@ -119,6 +121,11 @@ async fn a_cluster_comes_back_on_new_servers_with_all_that_must_not_be_lost() {
             break cmd;
         }
     };
+    // One whose epoch is ahead of the clock, which may have been wrong once.
+    let mut redis = old.redis.raw(0).await.expect("Redis");
+    let ahead = format!("{AHEAD} 3 45 40 closed - 0 0 0 0 0 0 0");
+    redis.call(&["HSET", "riser:{acme/b3}:g", "ahead", &ahead]).await.expect("an answer");
+    redis.call(&["SADD", "riser:{acme}:b", "b3"]).await.expect("an answer");
     let before = (events(&api, None).await, snapshots(&old, 1, &acme).await, snapshots(&old, 1, &zeta).await);
     assert_eq!(before.0.0.len(), EVENTS);
 
@@ -129,7 +136,7 @@ async fn a_cluster_comes_back_on_new_servers_with_all_that_must_not_be_lost() {
     new.forget_tenants();
     let ended = new.run(&["restore"], &dir).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    let said = "2 tenant(s), 601 event(s), 4 gateway(s) with 4 value(s), 3 command(s)";
+    let said = "2 tenant(s), 601 event(s), 5 gateway(s) with 4 value(s), 3 command(s)";
     assert!(ended.out.contains(said), "{ended:?}");
     for file in ["tenants.toml", "acme.secret", "keys/zeta.secret"] {
         let read = |site: &Site| std::fs::read(site.edges.path(file)).expect("a file");
@@ -159,6 +166,9 @@ async fn a_cluster_comes_back_on_new_servers_with_all_that_must_not_be_lost() {
     say(&mut one, &format!(r#"{{"t":"result","n":1,"cmd":"{cmd}","status":"succeeded"}}"#)).await;
     let recorded = api.recorded(&cmd).await.expect("a record");
     assert_eq!(recorded.decided().map(|step| step.status.as_str()), Some("succeeded"));
+    let token = api.gateway_token(&of("b3/ahead"), None).await.expect("a token").token;
+    let (_ahead, welcome) = new.edges.link(0, token.expose()).await.expect("a session");
+    assert_eq!(welcome.epoch, Some(Epoch(AHEAD + 1)));
     let token = api.gateway_token(&of("b9/never"), None).await.expect("a token").token;
     let (mut never, _) = new.edges.link(0, token.expose()).await.expect("a session");
     frame(&mut never, "command").await;
