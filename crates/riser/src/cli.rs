@@ -203,8 +203,8 @@ pub(crate) struct Doctor {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  riser backup --config /etc/riser/riser.toml /var/backups/riser/2026-11-26
-  riser backup --config riser.toml --set nats.user=backup /mnt/backup/$(date +%F)
+  riser backup --config /etc/riser/riser.toml /var/backups/2026-11-26
+  riser backup --config riser.toml /mnt/$(date +%F)
 
 It saves every tenant's stored events, each gateway's last state, epoch and commands, and the tenants file with the \
 secrets that it names. The cluster may go on meanwhile: a tenant's events are those of when its turn began, and each \
@@ -223,8 +223,8 @@ pub(crate) struct Backup {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  riser restore --config /etc/riser/riser.toml /var/backups/riser/2026-11-26
-  riser restore --config riser.toml --resume /mnt/backup/2026-11-26    go on after an abort
+  riser restore --config /etc/riser/riser.toml /var/backups/2026-11-26
+  riser restore --config riser.toml --resume DIR    after an abort
 
 No edge may run. NATS and Redis must have nothing of Riser in them, and at the place of the tenants file there must be \
 none, or the same one. The whole backup is checked before anything is written. Afterwards start the edges: every gateway \

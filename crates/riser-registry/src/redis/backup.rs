@@ -275,7 +275,7 @@ mod tests {
     use super::*;
 
     fn saved(head: &str) -> SavedGateway {
-        let values = [(String::new(), "[]".to_owned()), ("hall/lock".to_owned(), "0\"locked\"".to_owned())];
+        let values = [(String::new(), "{}".to_owned()), ("hall/lock".to_owned(), "0\"locked\"".to_owned())];
         SavedGateway {
             of: "b/g".parse().expect("an address"),
             saved_at_ms: 99,
