@@ -68,18 +68,26 @@ impl Site {
     }
 
     /// The command, not yet started.
-    fn command(&self, words: &[&str], dir: &Path) -> Command {
+    fn command(&self, words: &[&str], dir: Option<&Path>) -> Command {
         let mut command = Command::new(program("RISER_BIN"));
         command.env_clear().args(words).arg("--config").arg(self.edges.path("riser.toml"));
         for set in &self.set {
             command.arg("--set").arg(set);
         }
-        command.arg(dir);
+        command.args(dir);
         command
     }
 
     async fn run(&self, words: &[&str], dir: &Path) -> Ended {
-        let mut command = self.command(words, dir);
+        Self::end(self.command(words, Some(dir))).await
+    }
+
+    /// What the doctor says.
+    async fn doctor(&self) -> String {
+        Self::end(self.command(&["doctor"], None)).await.out
+    }
+
+    async fn end(mut command: Command) -> Ended {
         let ran = tokio::task::spawn_blocking(move || command.output());
         let output = timeout(PATIENCE, ran).await.expect("an end in time").expect("it ran").expect("it started");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

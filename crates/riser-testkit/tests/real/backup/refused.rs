@@ -155,7 +155,7 @@ async fn a_restore_that_was_killed_goes_on_when_it_is_told_to() {
     new.forget_tenants();
     let mut redis = new.redis.raw(0).await.expect("Redis");
     let mut nats = new.nats.raw(0).await.expect("NATS");
-    let mut restore = new.command(&["restore"], &dir).spawn().expect("it starts");
+    let mut restore = new.command(&["restore"], Some(&dir)).spawn().expect("it starts");
     let some = async {
         loop {
             let info = nats.ask("$JS.API.STREAM.INFO.riser-ev-acme", "").await.expect("an answer");

@@ -177,4 +177,19 @@ async fn a_cluster_comes_back_on_new_servers_with_all_that_must_not_be_lost() {
     api.event(&of("b1/g1"), &notice("after".into())).await.expect("stored");
     let (all, gap) = events(&api, None).await;
     assert!(!gap && all.len() == EVENTS + 1 && all[EVENTS].1 == "after", "{TENANT} has {} events", all.len());
+
+    // The restored streams have all their copies, until a server is gone.
+    let said = new.doctor().await;
+    assert!(said.contains("✓ events: 2 stream(s) with 3 copies each, all of them whole"), "{said}");
+    new.nats.kill(2);
+    let missed = async {
+        loop {
+            let said = new.doctor().await;
+            if said.contains("too few whole copies") {
+                return said;
+            }
+        }
+    };
+    let said = timeout(PATIENCE, missed).await.expect("a copy that is missed");
+    assert!(said.contains("✗ events: ") && said.contains("(not on n2)"), "{said}");
 }
