@@ -100,7 +100,8 @@ pub struct Tail {
 /// A tenant's stored events.
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
-    /// Stores an event; its `at_ms` is the store's to set, and is told to those who read it. The same sender, address and id
+    /// Stores an event; its `at_ms` is the store's to set, and is told to those who read it: when it was stored first, also
+    /// once it was restored from a backup. The same sender, address and id
     /// within `dedup` is stored once and answered the same. The longest window that was asked for of a tenant may hold for
     /// all of its calls; one that is longer than any before holds for what is stored from then on. No window is longer than
     /// events are kept.

@@ -12,8 +12,8 @@
 //!
 //! A user of an edge needs to publish and subscribe below `riser.v1.>`, to subscribe `_INBOX.>` and
 //! `$JS.EVENT.ADVISORY.STREAM.>`, and to publish to `$JS.FC.>` and, below `$JS.API.`, to `DIRECT.GET.*`,
-//! `STREAM.MSG.GET.*`, `STREAM.{INFO,CREATE,UPDATE,PURGE}.*` and `CONSUMER.{CREATE,DELETE}.>`; the doctor also asks `INFO`. It
-//! deletes no stream.
+//! `STREAM.MSG.GET.*`, `STREAM.{INFO,CREATE,UPDATE,PURGE}.*` and `CONSUMER.{CREATE,DELETE}.>`; the doctor also asks `INFO`, and
+//! a backup `STREAM.NAMES`. It deletes no stream.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +39,7 @@ mod config;
 mod jetstream;
 mod log;
 mod replies;
+mod restore;
 mod tail;
 mod time;
 mod version;
@@ -46,6 +47,8 @@ mod version;
 pub use bus::NatsBus;
 pub use config::{LogConfig, NatsAuth, NatsConfig};
 pub use log::{CALL_LIMIT, NatsLog};
+pub use restore::{FoundStream, Restore, RestoreError};
+pub use time::millis as unix_millis;
 
 use complaints::Complaints;
 use replies::{Question, Replies};
@@ -116,6 +119,8 @@ pub struct NatsServer {
     pub version: String,
     /// Whether advisories are known of this version.
     pub has_advisories: bool,
+    /// Whether it is one of a cluster.
+    pub is_clustered: bool,
 }
 
 /// The connection, as its own tasks use it.
@@ -204,7 +209,12 @@ impl NatsClient {
     pub fn server(&self) -> NatsServer {
         let server = self.link.client.server_info();
         let advised = ServerVersion::parse(&server.version).is_some_and(has_advisories);
-        NatsServer { name: server.server_name, version: server.version, has_advisories: advised }
+        NatsServer {
+            name: server.server_name,
+            version: server.version,
+            has_advisories: advised,
+            is_clustered: server.cluster.is_some(),
+        }
     }
 
     /// Whether JetStream answers, for this user.
@@ -328,7 +338,7 @@ fn tries(urls: &[String]) -> u32 {
 /// cluster tells of by itself, whose addresses say nothing about it.
 fn needs_tls(config: &NatsConfig) -> bool {
     let asked = |url: &String| url.parse::<async_nats::ServerAddr>().is_ok_and(|server| server.tls_required());
-    config.tls_root.is_some() || config.urls.iter().any(asked)
+    config.tls_root.is_some() || config.tls_identity.is_some() || config.urls.iter().any(asked)
 }
 
 async fn options(config: &NatsConfig, signals: Arc<Signals>) -> Result<ConnectOptions, NatsError> {
@@ -345,6 +355,10 @@ async fn options(config: &NatsConfig, signals: Arc<Signals>) -> Result<ConnectOp
         });
     let options = match &config.tls_root {
         Some(path) => options.add_root_certificates(path.clone()),
+        None => options,
+    };
+    let options = match &config.tls_identity {
+        Some((certificate, key)) => options.add_client_certificate(certificate.clone(), key.clone()),
         None => options,
     };
     let options = options.require_tls(needs_tls(config));
@@ -445,6 +459,8 @@ mod tests {
         let config = |urls: &[&str]| NatsConfig::new(urls.iter().map(|url| (*url).to_owned()).collect(), "edge-1");
         assert!(!needs_tls(&config(&["nats://a:1", "b:1"])));
         assert!(needs_tls(&config(&["nats://a:1", "TLS://b:1"])));
+        let identity = Some(("own.pem".into(), "own.key".into()));
+        assert!(needs_tls(&NatsConfig { tls_identity: identity, ..config(&["nats://a:1"]) }));
         assert!(needs_tls(&NatsConfig { tls_root: Some("root.pem".into()), ..config(&["nats://a:1"]) }));
     }
 

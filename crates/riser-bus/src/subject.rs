@@ -104,6 +104,11 @@ pub(crate) fn event_stream(tenant: &TenantId) -> String {
     format!("riser-ev-{tenant}")
 }
 
+/// Whose events the stream of this name keeps; none when it is no such stream.
+pub(crate) fn tenant_of_stream(name: &str) -> Option<TenantId> {
+    name.strip_prefix("riser-ev-")?.parse().ok()
+}
+
 struct Tokens<'a>(&'a GatewayKey);
 
 impl fmt::Display for Tokens<'_> {

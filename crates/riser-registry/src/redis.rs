@@ -14,7 +14,8 @@
 //! loses what had not reached the replica. Edges find what is missing by their audits.
 //!
 //! A user of an edge needs the commands on hashes, sets, sorted sets, texts and scripts, those that every connection needs,
-//! and `TIME`, `TYPE`, `UNLINK`, `EXISTS`, `PERSIST`, `PEXPIRE`, `PEXPIREAT` and `INFO`, on keys that begin with `riser:`.
+//! and `TIME`, `TYPE`, `UNLINK`, `EXISTS`, `PERSIST`, `PEXPIRE`, `PEXPIREAT` and `INFO`, on keys that begin with `riser:`; a
+//! restore also needs `SCAN`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use parking_lot::Mutex;
 use riser_core::TenantId;
 use tokio::task::JoinHandle;
 
+mod backup;
 mod commands;
 mod config;
 mod counts;
@@ -39,9 +41,10 @@ mod sessions;
 mod state;
 mod streams;
 
+pub use backup::{BadSaved, SavedGateway};
 pub use config::{Address, ConnectError, Identity, Password, RedisConfig, Servers, Tls};
 pub use counts::Counts;
-pub use info::ServerInfo;
+pub use info::{LeaseInfo, ServerInfo};
 
 use crate::RegistryError;
 use link::{Call, Link};

@@ -57,6 +57,10 @@ pub(crate) enum Command {
     Edge(Edge),
     /// Look for what is wrong with a cluster, from an edge's configuration.
     Doctor(Doctor),
+    /// Save all that a cluster must not lose into a folder, while it runs.
+    Backup(Backup),
+    /// Restore a backup onto empty servers.
+    Restore(Restore),
     /// Look at a tenants file, and make what belongs into it.
     Tenants(Tenants),
     /// Run a simulated building against a cluster.
@@ -194,6 +198,50 @@ Exit codes: 0 nothing must be mended, 1 something must, 64 a bad configuration, 
 pub(crate) struct Doctor {
     #[command(flatten)]
     pub(crate) from: Configured,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  riser backup --config /etc/riser/riser.toml /var/backups/2026-11-26
+  riser backup --config riser.toml /mnt/$(date +%F)
+
+It saves every tenant's stored events, each gateway's last state, epoch and commands, and the tenants file with the \
+secrets that it names. The cluster may go on meanwhile: a tenant's events are those of when its turn began, and each \
+gateway is as it was at one moment of its own. The folder holds secrets: only its owner can read it. A folder without \
+manifest.json, which is written last, is no backup.
+
+Exit codes: 0 saved, 3 the folder has files in it, 64 a bad configuration, 69 NATS, Redis or a file cannot be had.")]
+pub(crate) struct Backup {
+    #[command(flatten)]
+    pub(crate) from: Configured,
+    /// A new folder.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  riser restore --config /etc/riser/riser.toml /var/backups/2026-11-26
+  riser restore --config riser.toml --resume DIR    after an abort
+
+No edge may run. NATS and Redis must have nothing of Riser in them, and at the place of the tenants file there must be \
+none, or the same one. The whole backup is checked before anything is written. Afterwards start the edges: every gateway \
+is offline until it comes back and is then asked for its full state; cursors of before are answered with `gap`, and then \
+all events that are kept.
+
+Exit codes: 0 restored, 3 something is there already, 64 a bad configuration, 69 the backup is not whole, or NATS, Redis \
+or a file cannot be had.")]
+pub(crate) struct Restore {
+    #[command(flatten)]
+    pub(crate) from: Configured,
+    /// Go on with a restore of the same backup that was aborted.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// The folder of the backup.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
 }
 
 #[derive(Debug, Args)]

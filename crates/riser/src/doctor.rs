@@ -1,5 +1,9 @@
 //! `riser doctor`: looks at all that an edge needs, and at the edges that run. One line each, with what to do.
 
+mod monitor;
+mod nats;
+mod redis;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -10,12 +14,12 @@ use riser_bus::nats::NatsClient;
 use riser_bus::{Bus as _, Filter, Subject};
 use riser_core::EdgeId;
 use riser_core::routed::{self, AmongEdges};
-use riser_registry::redis::{RedisRegistry, ServerInfo};
+use riser_registry::redis::LeaseInfo;
 use tokio::time::{Instant, interval, timeout_at};
 
 use crate::cli::Doctor;
 use crate::clock;
-use crate::edge::config::{Settings, TlsFiles};
+use crate::edge::config::Settings;
 use crate::edge::reload::Source as _;
 use crate::edge::{self, connect};
 use crate::exit::{self, Failure};
@@ -27,8 +31,8 @@ const EDGES_WAIT: Duration = Duration::from_secs(2);
 const ASK_EVERY: Duration = Duration::from_millis(500);
 /// Answers that wait: those of more edges than a cluster has.
 const INBOX: usize = 4_096;
-/// How far the machine's clock and that of Redis may be apart. Credentials are good for longer than that on either side,
-/// but logs of two machines no longer tell what came first.
+/// How far the clocks of two machines may be apart. Credentials are good for longer than that on either side, but logs of two
+/// machines no longer tell what came first.
 const CLOCKS_APART_MS: u64 = 1_000;
 
 /// What a line says.
@@ -39,7 +43,18 @@ enum Mark {
     Bad,
 }
 
+#[derive(Debug, PartialEq, Eq)]
 struct Line(Mark, String);
+
+/// Judges two clocks.
+fn clocks(whose: &str, theirs_ms: u64, now_ms: u64) -> Line {
+    let apart = theirs_ms.abs_diff(now_ms);
+    if apart <= CLOCKS_APART_MS {
+        Line(Mark::Good, format!("clocks: this machine and {whose} are {apart} ms apart"))
+    } else {
+        Line(Mark::Bad, format!("clocks: this machine and {whose} are {apart} ms apart: let both follow NTP"))
+    }
+}
 
 /// Runs the command.
 pub(crate) fn run(args: &Doctor) -> Result<ExitCode, Failure> {
@@ -63,16 +78,21 @@ pub(crate) fn run(args: &Doctor) -> Result<ExitCode, Failure> {
 
 async fn examine(settings: &Settings) -> Vec<Line> {
     let mut lines = files(settings);
+    let redis = connect::registry(settings).await;
+    let leases = match &redis {
+        Ok(redis) => redis.leases().await.unwrap_or_default(),
+        Err(_) => vec![],
+    };
     match connect::nats(&settings.nats).await {
         Err(failure) => lines.push(Line(Mark::Bad, text_of(failure))),
         Ok(nats) => {
-            lines.extend(of_nats(&nats).await);
-            lines.extend(of_edges(&nats).await);
+            lines.extend(nats::look(&nats, settings).await);
+            lines.extend(of_edges(&nats, &leases, clock::now_ms()).await);
         }
     }
-    match connect::registry(settings).await {
+    match redis {
         Err(failure) => lines.push(Line(Mark::Bad, text_of(failure))),
-        Ok(redis) => lines.extend(of_redis(&redis).await),
+        Ok(redis) => lines.extend(redis::look(&redis).await),
     }
     lines
 }
@@ -92,50 +112,58 @@ fn files(settings: &Settings) -> Vec<Line> {
         }
         Ok(table) => Line(Mark::Good, format!("tenants: {}", table.tenants.len())),
     }];
-    match settings.tls.as_ref().map(TlsFiles::load) {
-        Some(Ok(_)) => lines.push(Line(Mark::Good, "tls: the certificate and its key go together".into())),
-        Some(Err(error)) => lines.push(Line(Mark::Bad, error.to_string())),
-        None => {}
+    for files in settings.tls.iter().chain(&settings.shown) {
+        lines.push(match files.load() {
+            Ok(_) => Line(Mark::Good, format!("tls: {} and its key go together", files.cert.display())),
+            Err(error) => Line(Mark::Bad, error.to_string()),
+        });
     }
     lines
 }
 
-async fn of_nats(nats: &NatsClient) -> [Line; 2] {
-    let server = nats.server();
-    let (name, version) = (&server.name, &server.version);
-    let reached = if server.has_advisories {
-        let text = format!("nats: {name} has version {version} with known advisories: run 2.12.12, 2.14.3 or newer");
-        Line(Mark::Warning, text)
-    } else {
-        Line(Mark::Good, format!("nats: {name} has version {version}"))
-    };
-    let jetstream = if nats.has_jetstream().await {
-        Line(Mark::Good, "nats: JetStream answers".into())
-    } else {
-        let text =
-            "nats: JetStream does not answer: enable it, and let the user publish to $JS.API.> and hear _INBOX.>";
-        Line(Mark::Bad, text.into())
-    };
-    [reached, jetstream]
-}
-
-async fn of_edges(nats: &NatsClient) -> Vec<Line> {
+/// The edges that gave a sign of life, and those that should have.
+async fn of_edges(nats: &NatsClient, leases: &[LeaseInfo], now_ms: u64) -> Vec<Line> {
     match ask_edges(nats).await {
         None => {
             let text = "edges: NATS takes no subscription: the user must publish and subscribe below riser.v1.>";
             vec![Line(Mark::Bad, text.into())]
         }
-        Some(edges) if edges.is_empty() => {
-            let text = format!("edges: none gave a sign of life within {} s", EDGES_WAIT.as_secs());
-            vec![Line(Mark::Warning, text)]
-        }
-        Some(edges) => {
-            let line = |(edge, after): (EdgeId, Duration)| {
-                Line(Mark::Good, format!("edges: {edge} answered within {} ms", after.as_millis().max(1)))
-            };
-            edges.into_iter().map(line).collect()
+        Some(edges) => judge_edges(&edges, leases, now_ms),
+    }
+}
+
+fn judge_edges(edges: &BTreeMap<EdgeId, Duration>, leases: &[LeaseInfo], now_ms: u64) -> Vec<Line> {
+    let mut lines = vec![];
+    for (edge, after) in edges {
+        let after = after.as_millis().max(1);
+        lines.push(if leases.iter().any(|lease| lease.lease.edge == *edge && !lease.ended) {
+            Line(Mark::Good, format!("edges: {edge} answered within {after} ms"))
+        } else {
+            let text =
+                format!("edges: {edge} answered within {after} ms, and has no lease: see whether it reaches Redis");
+            Line(Mark::Bad, text)
+        });
+    }
+    if edges.is_empty() {
+        let text = format!("edges: none gave a sign of life within {} s", EDGES_WAIT.as_secs());
+        lines.push(Line(Mark::Warning, text));
+    }
+    for LeaseInfo { lease, ends_at_ms, drained, ended } in leases {
+        let edge = &lease.edge;
+        if *ended {
+            let ago = now_ms.saturating_sub(*ends_at_ms) / 1_000;
+            let text = format!("edges: {edge} is dead for {ago} s, and its gateways are not all marked offline yet");
+            let remedy = if edges.is_empty() { ": start an edge, which does it" } else { ": a minute is too long" };
+            lines.push(Line(Mark::Warning, text + remedy));
+        } else if !drained && !edges.contains_key(edge) {
+            let text = format!(
+                "edges: {edge} has a lease and did not answer within {} s: it hangs, is cut off from NATS, or died just now",
+                EDGES_WAIT.as_secs()
+            );
+            lines.push(Line(Mark::Bad, text));
         }
     }
+    lines
 }
 
 /// Asks all edges for a sign of life; who gave one, and after how long.
@@ -168,80 +196,41 @@ async fn ask_edges(nats: &NatsClient) -> Option<BTreeMap<EdgeId, Duration>> {
     }
 }
 
-async fn of_redis(redis: &RedisRegistry) -> Vec<Line> {
-    match redis.server_info().await {
-        Err(_) => {
-            let text = "redis: it does not say how it runs: let the user run INFO and CONFIG GET";
-            vec![Line(Mark::Warning, text.into())]
-        }
-        Ok(info) => judge(&info, clock::now_ms()),
-    }
-}
-
-fn judge(info: &ServerInfo, now_ms: u64) -> Vec<Line> {
-    let ServerInfo { server, version, replicas, .. } = info;
-    let mut lines = vec![Line(Mark::Good, format!("redis: {server} has version {version} and {replicas} replica(s)"))];
-    let snapshots = info.snapshots.as_ref().is_some_and(|snapshots| !snapshots.is_empty());
-    lines.push(if info.append_only {
-        Line(Mark::Good, "redis: an append-only file is written".into())
-    } else if snapshots {
-        let text = "redis: only snapshots are written, so that a restart loses minutes: set appendonly yes";
-        Line(Mark::Warning, text.into())
-    } else {
-        let text =
-            "redis: nothing is written to disk, so that a restart loses all state and commands: set appendonly yes";
-        Line(Mark::Warning, text.into())
-    });
-    if info.max_memory > 0 && info.max_memory_policy != "noeviction" {
-        let policy = &info.max_memory_policy;
-        let text = format!("redis: maxmemory-policy is {policy}, which forgets gateways: set it to noeviction");
-        lines.push(Line(Mark::Bad, text));
-    }
-    if info.now_ms > 0 {
-        let apart = info.now_ms.abs_diff(now_ms);
-        lines.push(if apart <= CLOCKS_APART_MS {
-            Line(Mark::Good, format!("clocks: this machine and Redis are {apart} ms apart"))
-        } else {
-            Line(Mark::Bad, format!("clocks: this machine and Redis are {apart} ms apart: let both follow NTP"))
-        });
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
+    use riser_registry::Lease;
+
     use super::*;
 
-    fn info() -> ServerInfo {
-        ServerInfo {
-            server: "r:6379".into(),
-            version: "7.0.15".into(),
-            now_ms: 1_000_000,
-            is_master: true,
-            replicas: 1,
-            max_memory: 0,
-            max_memory_policy: "noeviction".into(),
-            append_only: true,
-            snapshots: None,
-        }
-    }
-
-    fn marks(info: &ServerInfo) -> Vec<Mark> {
-        judge(info, 1_000_100).into_iter().map(|Line(mark, _)| mark).collect()
+    fn marks(answered: &[&str], leases: &[(&str, bool, bool)]) -> Vec<(Mark, String)> {
+        let edge = |name: &str| -> EdgeId { name.parse().expect("an edge") };
+        let answered = answered.iter().map(|name| (edge(name), Duration::from_millis(3))).collect();
+        let lease = |&(name, drained, ended): &(&str, bool, bool)| LeaseInfo {
+            lease: Lease { edge: edge(name), start: 1 },
+            ends_at_ms: 1_000,
+            drained,
+            ended,
+        };
+        let leases: Vec<_> = leases.iter().map(lease).collect();
+        let lines = judge_edges(&answered, &leases, 8_000).into_iter();
+        lines.map(|Line(mark, text)| (mark, text.split_once(": ").expect("a topic").1.to_owned())).collect()
     }
 
     #[test]
-    fn what_redis_may_lose_is_found() {
-        use Mark::{Bad, Good, Warning};
-        assert_eq!(marks(&info()), [Good, Good, Good]);
-        assert_eq!(marks(&ServerInfo { append_only: false, ..info() }), [Good, Warning, Good]);
-        let snapshots = ServerInfo { append_only: false, snapshots: Some("60 1".into()), ..info() };
-        assert_eq!(marks(&snapshots), [Good, Warning, Good]);
-        let limited = ServerInfo { max_memory: 1, ..info() };
-        assert_eq!(marks(&limited), [Good, Good, Good]);
-        let forgetful = ServerInfo { max_memory_policy: "allkeys-lru".into(), ..limited };
-        assert_eq!(marks(&forgetful), [Good, Good, Bad, Good]);
-        assert_eq!(marks(&ServerInfo { now_ms: 1_002_000, ..info() }), [Good, Good, Bad]);
-        assert_eq!(marks(&ServerInfo { now_ms: 0, ..info() }), [Good, Good]);
+    fn edges_that_should_answer_and_do_not_are_named() {
+        let all =
+            marks(&["a", "b"], &[("a", false, false), ("c", false, false), ("d", true, false), ("e", false, true)]);
+        let begins = [
+            (Mark::Good, "a answered within 3 ms"),
+            (Mark::Bad, "b answered within 3 ms, and has no lease"),
+            (Mark::Bad, "c has a lease and did not answer within 2 s"),
+            (Mark::Warning, "e is dead for 7 s, and its gateways are not all marked offline yet: a minute"),
+        ];
+        assert_eq!(all.len(), begins.len(), "{all:?}");
+        for ((mark, text), (expected, begin)) in all.iter().zip(begins) {
+            assert!(*mark == expected && text.starts_with(begin), "{text}");
+        }
+        let none = marks(&[], &[("e", false, true)]);
+        assert!(none[1].1.ends_with("start an edge, which does it"), "{none:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod config;
 pub(crate) mod connect;
+mod log;
 mod metrics;
 pub(crate) mod reload;
 mod serve;
@@ -36,7 +37,7 @@ pub(crate) fn settings(from: &Configured) -> Result<Settings, Failure> {
 fn check(from: &Configured) -> Result<ExitCode, Failure> {
     let settings = settings(from)?;
     let tenants = tenants_file::read(&settings.tenants)?;
-    if let Some(files) = &settings.tls {
+    for files in settings.tls.iter().chain(&settings.shown) {
         files.load()?;
     }
     let (edge, listen) = (&settings.edge.id, settings.listen);

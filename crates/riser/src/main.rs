@@ -1,6 +1,7 @@
 //! `riser`: an edge of a cluster, a development cluster, a simulated building, and the tools to look at a cluster. This file
 //! wires.
 
+mod backup;
 mod bind;
 mod cli;
 mod clock;
@@ -31,6 +32,8 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Dev(args) => dev::run(&args),
         Command::Edge(args) => edge::run(&args),
+        Command::Backup(args) => backup::back_up(&args),
+        Command::Restore(args) => backup::restore(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Tenants(args) => tenants::run(&args),
         Command::Sim(args) => sim::run(&args),

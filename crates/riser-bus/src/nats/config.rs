@@ -17,12 +17,14 @@ pub struct NatsConfig {
     /// The only certificates that a server's may be signed with, in PEM. Without it those of the machine are trusted; with
     /// it TLS is required.
     pub tls_root: Option<PathBuf>,
+    /// The certificate that this process shows to the servers, and its key, in PEM. With it TLS is required.
+    pub tls_identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl NatsConfig {
     /// Reaches these servers without credentials.
     pub fn new(urls: Vec<String>, name: impl Into<String>) -> Self {
-        Self { urls, name: name.into(), auth: NatsAuth::Nobody, tls_root: None }
+        Self { urls, name: name.into(), auth: NatsAuth::Nobody, tls_root: None, tls_identity: None }
     }
 }
 

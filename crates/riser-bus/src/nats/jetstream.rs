@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::{Link, LogConfig, NotSent, header, time};
 use crate::log::Bounds;
-use crate::subject::{EventSubject, event_stream};
+use crate::subject::{EventSubject, event_stream, tenant_of_stream};
 
 /// How long one call may take. JetStream answers in milliseconds; when the server that was to answer is gone, another one
 /// may answer the next call.
@@ -26,6 +26,9 @@ pub(super) const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
 const SHORTEST_WINDOW: Duration = Duration::from_millis(100);
 /// Bytes of events that one call brings, so that other messages of the connection do not wait for long.
 const BATCH_BYTES: u64 = 4 << 20;
+
+/// What the mark of a restore is called among what a stream says of itself.
+const MARK: &str = "riser-restore";
 
 /// Numbers that JetStream gives its errors, and what they mean here.
 mod codes {
@@ -68,8 +71,19 @@ pub(super) struct Stream {
     pub(super) events: u64,
     /// Bytes that these take in each copy.
     pub(super) bytes: u64,
+    /// Servers that have a copy of all of it, or are not known to be others than one.
+    pub(super) copies: usize,
+    /// Servers that should have one and do not, or are away.
+    pub(super) behind: Vec<String>,
     /// All its settings, also those that we know nothing of.
     config: Value,
+}
+
+impl Stream {
+    /// The mark of the restore that made it.
+    pub(super) fn mark(&self) -> Option<&str> {
+        self.config["metadata"][MARK].as_str()
+    }
 }
 
 /// What was stored.
@@ -93,6 +107,23 @@ pub(super) struct Ack {
 struct Info {
     config: Value,
     state: State,
+    cluster: Option<Cluster>,
+}
+
+/// Where the copies of a stream are; none when there is one server.
+#[derive(Deserialize)]
+struct Cluster {
+    leader: Option<String>,
+    replicas: Option<Vec<Replica>>,
+}
+
+#[derive(Deserialize)]
+struct Replica {
+    name: String,
+    #[serde(default)]
+    current: bool,
+    #[serde(default)]
+    offline: bool,
 }
 
 #[derive(Deserialize)]
@@ -101,6 +132,13 @@ struct State {
     bytes: u64,
     first_seq: u64,
     last_seq: u64,
+}
+
+#[derive(Deserialize)]
+struct Names {
+    total: u64,
+    /// None when there are none.
+    streams: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -137,8 +175,32 @@ impl JetStream {
         }
     }
 
-    /// Makes a tenant's stream, in a life of its own.
-    pub(super) async fn create(&self, tenant: &TenantId, log: &LogConfig, window: Duration) -> Result<Stream, Trouble> {
+    /// The tenants that have streams.
+    pub(super) async fn tenants(&self) -> Result<Vec<TenantId>, Trouble> {
+        let mut tenants = vec![];
+        let mut seen = 0;
+        loop {
+            let asked = body(&json!({ "offset": seen }));
+            let answer = self.one("$JS.API.STREAM.NAMES".into(), HeaderMap::new(), asked).await?;
+            let Names { total, streams } = self.parse("STREAM.NAMES", &answer)?;
+            let names = streams.unwrap_or_default();
+            seen += names.len() as u64;
+            let done = names.is_empty() || seen >= total;
+            tenants.extend(names.iter().filter_map(|name| tenant_of_stream(name)));
+            if done {
+                return Ok(tenants);
+            }
+        }
+    }
+
+    /// Makes a tenant's stream, in a life of its own. A restore marks those that it makes.
+    pub(super) async fn create(
+        &self,
+        tenant: &TenantId,
+        log: &LogConfig,
+        window: Duration,
+        mark: Option<&str>,
+    ) -> Result<Stream, Trouble> {
         let name = event_stream(tenant);
         let subject = EventSubject { tenant: tenant.clone(), life: fastrand::u64(1..) };
         let mut config = json!({
@@ -153,6 +215,9 @@ impl JetStream {
             "allow_direct": true,
         });
         set_limits(&mut config, log, window);
+        if let Some(mark) = mark {
+            config["metadata"] = json!({ MARK: mark });
+        }
         let info = self.call("STREAM.CREATE", &name, &config).await?;
         self.read_stream(tenant, info)
     }
@@ -196,6 +261,17 @@ impl JetStream {
     pub(super) async fn store(&self, subject: &EventSubject, id: &str, payload: Bytes) -> Result<Ack, Trouble> {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", id);
+        self.store_with(subject, headers, payload).await
+    }
+
+    /// Stores an event right after the one of this number, or not at all.
+    pub(super) async fn store_after(&self, subject: &EventSubject, last: u64, payload: Bytes) -> Result<Ack, Trouble> {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Expected-Last-Sequence", last.to_string());
+        self.store_with(subject, headers, payload).await
+    }
+
+    async fn store_with(&self, subject: &EventSubject, headers: HeaderMap, payload: Bytes) -> Result<Ack, Trouble> {
         let ack: Ack = self.parse("store", &self.one(subject.to_string(), headers, payload).await?)?;
         if ack.stream != event_stream(&subject.tenant) {
             self.0.signals.ignore("a stream");
@@ -269,18 +345,21 @@ impl JetStream {
     }
 
     fn read_stream(&self, tenant: &TenantId, info: Info) -> Result<Stream, Trouble> {
-        let Info { config, state } = info;
+        let Info { config, state, cluster } = info;
         let subject = config["subjects"][0].as_str().and_then(EventSubject::parse);
         let Some(EventSubject { life, .. }) = subject.filter(|subject| subject.tenant == *tenant) else {
             self.0.signals.ignore("a stream");
             return Err(Trouble::Silent);
         };
+        let (copies, behind) = cluster.map_or((1, vec![]), copies);
         let first = if state.messages == 0 { state.last_seq + 1 } else { state.first_seq };
         Ok(Stream {
             bounds: Bounds { life, first, last: state.last_seq },
             window: Duration::from_nanos(config["duplicate_window"].as_u64().unwrap_or_default()),
             events: state.messages,
             bytes: state.bytes,
+            copies,
+            behind,
             config,
         })
     }
@@ -320,6 +399,14 @@ impl JetStream {
         let message = timeout(ATTEMPT_LIMIT, answer).await.map_err(|_| Trouble::Silent)??;
         if message.status == Some(StatusCode::NO_RESPONDERS) { Err(Trouble::Silent) } else { Ok(message) }
     }
+}
+
+/// How many servers have a copy of all of a stream, and which should and have not.
+fn copies(cluster: Cluster) -> (usize, Vec<String>) {
+    let (good, behind): (Vec<_>, Vec<_>) =
+        cluster.replicas.unwrap_or_default().into_iter().partition(|replica| replica.current && !replica.offline);
+    let leader = usize::from(cluster.leader.is_some_and(|leader| !leader.is_empty()));
+    (good.len() + leader, behind.into_iter().map(|replica| replica.name).collect())
 }
 
 /// The settings that follow the configuration.

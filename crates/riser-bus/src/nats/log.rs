@@ -66,10 +66,10 @@ struct Known {
 
 /// How often a call was tried in vain.
 #[derive(Default)]
-struct Tries(u32);
+pub(super) struct Tries(u32);
 
 impl Tries {
-    async fn pause(&mut self) {
+    pub(super) async fn pause(&mut self) {
         let most = PAUSE.saturating_mul(1 << self.0.min(8)).min(PAUSE_MOST);
         self.0 += 1;
         sleep(most.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
@@ -81,6 +81,14 @@ impl NatsLog {
         let jetstream = JetStream(client.link.clone());
         let lookups = Arc::new(Semaphore::new(LOOKUPS));
         Self { client, jetstream, config: Arc::new(config), known: Arc::default(), lookups }
+    }
+
+    pub(super) fn jetstream(&self) -> &JetStream {
+        &self.jetstream
+    }
+
+    pub(super) fn config(&self) -> &LogConfig {
+        &self.config
     }
 
     /// The stream that an event is to be stored in, which is made if there is none.
@@ -101,7 +109,7 @@ impl NatsLog {
         let stream = match self.jetstream.stream(tenant).await? {
             Some(stream) => self.jetstream.follow(tenant, stream, &self.config, window).await?,
             // When somebody else is making it, the next try finds it.
-            None => self.jetstream.create(tenant, &self.config, window).await?,
+            None => self.jetstream.create(tenant, &self.config, window, None).await?,
         };
         let found = Known { life: stream.bounds.life, window: stream.window, written: 0 };
         let mut known = self.known.lock();
@@ -277,6 +285,9 @@ fn keep(stream: &Stream, most: u64) -> Option<u64> {
 /// An event as it is read; none when it is not one of ours.
 pub(super) fn stored(kept: &Kept) -> Option<Stored> {
     let mut event: Event = serde_json::from_slice(&kept.payload).ok()?;
-    event.at_ms = kept.at_ms;
+    // One that was restored keeps the time it had; an edge leaves that to the store.
+    if event.at_ms == 0 {
+        event.at_ms = kept.at_ms;
+    }
     Some(Stored { seq: kept.seq, event })
 }

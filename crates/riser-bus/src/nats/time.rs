@@ -2,7 +2,7 @@
 
 /// Reads `2026-11-26T11:09:34.215042633Z`, with any number of digits behind the point or none. Times before 1970 are 0:
 /// JetStream writes the year 1 for "never".
-pub(super) fn millis(text: &str) -> Option<u64> {
+pub fn millis(text: &str) -> Option<u64> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
     let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
     let [year, month, day] = numbers(date.split('-'))?;

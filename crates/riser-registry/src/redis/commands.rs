@@ -173,7 +173,7 @@ impl RedisRegistry {
     }
 
     /// Reads a record; none when it is something else.
-    fn record(&self, text: &[u8]) -> Option<Record> {
+    pub(super) fn record(&self, text: &[u8]) -> Option<Record> {
         let record = serde_json::from_slice(text).ok();
         self.link.bad("the record of a command", u64::from(record.is_none()));
         record
@@ -417,12 +417,12 @@ impl Due {
 }
 
 /// What a command is called among the deadlines.
-fn due_name(tenant: &TenantId, cmd: &CommandId) -> String {
+pub(super) fn due_name(tenant: &TenantId, cmd: &CommandId) -> String {
     format!("{tenant} {cmd}")
 }
 
 /// What a command is called among the decided ones of its tenant.
-fn room_name(cmd: &CommandId) -> String {
+pub(super) fn room_name(cmd: &CommandId) -> String {
     format!("{} {}", cmd.of, cmd.digest)
 }
 
@@ -434,16 +434,21 @@ fn room_parts(name: &str) -> Option<(Address, &str)> {
 
 /// Notes what decided commands take: their names, when each was accepted, and its bytes.
 fn room(tenant: &TenantId, commands: &[(String, u64, usize)]) -> Call {
+    room_note(Call::new(), tenant, commands)
+}
+
+/// The same behind other things.
+pub(super) fn room_note(call: Call, tenant: &TenantId, commands: &[(String, u64, usize)]) -> Call {
     let mut arguments =
         Arguments::new().number(RECORDS_BYTES as u64).number(LEFT_BYTES as u64).number(GIVEN_UP as u64).number(EVER_MS);
     for (name, at_ms, bytes) in commands {
         arguments = arguments.add(name).number(*at_ms).number(*bytes as u64);
     }
-    Call::new().script(&scripts::ROOM, Tenant::new(tenant).room().to_vec(), &arguments)
+    call.script(&scripts::ROOM, Tenant::new(tenant).room().to_vec(), &arguments)
 }
 
 /// Notes what a command takes that is open now, or that it is not open any more.
-fn opened(call: Call, tenant: &TenantId, record: &Record, is_open: bool) -> Call {
+pub(super) fn opened(call: Call, tenant: &TenantId, record: &Record, is_open: bool) -> Call {
     let bytes = if is_open { size(record) } else { 0 };
     let arguments = Arguments::new().number(OPEN_MS).add(room_name(&record.cmd));
     let arguments = arguments.number(record.deadline_at_ms.min(FIRST_INEXACT)).number(bytes as u64);
@@ -451,7 +456,7 @@ fn opened(call: Call, tenant: &TenantId, record: &Record, is_open: bool) -> Call
 }
 
 /// What a record takes: its texts, and some hundred bytes around them.
-fn size(record: &Record) -> usize {
+pub(super) fn size(record: &Record) -> usize {
     const AROUND: usize = 512;
     let size = |json: &Option<Json>| json.as_ref().map_or(0, |json| json.as_str().len());
     let outcomes = record.outcomes.iter().map(|outcome| AROUND / 4 + size(&outcome.data));

@@ -20,6 +20,7 @@
 //! | `riser:{t}:oa`, `riser:{t}:os`, `riser:{t}:ob` | zset, hash, string | open commands by deadline, their bytes, all bytes |
 //! | `riser:{_leases}:l` | hash | leases |
 //! | `riser:{_leases}:i:edge:start` | zset | the buildings of one lease |
+//! | `riser:{_restore}:m` | string | which backup is being restored |
 //! | `riser:{_due}:z`, `riser:{_due}:by` | zset, string | open commands by deadline, and which edge sweeps them |
 
 use riser_core::{Address, BuildingId, GatewayKey, TenantId};
@@ -161,6 +162,10 @@ pub(super) fn due() -> Key {
     zset("riser:{_due}:z".into())
 }
 
+pub(super) fn mark() -> Key {
+    Key::new("riser:{_restore}:m".into(), Kind::Text)
+}
+
 pub(super) fn sweeper() -> Key {
     Key::new("riser:{_due}:by".into(), Kind::Text)
 }
@@ -189,7 +194,7 @@ mod tests {
             all.extend(keys.room().into_iter().chain(keys.opened()));
             all
         };
-        let mut all = vec![leases(), due(), sweeper()];
+        let mut all = vec![leases(), due(), sweeper(), mark()];
         for keys in [building("t", "b/g").to_vec(), building("t", "b/h").to_vec(), building("t", "_/_").to_vec()] {
             assert!(keys.iter().all(|key| tag(key) == tag(&keys[0])));
             all.extend(keys);

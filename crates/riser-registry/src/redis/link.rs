@@ -132,6 +132,11 @@ impl Arguments {
         self.ends.push(self.bytes.len());
     }
 
+    /// Adds all of others.
+    pub(super) fn append(&mut self, others: &Self) {
+        others.iter().for_each(|argument| self.push(argument));
+    }
+
     pub(super) fn number(self, number: u64) -> Self {
         self.add(number.to_string())
     }

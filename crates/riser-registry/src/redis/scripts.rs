@@ -61,5 +61,7 @@ scripts! {
     ROOM = "room" after ["sums"];
     OVERDUE = "overdue" after [];
     OPEN_STREAM = "open_stream" after [];
+    SAVE = "save" after ["head"];
+    LOAD = "load" after [];
     CLOSE_STREAM = "close_stream" after [];
 }

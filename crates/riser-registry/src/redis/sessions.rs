@@ -308,7 +308,7 @@ fn name(lease: &Lease) -> String {
     format!("{}:{}", lease.edge, lease.start)
 }
 
-fn lease(name: &[u8]) -> Option<Lease> {
+pub(super) fn lease(name: &[u8]) -> Option<Lease> {
     let (edge, start) = std::str::from_utf8(name).ok()?.split_once(':')?;
     Some(Lease { edge: edge.parse().ok()?, start: start.parse().ok()? })
 }

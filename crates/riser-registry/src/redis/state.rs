@@ -129,6 +129,11 @@ fn arguments(gateway: &GatewayId, version: Version, change: &Change, limits: &Li
     arguments
 }
 
+/// Whether a field is a value, or a description, as it is kept.
+pub(super) fn is_kept(path: &[u8], text: &[u8]) -> bool {
+    if path.is_empty() { serde_json::from_slice::<Devices>(text).is_ok() } else { value(path, text).is_some() }
+}
+
 fn value(path: &[u8], text: &[u8]) -> Option<(riser_core::Path, Kept)> {
     let path = std::str::from_utf8(path).ok()?.parse().ok()?;
     let (stale, json) = match std::str::from_utf8(text).ok()?.split_at_checked(1)? {

@@ -101,6 +101,11 @@ impl NatsServers {
         (0..self.nodes.len()).map(|number| self.url(number)).collect()
     }
 
+    /// Where one server tells how it runs.
+    pub fn monitoring_port(&self, number: usize) -> u16 {
+        self.nodes[number].monitoring_port
+    }
+
     /// Where a proxy reaches one server.
     pub fn address(&self, number: usize) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.nodes[number].client_port).into()

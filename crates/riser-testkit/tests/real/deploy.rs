@@ -69,10 +69,8 @@ fn nats_and_an_edge_take_what_compose_gives_them() {
     run(Command::new(program("RISER_BIN")).env_clear().args(check).arg(etc.join("edge.toml")));
 }
 
-#[tokio::test]
-async fn the_rights_that_compose_gives_an_edge_are_all_that_it_needs() {
-    let folder = prepared();
-    let at = folder.path().join("deploy");
+/// Servers with the rights that compose gives an edge, and what an edge's configuration says of them.
+async fn rightful(at: &Path) -> (NatsServers, RedisServers, EdgesOptions) {
     let secrets = at.join("compose/secrets");
     let (of_nats, of_redis) = (text(&secrets.join("edge/nats.password")), text(&secrets.join("edge/redis.password")));
     let conf = text(&at.join("nats/nats.conf"));
@@ -95,6 +93,24 @@ async fn the_rights_that_compose_gives_an_edge_are_all_that_it_needs() {
         file("redis.password_file", "redis.password"),
     ];
     let options = EdgesOptions { nats: nats.urls(), redis: redis.port(0), set, ..EdgesOptions::default() };
+    (nats, redis, options)
+}
+
+/// Runs a command of `riser` with an edge's configuration.
+fn with_config(word: &str, edges: &Edges, options: &EdgesOptions, dir: &Path) {
+    let mut command = Command::new(program("RISER_BIN"));
+    command.env_clear().arg(word).arg("--config").arg(edges.path("riser.toml"));
+    for set in &options.set {
+        command.arg("--set").arg(set);
+    }
+    run(command.arg(dir));
+}
+
+#[tokio::test]
+async fn the_rights_that_compose_gives_an_edge_are_all_that_it_and_a_backup_need() {
+    let folder = prepared();
+    let at = folder.path().join("deploy");
+    let (_nats, _redis, options) = rightful(&at).await;
     let edges = Edges::start(&program("RISER_BIN"), 2, &options).await.expect("edges that are ready");
     let key = edges.key.clone();
     let url = edges.url(0);
@@ -108,4 +124,12 @@ async fn the_rights_that_compose_gives_an_edge_are_all_that_it_needs() {
         }
         assert!(!edges.log(number).contains("ermission"), "{}", edges.log(number));
     }
+    let dir = folder.path().join("backup");
+    with_config("backup", &edges, &options, &dir);
+    let (_nats, _redis, options) = rightful(&at).await;
+    let other = Edges::prepare(&program("RISER_BIN"), 1, &options).expect("files");
+    for name in ["tenants.toml", "acme.secret"] {
+        std::fs::remove_file(other.path(name)).expect("a file");
+    }
+    with_config("restore", &other, &options, &dir);
 }

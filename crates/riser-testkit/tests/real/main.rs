@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod backup;
 mod cluster;
 mod deploy;
 mod edge;

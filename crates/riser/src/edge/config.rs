@@ -73,7 +73,11 @@ pub(crate) struct Settings {
     /// How long a drain may take in all.
     pub(crate) grace: Duration,
     pub(crate) tls: Option<TlsFiles>,
+    /// What is shown to NATS and Redis, if anything.
+    pub(crate) shown: Vec<TlsFiles>,
     pub(crate) nats: NatsConfig,
+    /// Where NATS' servers tell how they run.
+    pub(crate) monitors: Vec<String>,
     pub(crate) events: LogConfig,
     pub(crate) redis: RedisConfig,
     pub(crate) tenants: PathBuf,
@@ -130,8 +134,10 @@ impl Settings {
             listen: reader.address("edge", "listen")?,
             admin: reader.address("admin", "listen")?,
             grace,
-            tls: tls(&reader)?,
+            tls: tls(&reader, "tls")?,
+            shown: [tls(&reader, "nats")?, tls(&reader, "redis")?].into_iter().flatten().collect(),
             nats: nats(&reader, &edge.id)?,
+            monitors: monitors(&reader)?,
             events: events(&reader)?,
             redis: redis::read(&reader)?,
             tenants: reader.file("tenants", "file")?.unwrap_or_default(),
@@ -183,11 +189,14 @@ fn id_of_machine(machine: &str) -> Option<EdgeId> {
     name.get(..name.len().min(riser_core::id::PART_BYTES))?.parse().ok()
 }
 
-fn tls(reader: &Reader<'_>) -> Result<Option<TlsFiles>, ConfigError> {
-    match (reader.file("tls", "cert_file")?, reader.file("tls", "key_file")?) {
+/// A certificate and its key, which one section names.
+fn tls(reader: &Reader<'_>, section: &'static str) -> Result<Option<TlsFiles>, ConfigError> {
+    match (reader.file(section, "cert_file")?, reader.file(section, "key_file")?) {
         (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
         (None, None) => Ok(None),
-        _ => Err(ConfigError::bad("tls.cert_file and tls.key_file go together: set both or neither")),
+        _ => Err(ConfigError::bad(format!(
+            "{section}.cert_file and {section}.key_file go together: set both or neither"
+        ))),
     }
 }
 
@@ -218,7 +227,16 @@ fn nats(reader: &Reader<'_>, id: &EdgeId) -> Result<NatsConfig, ConfigError> {
         }
     };
     config.tls_root = reader.file("nats", "ca_file")?;
+    config.tls_identity = tls(reader, "nats")?.map(|files| (files.cert, files.key));
     Ok(config)
+}
+
+fn monitors(reader: &Reader<'_>) -> Result<Vec<String>, ConfigError> {
+    let Some(given) = reader.given("nats", "monitors") else { return Ok(vec![]) };
+    for url in given.texts() {
+        check_url(url, &["http://"]).map_err(|why| given.bad(why))?;
+    }
+    Ok(given.texts().to_vec())
 }
 
 fn events(reader: &Reader<'_>) -> Result<LogConfig, ConfigError> {

@@ -11,6 +11,7 @@ use riser_registry::redis::{ConnectError, RedisRegistry};
 use tokio::sync::watch;
 
 use super::config::Settings;
+use super::log::WatchedLog;
 use super::metrics;
 use crate::exit::Failure;
 
@@ -36,7 +37,7 @@ pub(crate) async fn registry(settings: &Settings) -> Result<RedisRegistry, Failu
 pub(super) fn ports(
     nats: &NatsClient,
     registry: RedisRegistry,
-    settings: &Settings,
+    log: WatchedLog,
     tenants: watch::Receiver<Arc<TenantTable>>,
 ) -> Ports {
     let registry = Arc::new(registry);
@@ -46,7 +47,7 @@ pub(super) fn ports(
         store: registry.clone(),
         commands: registry.clone(),
         streams: registry,
-        log: Arc::new(nats.log(settings.events.clone())),
+        log: Arc::new(log),
         tenants,
     }
 }

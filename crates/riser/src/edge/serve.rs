@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::config::Settings;
+use super::log::{Standing, WatchedLog};
 use super::reload::{Followed, Source as _, Trouble};
 use super::sources::{Certificate, Tenants};
 use super::{connect, metrics};
@@ -80,6 +81,7 @@ struct State {
     asked: Notify,
     /// What there is to say beside being ready.
     notes: Vec<(&'static str, Trouble)>,
+    log: Arc<Standing>,
 }
 
 impl State {
@@ -89,7 +91,8 @@ impl State {
         }
         let edge = self.edge.lock();
         let ready = edge.as_ref().map_or_else(|| Err("the edge is starting".into()), Edge::readiness);
-        ready.map(|()| self.notes.iter().map(|(name, trouble)| trouble.note(name)).collect())
+        let notes = self.notes.iter().map(|(name, trouble)| trouble.note(name));
+        ready.map(|()| notes.chain([self.log.note()]).collect())
     }
 }
 
@@ -105,9 +108,12 @@ async fn start(settings: Settings) -> Result<Running, Failure> {
     let (listen, admin_listen) = (public.local_addr()?, admin.local_addr()?);
 
     connect::count(&registry, &nats, &registry_of).map_err(registered)?;
-    let ports = connect::ports(&nats, registry_of, &settings, tenants.value());
+    let log = Standing::new(&registry).map_err(registered)?;
+    let watched = WatchedLog::new(nats.log(settings.events.clone()), log.clone());
     let mut notes = vec![(Tenants::NAME, tenants.trouble())];
     let mut tasks = JoinSet::new();
+    tasks.spawn(watched.clone().keep_asking(tenants.value()));
+    let ports = connect::ports(&nats, registry_of, watched, tenants.value());
     tasks.spawn(tenants.follow());
     let certificate = tls.map(|tls| {
         notes.push((TlsFiles::NAME, tls.trouble()));
@@ -117,8 +123,13 @@ async fn start(settings: Settings) -> Result<Running, Failure> {
         receiver
     });
     let edge = edge(&settings, ports, public, certificate, &registry);
-    let state =
-        Arc::new(State { edge: Mutex::new(Some(edge)), draining: AtomicBool::new(false), asked: Notify::new(), notes });
+    let state = Arc::new(State {
+        edge: Mutex::new(Some(edge)),
+        draining: AtomicBool::new(false),
+        asked: Notify::new(),
+        notes,
+        log,
+    });
     tasks.spawn(pages(&state, registry).serve(admin, std::future::pending()));
     tracing::info!(edge = %settings.edge.id, %listen, admin = %admin_listen, tls = settings.tls.is_some(), "serving");
     Ok(Running { state, nats, grace: settings.grace, tasks })

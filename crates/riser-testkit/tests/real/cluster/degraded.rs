@@ -176,7 +176,14 @@ async fn a_full_jetstream_refuses_events_and_nothing_else() {
     assert!(refused.to_string().contains("full"), "{refused}");
     let failed = world.count(&[0, 1], "riser_events_total{result=\"full\"}").await;
     assert!(failed > 0.5, "no metric tells it");
-    world.readiness(0, 200).await;
+    // The edge that was asked says so, and is ready all the same.
+    let mut said = vec![];
+    for edge in 0..2 {
+        said.push((world.readiness(edge, 200).await, world.count(&[edge], "riser_log_full").await));
+    }
+    let is_told =
+        |(text, full): &(String, f64)| text.contains("degraded: the event store is full") && (full - 1.0).abs() < 0.1;
+    assert!(said.iter().any(is_told), "{said:?}");
     let order = Order::new(flat.address.clone(), "hall/light".parse().expect("a path"), "toggle");
     let recorded = api.command_to_end(&order).await.expect("an outcome");
     assert_eq!(recorded.decided().map(|step| step.status), Some(Status::Succeeded));

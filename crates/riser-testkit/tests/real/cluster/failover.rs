@@ -63,11 +63,18 @@ async fn without_a_quorum_events_are_refused_and_sessions_stay() {
     let refused = world.api().event(&first.address, &riser_client::Notice::new("ring")).await;
     let refused = refused.expect_err("an event that has no quorum");
     assert_eq!(status_of(&refused), Some(503), "{refused}");
+    // Each edge notices, whoever asked, and is ready all the same.
+    let why = "degraded: the event store does not answer";
+    for edge in 0..3 {
+        world.edges.until_ready_says(edge, 200, why).await.expect("it says so");
+        world.until(edge, "riser_log_up", |up| up < 0.5).await;
+    }
     world.nats.start_again(0).expect("a server that starts");
     world.nats.start_again(1).expect("a server that starts");
     world.nats.ready().await.expect("a cluster that is ready");
     for edge in 0..3 {
-        world.readiness(edge, 200).await;
+        world.until(edge, "riser_log_up", |up| up > 0.5).await;
+        assert_eq!(world.readiness(edge, 200).await, "ok\n");
     }
     flats.finish().await;
     watchers.converge_state(&flats).await;

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use riser_client::{Api, Notice};
+use riser_core::frame::Credential;
 use tokio::time::timeout;
 
 use super::{Cluster, PATIENCE, cluster, riser};
@@ -21,18 +23,26 @@ async fn look(cluster: &Cluster, set: &[&str]) -> (Option<i32>, String) {
 #[tokio::test]
 async fn the_doctor_finds_every_edge_and_what_must_be_mended() {
     let mut cluster = cluster(3, &[]).await;
-    let (code, said) = look(&cluster, &[]).await;
+    let api = Api::new(cluster.edges.url(0).parse().expect("a URL"), Credential::new(&*cluster.edges.key));
+    api.event(&"b1/_".parse().expect("an address"), &Notice::new("ring")).await.expect("stored");
+    let monitors = format!("nats.monitors=http://127.0.0.1:{}", cluster.nats.monitoring_port(0));
+    let (code, said) = look(&cluster, &[&monitors]).await;
     assert_eq!(code, Some(0), "{said}");
     for part in [
         "✓ tenants: 1",
         "✓ nats: n0 has version ",
         "✓ nats: JetStream answers",
+        "! events: there is one copy",
+        "✓ events: 1 stream(s) with 1 copies each, all of them whole",
+        "! nats: n0 writes to disk every 120 s",
+        "✓ clocks: this machine and n0 are ",
         "✓ edges: edge-0 answered within ",
         "✓ edges: edge-1 answered within ",
         "✓ edges: edge-2 answered within ",
         "✓ redis: 127.0.0.1:",
         "! redis: nothing is written to disk",
-        "✓ clocks: ",
+        "✓ redis: maxmemory-policy is noeviction",
+        "✓ clocks: this machine and Redis are ",
     ] {
         assert!(said.lines().any(|line| line.starts_with(part)), "{part}\n{said}");
     }
@@ -41,13 +51,32 @@ async fn the_doctor_finds_every_edge_and_what_must_be_mended() {
     cluster.edges.write("tenants.toml", "[tenants.acme]\nx = 1\n").expect("a file");
     let mut redis = cluster.redis.raw(0).await.expect("Redis");
     redis.call(&["CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru"]).await.expect("an answer");
-    let (code, said) = look(&cluster, &[]).await;
+    let (code, said) = look(&cluster, &["events.replicas=3", "nats.monitors=http://127.0.0.1:1"]).await;
     assert_eq!(code, Some(1), "{said}");
-    for part in ["✗ tenants: ", "✓ edges: edge-0", "✓ edges: edge-2", "✗ redis: maxmemory-policy is allkeys-lru"]
-    {
+    for part in [
+        "✗ tenants: ",
+        "✓ edges: edge-0",
+        "✓ edges: edge-2",
+        "✗ edges: edge-1 has a lease and did not answer",
+        "✗ events: replicas is 3, and n0 is alone",
+        "! nats: monitoring at http://127.0.0.1:1: ",
+        "✗ redis: maxmemory-policy is allkeys-lru",
+    ] {
         assert!(said.lines().any(|line| line.starts_with(part)), "{part}\n{said}");
     }
-    assert!(!said.contains("edge-1"), "{said}");
+    // Nobody marks them offline any more, and so their leases stay.
+    (0..3).for_each(|number| cluster.edges.kill(number));
+    let dead = async {
+        loop {
+            let (_, said) = look(&cluster, &[]).await;
+            if said.contains("! edges: edge-2 is dead for ") {
+                return said;
+            }
+        }
+    };
+    let said = timeout(PATIENCE, dead).await.expect("a lease that ends");
+    assert!(said.contains("start an edge, which does it"), "{said}");
+    assert!(said.contains("! nats: when events reach the disk is not known"), "{said}");
 
     let (code, said) = look(&cluster, &["redis.server=redis://127.0.0.1:1", "nats.servers=nats://127.0.0.1:1"]).await;
     assert_eq!(code, Some(1), "{said}");

@@ -160,6 +160,22 @@ pub(crate) const OPTIONS: &[Opt] = &[
         "/etc/riser/nats-ca.crt",
         "The only certificates that a server's may be signed with, in PEM. With it, TLS is needed.",
     ),
+    open(
+        "nats",
+        "cert_file",
+        "/etc/riser/nats.crt",
+        "The certificate that this edge shows to NATS, in PEM. With it, TLS is needed.",
+    ),
+    open("nats", "key_file", "/etc/riser/nats.key", "Its private key, in PEM."),
+    Opt {
+        section: "nats",
+        key: "monitors",
+        kind: Kind::List,
+        default: None,
+        example: "[\"http://10.0.0.1:8222\", \"http://10.0.0.2:8222\"]",
+        secret: false,
+        doc: "Monitoring of each NATS server, http://host:port. Only `riser doctor` asks there.",
+    },
     number(
         "events",
         "replicas",
@@ -208,6 +224,13 @@ pub(crate) const OPTIONS: &[Opt] = &[
         "/etc/riser/redis-ca.crt",
         "The only certificates that a server's may be signed with, in PEM. With it, TLS is needed.",
     ),
+    open(
+        "redis",
+        "cert_file",
+        "/etc/riser/redis.crt",
+        "The certificate that this edge shows to Redis and Sentinels, in PEM.",
+    ),
+    open("redis", "key_file", "/etc/riser/redis.key", "Its private key, in PEM."),
     text(
         "tenants",
         "file",

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use riser_registry::redis::{Address, Password, RedisConfig, Servers, Tls};
+use riser_registry::redis::{Address, Identity, Password, RedisConfig, Servers, Tls};
 
 use super::values::{Given, Reader};
-use super::{ConfigError, check_url, read_file};
+use super::{ConfigError, TlsFiles, check_url, read_file};
 
 /// Where Redis is when nothing says so.
 const DEFAULT: &str = "redis://127.0.0.1:6379";
@@ -51,7 +51,7 @@ pub(super) fn read(reader: &Reader<'_>) -> Result<RedisConfig, ConfigError> {
         user,
         password,
         database: u16::try_from(database).unwrap_or(u16::MAX),
-        tls: tls(reader.file("redis", "ca_file")?, encrypted)?,
+        tls: tls(reader.file("redis", "ca_file")?, super::tls(reader, "redis")?, encrypted)?,
         ..RedisConfig::new(servers)
     })
 }
@@ -82,7 +82,16 @@ fn address(url: &str) -> Address {
     Address { host, port: port.parse().unwrap_or_default() }
 }
 
-fn tls(ca: Option<PathBuf>, encrypted: bool) -> Result<Option<Tls>, ConfigError> {
-    let ca_pem = ca.map(|path| read_file("redis.ca_file", &path, PEM_BYTES).map(String::into_bytes)).transpose()?;
-    Ok((encrypted || ca_pem.is_some()).then_some(Tls { ca_pem, identity: None }))
+fn tls(ca: Option<PathBuf>, own: Option<TlsFiles>, encrypted: bool) -> Result<Option<Tls>, ConfigError> {
+    let pem = |what: &str, path: PathBuf| read_file(what, &path, PEM_BYTES).map(String::into_bytes);
+    if own.is_some() && !encrypted && ca.is_none() {
+        return Err(ConfigError::bad("redis.cert_file needs TLS: name servers with rediss://, or redis.ca_file"));
+    }
+    let identity = |files: TlsFiles| {
+        let certificate_pem = pem("redis.cert_file", files.cert)?;
+        Ok(Identity { certificate_pem, key_pem: pem("redis.key_file", files.key)? })
+    };
+    let identity = own.map(identity).transpose()?;
+    let ca_pem = ca.map(|path| pem("redis.ca_file", path)).transpose()?;
+    Ok((encrypted || ca_pem.is_some()).then_some(Tls { ca_pem, identity }))
 }

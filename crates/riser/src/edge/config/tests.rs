@@ -16,9 +16,11 @@ fn refused(file: &str) -> String {
 
 /// All of the settings that are no secrets.
 fn shown(settings: &Settings) -> String {
-    let Settings { edge, listen, admin, grace, tls, nats, events, redis, tenants, log } = settings;
+    let Settings { edge, listen, admin, grace, tls, shown, nats, monitors, events, redis, tenants, log } = settings;
     let edge = EdgeConfig { seed: 0, ..edge.clone() };
-    format!("{edge:?} {listen} {admin} {grace:?} {tls:?} {nats:?} {events:?} {redis:?} {tenants:?} {log:?}")
+    format!(
+        "{edge:?} {listen} {admin} {grace:?} {tls:?} {shown:?} {nats:?} {monitors:?} {events:?} {redis:?} {tenants:?} {log:?}"
+    )
 }
 
 #[test]
@@ -132,6 +134,13 @@ fn a_bad_option_is_named_with_its_line_and_its_remedy() {
             "the default: edge.grace: it must be at least 15s more than edge.drain_window",
         ),
         ("[tls]\ncert_file = \"a\"\n", "tls.cert_file and tls.key_file go together: set both or neither"),
+        ("[nats]\nkey_file = \"a\"\n", "nats.cert_file and nats.key_file go together: set both or neither"),
+        ("[redis]\ncert_file = \"a\"\n", "redis.cert_file and redis.key_file go together: set both or neither"),
+        (
+            "[redis]\ncert_file = \"a\"\nkey_file = \"b\"\n",
+            "redis.cert_file needs TLS: name servers with rediss://, or redis.ca_file",
+        ),
+        ("[nats]\nmonitors = [\"https://a:1\"]\n", "riser.toml line 2: nats.monitors: http://host:port is needed"),
         (
             "[nats]\nservers = \"nats://a:1\"\n",
             "riser.toml line 2: nats.servers: a list of strings is needed, not a string",
