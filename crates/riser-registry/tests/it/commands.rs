@@ -200,6 +200,7 @@ async fn an_emptied_store_keeps_nothing_and_a_rewound_one_what_it_had() {
     assert_eq!(client.latest(&key(), None, 9).await, Ok(vec![first]));
     assert_eq!(client.streams(&key().tenant, None).await, Ok(vec![stream(1)]));
     assert_eq!(step(&client, &second.cmd, &Step::Look).await, None);
+    pass(1).await;
     let again = issue(&client, &command(2, false)).await.record;
     assert!(again.seq > second.seq, "places grow over a loss");
     assert_ne!(again.cmd, second.cmd);
