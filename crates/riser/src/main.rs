@@ -9,6 +9,7 @@ mod doctor;
 mod edge;
 mod events;
 mod exit;
+mod ledger;
 mod notify;
 mod send;
 mod sim;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Dev(args) => dev::run(&args),
         Command::Edge(args) => edge::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Ledger(args) => ledger::run(&args),
         Command::Tenants(args) => tenants::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Watch(args) => watch::run(&args),

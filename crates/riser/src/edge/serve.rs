@@ -104,8 +104,9 @@ async fn start(settings: Settings) -> Result<Running, Failure> {
     let (public, admin) = (bind(settings.listen)?, bind(settings.admin)?);
     let (listen, admin_listen) = (public.local_addr()?, admin.local_addr()?);
 
-    connect::count(&registry, &nats, &registry_of).map_err(registered)?;
-    let ports = connect::ports(&nats, registry_of, &settings, tenants.value());
+    let commands = connect::commands(&nats, &registry_of, &settings)?;
+    connect::count(&registry, &nats, &registry_of, &commands).map_err(registered)?;
+    let ports = connect::ports(&nats, registry_of, &commands, &settings, tenants.value());
     let mut notes = vec![(Tenants::NAME, tenants.trouble())];
     let mut tasks = JoinSet::new();
     tasks.spawn(tenants.follow());
