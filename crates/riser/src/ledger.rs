@@ -60,8 +60,8 @@ fn row(entry: &LedgerEntry) -> String {
         Some(code) => format!("{} ({})", outcome.status.as_str(), code.as_str()),
         None => outcome.status.as_str().to_owned(),
     };
-    let became: Vec<_> = entry.outcomes.iter().map(word).collect();
-    let (what, became, by) = (visible(&what), visible(&became.join(", ")), visible(&entry.by));
+    let became = entry.outcomes.iter().map(word).collect::<Vec<_>>().join(", ");
+    let (what, became, by) = (visible(&what), visible(&became), visible(&entry.by));
     format!("{at:<24}  {:<14}  {what:<24}  {became:<26}  {by}\n", entry.cmd.of.to_string())
 }
 

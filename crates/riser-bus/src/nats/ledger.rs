@@ -143,7 +143,7 @@ impl Writer {
         let (mut batch, mut is_first) = (Vec::with_capacity(IN_FLIGHT), true);
         while entries.recv_many(&mut batch, IN_FLIGHT).await > 0 {
             if std::mem::take(&mut is_first) {
-                drop(self.ensure().await);
+                self.ensure().await;
             }
             join_all(batch.iter().map(|(key, entry)| self.write_one(key, entry))).await;
             batch.clear();
@@ -160,7 +160,7 @@ impl Writer {
                 }
                 Err(Trouble::Full) => break,
                 // There may be no stream, or none any more.
-                Err(_) => drop(self.ensure().await),
+                Err(_) => self.ensure().await,
             }
             tries.pause().await;
         }
@@ -176,8 +176,12 @@ impl Writer {
         if ack.stream == LEDGER_STREAM { Ok(()) } else { Err(Trouble::Silent) }
     }
 
-    /// Makes the stream, or has it follow the configuration.
-    async fn ensure(&self) -> Result<(), Trouble> {
+    /// Makes the stream, or has it follow the configuration. When that fails, writing shows it.
+    async fn ensure(&self) {
+        let _shown_by_writing = self.try_ensure().await;
+    }
+
+    async fn try_ensure(&self) -> Result<(), Trouble> {
         let mut config = match self.jetstream.call::<Info>("STREAM.INFO", LEDGER_STREAM, &json!({})).await {
             Ok(info) => info.config,
             Err(Trouble::Missing) => Value::Null,
