@@ -23,6 +23,7 @@ pub mod server;
 pub mod state;
 pub mod tenant;
 mod text;
+pub mod time;
 pub mod version;
 
 pub use change::Change;

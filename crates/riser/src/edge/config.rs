@@ -9,7 +9,7 @@ mod values;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use riser_bus::nats::{LogConfig, NatsAuth, NatsConfig};
+use riser_bus::nats::{KvConfig, LedgerConfig, LogConfig, NatsAuth, NatsConfig};
 use riser_core::EdgeId;
 use riser_edge::EdgeConfig;
 use riser_ops::logs::Format;
@@ -79,6 +79,8 @@ pub(crate) struct Settings {
     /// Where NATS' servers tell how they run.
     pub(crate) monitors: Vec<String>,
     pub(crate) events: LogConfig,
+    pub(crate) held: KvConfig,
+    pub(crate) ledger: LedgerConfig,
     pub(crate) redis: RedisConfig,
     pub(crate) tenants: PathBuf,
     pub(crate) log: (Format, String),
@@ -130,6 +132,8 @@ impl Settings {
         let folder = sources.file.as_ref().and_then(|(path, _)| path.parent()).unwrap_or(Path::new(""));
         let reader = Reader { values: &values, folder };
         let (edge, grace) = edge(&reader, &sources.machine)?;
+        let events = events(&reader)?;
+        let (held, ledger) = commands(&reader, events.replicas)?;
         Ok(Self {
             listen: reader.address("edge", "listen")?,
             admin: reader.address("admin", "listen")?,
@@ -138,7 +142,9 @@ impl Settings {
             shown: [tls(&reader, "nats")?, tls(&reader, "redis")?].into_iter().flatten().collect(),
             nats: nats(&reader, &edge.id)?,
             monitors: monitors(&reader)?,
-            events: events(&reader)?,
+            events,
+            held,
+            ledger,
             redis: redis::read(&reader)?,
             tenants: reader.file("tenants", "file")?.unwrap_or_default(),
             log: log(&reader)?,
@@ -247,6 +253,14 @@ fn events(reader: &Reader<'_>) -> Result<LogConfig, ConfigError> {
         max_bytes: reader.size("events", "max_size", 1 << 20..=1 << 40)?,
         max_events: reader.number("events", "max_count", 1_000..=1_000_000_000)?,
     })
+}
+
+fn commands(reader: &Reader<'_>, replicas: usize) -> Result<(KvConfig, LedgerConfig), ConfigError> {
+    let h = |h: u64| Duration::from_secs(3_600 * h);
+    let held_bytes = reader.size("commands", "held_size", 1 << 20..=1 << 40)?;
+    let max_age = reader.time("commands", "ledger_age", h(1)..=h(24 * 3_650))?;
+    let max_bytes = reader.size("commands", "ledger_size", 1 << 20..=1 << 40)?;
+    Ok((KvConfig { replicas, held_bytes, ..KvConfig::default() }, LedgerConfig { replicas, max_age, max_bytes }))
 }
 
 fn log(reader: &Reader<'_>) -> Result<(Format, String), ConfigError> {

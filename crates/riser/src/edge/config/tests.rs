@@ -16,11 +16,12 @@ fn refused(file: &str) -> String {
 
 /// All of the settings that are no secrets.
 fn shown(settings: &Settings) -> String {
-    let Settings { edge, listen, admin, grace, tls, shown, nats, monitors, events, redis, tenants, log } = settings;
+    let Settings { edge, listen, admin, grace, tls, shown, nats, monitors, events, held, ledger, redis, tenants, log } =
+        settings;
     let edge = EdgeConfig { seed: 0, ..edge.clone() };
-    format!(
-        "{edge:?} {listen} {admin} {grace:?} {tls:?} {shown:?} {nats:?} {monitors:?} {events:?} {redis:?} {tenants:?} {log:?}"
-    )
+    let kept = format!("{events:?} {held:?} {ledger:?}");
+    let servers = format!("{shown:?} {nats:?} {monitors:?} {redis:?}");
+    format!("{edge:?} {listen} {admin} {grace:?} {tls:?} {servers} {kept} {tenants:?} {log:?}")
 }
 
 #[test]
@@ -32,6 +33,7 @@ fn the_default_file_parses_to_the_defaults() {
     let edge = EdgeConfig { seed: 0, ..EdgeConfig::new("node-7-example".parse().expect("an edge")) };
     assert_eq!(format!("{:?}", EdgeConfig { seed: 0, ..defaults.edge.clone() }), format!("{edge:?}"));
     assert_eq!(format!("{:?}", defaults.events), format!("{:?}", LogConfig::default()));
+    assert_eq!(format!("{:?}", defaults.held), format!("{:?}", KvConfig::default()));
 }
 
 #[test]
