@@ -58,6 +58,10 @@ fn is_over(shared: &Shared, session: &SessionHandle, now_ms: u64) -> Option<(Clo
     if open.ends_at_ms.is_some_and(|at| at <= now_ms) {
         return Some((CloseCode::BadCredential, "the credential has expired"));
     }
+    // Nothing is read from it meanwhile, whatever it says.
+    if session.conn.is_paused() {
+        return None;
+    }
     let silent = session.conn.last_activity().elapsed();
     if silent < config.heartbeat * 2 {
         return None;

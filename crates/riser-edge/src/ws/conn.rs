@@ -196,13 +196,14 @@ impl Conn {
     }
 
     /// Delivers no more messages until [`Conn::resume`]. Meanwhile nothing is read, not even pongs or the end of the
-    /// stream: whoever pauses must resume or close within about a second.
+    /// stream: whoever pauses must resume or close within some seconds.
     pub fn pause(&self) {
         self.flags.fetch_or(PAUSED, Ordering::Release);
     }
 
-    /// Ends [`Conn::pause`].
+    /// Ends [`Conn::pause`]. The peer counts as heard of: what it said meanwhile nobody took.
     pub fn resume(&self) {
+        self.heard();
         if self.flags.fetch_and(!PAUSED, Ordering::AcqRel) & PAUSED != 0 {
             self.task.wake();
         }
@@ -237,7 +238,7 @@ impl Conn {
         &self.settings
     }
 
-    pub(super) fn is_paused(&self) -> bool {
+    pub(crate) fn is_paused(&self) -> bool {
         self.flag(PAUSED)
     }
 

@@ -203,6 +203,24 @@ async fn a_gateway_does_not_wait_behind_the_storm_of_another_tenant() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gateway_that_waits_for_longer_than_two_heartbeats_is_not_taken_for_gone() {
+    let cluster = Cluster::new();
+    let (edge, metrics) = cluster
+        .edge_like("edge-0", |config, _| (config.openings, config.heartbeat) = (1, Duration::from_millis(200)))
+        .await;
+    let delay = Duration::from_millis(300);
+    cluster.store.set_faults(&Faults { delay: delay..=delay, ..Faults::default() });
+    let mut first = comes(&edge, "acme", "b1/f1").await;
+    let mut second = comes(&edge, "acme", "b1/f2").await;
+    assert_eq!(first.read().await["t"], "welcome");
+    drop(first);
+    assert_eq!(second.read().await["t"], "welcome");
+    second.send(&json!({"t":"ping"})).await;
+    assert_eq!(second.read().await["t"], "pong");
+    assert_eq!(counted(&metrics, "riser_closed_total", Some("4001")), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gateway_that_left_before_its_turn_is_not_let_in() {
     let cluster = Cluster::new();
     let (edge, _) = cluster.edge_like("edge-0", |config, _| config.openings = 1).await;
