@@ -1,6 +1,6 @@
-//! NATS: the bus on its core, the log on JetStream. `async_nats` is named here and below, and nowhere else.
+//! NATS: the bus on its core, the log and the buckets on JetStream. `async_nats` is named here and below, and nowhere else.
 //!
-//! A process has one connection, [`NatsClient`], and takes its [`NatsBus`] and [`NatsLog`] from it. What the library
+//! A process has one connection, [`NatsClient`], and takes its [`NatsBus`], [`NatsLog`] and [`NatsKv`] from it. What the library
 //! leaves open is closed here:
 //!
 //! - While the connection is down nothing is queued for it: publishing fails at once, and has a time limit always.
@@ -11,7 +11,7 @@
 //! - Reconnects have jitter, so that the edges of a dead server do not come all at once.
 //!
 //! A user of an edge needs to publish and subscribe below `riser.v1.>`, to subscribe `_INBOX.>` and
-//! `$JS.EVENT.ADVISORY.STREAM.>`, and to publish to `$JS.FC.>` and, below `$JS.API.`, to `DIRECT.GET.*`,
+//! `$JS.EVENT.ADVISORY.STREAM.>`, and to publish below `$KV.riser-held.>`, to `$JS.FC.>` and, below `$JS.API.`, to `DIRECT.GET.*`,
 //! `STREAM.MSG.GET.*`, `STREAM.{INFO,CREATE,UPDATE,PURGE}.*` and `CONSUMER.{CREATE,DELETE}.>`; the doctor also asks `INFO`, and
 //! a backup `STREAM.NAMES`. It deletes no stream.
 
@@ -25,33 +25,42 @@ use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, Mes
 use bytes::Bytes;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
+use riser_core::ServerVersion;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, info, warn};
 
+use riser_core::{Pattern, TenantId};
+
 use crate::Health;
+use crate::log::LogError;
 
 mod bus;
 mod complaints;
 mod config;
 mod jetstream;
+mod kv;
+mod ledger;
 mod log;
 mod replies;
 mod restore;
 mod tail;
 mod time;
 mod version;
+mod watches;
 
 pub use bus::NatsBus;
-pub use config::{LogConfig, NatsAuth, NatsConfig};
+pub use config::{KvConfig, LedgerConfig, LogConfig, NatsAuth, NatsConfig};
+pub use kv::NatsKv;
+pub use ledger::{LEDGER_PAGE, LedgerEntry, LedgerFrom, LedgerOutcome, LedgerPage, NatsLedger};
 pub use log::{CALL_LIMIT, NatsLog};
 pub use restore::{FoundStream, Restore, RestoreError};
 pub use time::millis as unix_millis;
 
 use complaints::Complaints;
 use replies::{Question, Replies};
-use version::{OLDEST, Version};
+use version::{OLDEST, has_advisories};
 
 /// How long a server may take from the connection's first byte until it takes commands. A paused one costs this much
 /// before the next is tried.
@@ -174,7 +183,7 @@ impl NatsClient {
             _ => NatsError::Unreachable(error),
         })?;
         let server = client.server_info();
-        if Version::parse(&server.version).is_none_or(|version| version < OLDEST) {
+        if ServerVersion::parse(&server.version).is_none_or(|version| version < OLDEST) {
             return Err(NatsError::TooOld { name: server.server_name, version: server.version });
         }
         drop(signals.statistics.set(client.statistics()));
@@ -199,6 +208,27 @@ impl NatsClient {
         NatsLog::new(self.clone(), config)
     }
 
+    /// The buckets on this connection. `config` must be the same at all edges, once they are all rolled.
+    pub fn kv(&self, config: KvConfig) -> NatsKv {
+        NatsKv::new(self.clone(), config)
+    }
+
+    /// A writer of the ledger on this connection; none when there are too many tasks. `config` must be the same at all edges,
+    /// once they are all rolled.
+    pub fn ledger(&self, config: LedgerConfig) -> Option<NatsLedger> {
+        NatsLedger::start(self, config)
+    }
+
+    /// Entries of a tenant's ledger at the addresses that a pattern names, the oldest first.
+    pub async fn read_ledger(
+        &self,
+        tenant: &TenantId,
+        pattern: &Pattern,
+        from: LedgerFrom,
+    ) -> Result<LedgerPage, LogError> {
+        ledger::read(self, tenant, pattern, from).await
+    }
+
     /// Messages on our subjects and in our streams that no edge of ours wrote. They are ignored.
     pub fn ignored(&self) -> u64 {
         self.link.signals.ignored.load(Ordering::Relaxed)
@@ -207,7 +237,7 @@ impl NatsClient {
     /// The server that this process is connected to now.
     pub fn server(&self) -> NatsServer {
         let server = self.link.client.server_info();
-        let advised = Version::parse(&server.version).is_some_and(Version::has_advisories);
+        let advised = ServerVersion::parse(&server.version).is_some_and(has_advisories);
         NatsServer {
             name: server.server_name,
             version: server.version,
@@ -402,8 +432,8 @@ async fn look(link: Arc<Link>) {
 /// whose others are good enough, and soon rolled.
 fn note_version(server: &async_nats::ServerInfo) {
     let name = &server.server_name;
-    match Version::parse(&server.version) {
-        Some(version) if version >= OLDEST && version.has_advisories() => {
+    match ServerVersion::parse(&server.version) {
+        Some(version) if version >= OLDEST && has_advisories(version) => {
             warn!(server = ?name, %version, "connected to a NATS server with known advisories");
         }
         Some(version) if version >= OLDEST => info!(server = ?name, %version, "connected to NATS"),

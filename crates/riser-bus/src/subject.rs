@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use riser_core::command::Digest;
 use riser_core::{Address, EdgeId, GatewayKey, Pattern, TenantId};
 
 /// First tokens of all subjects of this release.
@@ -107,6 +108,112 @@ pub(crate) fn event_stream(tenant: &TenantId) -> String {
 /// Whose events the stream of this name keeps; none when it is no such stream.
 pub(crate) fn tenant_of_stream(name: &str) -> Option<TenantId> {
     name.strip_prefix("riser-ev-")?.parse().ok()
+}
+
+/// The stream of the ledger.
+pub(crate) const LEDGER_STREAM: &str = "riser-ledger";
+
+/// Where a gateway's entries in the ledger are stored: `riser.v1.ledger.<tenant>.<building>.<gateway>`. No [`Filter`] matches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LedgerSubject(pub(crate) GatewayKey);
+
+impl LedgerSubject {
+    /// Reads a subject as it is written; none when it is not one of the ledger.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut tokens = text.strip_prefix(ROOT)?.strip_prefix(".ledger.")?.split('.');
+        let key = key(tokens.next()?, tokens.next()?, tokens.next()?)?;
+        tokens.next().is_none().then_some(Self(key))
+    }
+
+    /// What the subjects of all entries match.
+    pub(crate) fn all() -> String {
+        format!("{ROOT}.ledger.*.*.*")
+    }
+
+    /// What the subjects of those entries of a tenant match whose address a pattern names.
+    pub(crate) fn of(tenant: &TenantId, pattern: &Pattern) -> String {
+        format!("{ROOT}.ledger.{}", PatternTokens(tenant, pattern))
+    }
+}
+
+impl fmt::Display for LedgerSubject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{ROOT}.ledger.{}", Tokens(&self.0))
+    }
+}
+
+/// A bucket of [`crate::kv::Kv`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Bucket {
+    /// Copies of the records of held commands: `riser-held`.
+    Held,
+    /// The tenant table: `riser-tenants`.
+    Tenants,
+}
+
+impl Bucket {
+    /// Every bucket.
+    pub const ALL: [Self; 2] = [Self::Held, Self::Tenants];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Held => "riser-held",
+            Self::Tenants => "riser-tenants",
+        }
+    }
+
+    /// The stream that keeps it, as NATS' own tools call it.
+    pub(crate) fn stream(self) -> String {
+        format!("KV_{}", self.name())
+    }
+
+    /// What the subjects of all its entries match.
+    pub(crate) fn subjects(self) -> String {
+        format!("$KV.{}.>", self.name())
+    }
+}
+
+/// What an entry of a bucket is called.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Entry {
+    /// The record of a held command, in [`Bucket::Held`]: `<tenant>.<building>.<gateway>.<digest>`.
+    Held(GatewayKey, Digest),
+    /// What edges are to know of a tenant, in [`Bucket::Tenants`]: `<tenant>`.
+    Tenant(TenantId),
+}
+
+impl Entry {
+    /// Where it is kept.
+    pub fn bucket(&self) -> Bucket {
+        match self {
+            Self::Held(..) => Bucket::Held,
+            Self::Tenant(_) => Bucket::Tenants,
+        }
+    }
+
+    /// Reads the subject of an entry as it is written; none when it is not one of this bucket's.
+    pub(crate) fn parse(bucket: Bucket, subject: &str) -> Option<Self> {
+        let name = subject.strip_prefix("$KV.")?.strip_prefix(bucket.name())?.strip_prefix('.')?;
+        let mut tokens = name.split('.');
+        let mut next = || tokens.next();
+        let entry = match bucket {
+            Bucket::Held => Self::Held(key(next()?, next()?, next()?)?, next()?.parse().ok()?),
+            Bucket::Tenants => Self::Tenant(next()?.parse().ok()?),
+        };
+        next().is_none().then_some(entry)
+    }
+}
+
+/// The subject of an entry.
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "$KV.{}.", self.bucket().name())?;
+        match self {
+            Self::Held(key, digest) => write!(f, "{}.{digest}", Tokens(key)),
+            Self::Tenant(tenant) => write!(f, "{tenant}"),
+        }
+    }
 }
 
 struct Tokens<'a>(&'a GatewayKey);
@@ -377,6 +484,71 @@ mod tests {
         assert_eq!(events.to_string(), "riser.v1.log.acme.00000000000000ab");
         assert_eq!(EventSubject::parse("riser.v1.log.acme.00000000000000ab"), Some(events));
         assert_eq!(Subject::parse("riser.v1.log.acme.00000000000000ab"), None);
+    }
+
+    fn entries() -> impl Strategy<Value = Entry> {
+        prop_oneof![
+            2 => (keys(), any::<u128>()).prop_map(|(key, digest)| Entry::Held(key, Digest(digest.to_be_bytes()))),
+            1 => tenants().prop_map(Entry::Tenant),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 512,
+            rng_seed: RngSeed::Fixed(7),
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn an_entry_is_read_as_it_was_written_and_by_its_own_bucket_alone(entry in entries()) {
+            let subject = entry.to_string();
+            for bucket in Bucket::ALL {
+                let own = (bucket == entry.bucket()).then(|| entry.clone());
+                prop_assert_eq!(tokens_match(&bucket.subjects(), &subject), own.is_some());
+                prop_assert_eq!(Entry::parse(bucket, &subject), own);
+            }
+            prop_assert_eq!(Subject::parse(&subject), None);
+        }
+
+        #[test]
+        fn an_entry_with_one_hostile_token_is_none(
+            entry in entries(),
+            at in any::<prop::sample::Index>(),
+            hostile in prop::sample::select(vec!["", "*", ">", " ", "\r\nPUB", "$SYS", "\0", "\u{430}", "a b", "-", "A B"]),
+        ) {
+            let text = entry.to_string();
+            let mut tokens: Vec<_> = text.split('.').collect();
+            let at = at.index(tokens.len());
+            tokens[at] = hostile;
+            prop_assert_eq!(Entry::parse(entry.bucket(), &tokens.join(".")), None, "{:?}", tokens);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_ledgers_subject_is_read_as_it_was_written_and_matches_its_own_filters_alone(a in keys(), b in keys()) {
+            let subject = LedgerSubject(a.clone());
+            prop_assert_eq!(LedgerSubject::parse(&subject.to_string()), Some(subject.clone()));
+            prop_assert_eq!(Subject::parse(&subject.to_string()), None);
+            prop_assert!(tokens_match(&LedgerSubject::all(), &subject.to_string()));
+            let matches = |pattern| tokens_match(&LedgerSubject::of(&b.tenant, &pattern), &subject.to_string());
+            prop_assert_eq!(matches(Pattern::One(b.address.clone())), a == b);
+            prop_assert_eq!(matches(Pattern::All), a.tenant == b.tenant);
+        }
+    }
+
+    #[test]
+    fn entries_are_written_like_this() {
+        let key = GatewayKey::new("acme".parse().expect("a tenant"), "b12/f0304".parse().expect("an address"));
+        let held = Entry::Held(key.clone(), Digest([0xab; 16]));
+        assert_eq!(held.to_string(), format!("$KV.riser-held.acme.b12.f0304.{}", "ab".repeat(16)));
+        assert_eq!(Entry::Tenant(key.tenant).to_string(), "$KV.riser-tenants.acme");
+        assert_eq!(Bucket::Held.stream(), "KV_riser-held");
+        assert_eq!(Bucket::Tenants.stream(), "KV_riser-tenants");
+        let upper = held.to_string().replace("abab", "ABAB");
+        assert_eq!(Entry::parse(Bucket::Held, &upper), None, "another way to write it");
     }
 
     #[test]

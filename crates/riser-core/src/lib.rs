@@ -17,10 +17,13 @@ pub mod limits;
 pub mod live;
 pub mod path;
 pub mod presence;
+pub mod range;
 pub mod routed;
+pub mod server;
 pub mod state;
 pub mod tenant;
 mod text;
+pub mod time;
 pub mod version;
 
 pub use change::Change;
@@ -32,6 +35,8 @@ pub use id::{Address, BuildingId, EdgeId, GatewayId, GatewayKey, Pattern, Tenant
 pub use json::Json;
 pub use path::Path;
 pub use presence::{Presence, Reason};
+pub use range::AddressRange;
+pub use server::ServerVersion;
 pub use state::Snapshot;
 pub use tenant::{Tenant, TenantTable};
 pub use version::{Epoch, Rev, Version};

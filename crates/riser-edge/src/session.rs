@@ -4,6 +4,7 @@
 //! by itself; what waits (the registry, the store, the bus) runs in a task beside it, so that reading never stops.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,9 +16,10 @@ use riser_core::frame::{Broken, Credential, Inbound, N, NewEvent, outbound};
 use riser_core::{
     Address, Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, Verb,
 };
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+use tracing::field;
 
+use crate::admission::Place;
 use crate::auth::{Lapse, Proof};
 use crate::commands::desk;
 use crate::commands::issuer::Issuer;
@@ -38,6 +40,8 @@ const WAITING: usize = 512;
 pub(crate) struct SessionHandle {
     pub(crate) conn: Arc<Conn>,
     pub(crate) since: Instant,
+    /// Where it comes from; none in a simulation without sockets.
+    pub(crate) from: Option<IpAddr>,
     /// What was opened; none before `hello`.
     pub(crate) open: Option<OpenHandle>,
 }
@@ -61,8 +65,10 @@ pub(crate) struct Upgrade {
     pub(crate) proof: Option<Proof>,
     /// The `Origin` header of a browser.
     pub(crate) origin: Option<String>,
-    /// A place among those whose session has not begun.
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    /// Where it comes from, as far as sockets and trusted proxies tell.
+    pub(crate) from: Option<IpAddr>,
+    /// Its place at the door.
+    pub(crate) place: Option<Place>,
 }
 
 enum Phase {
@@ -106,16 +112,20 @@ pub(crate) struct Session {
     shared: Arc<Shared>,
     id: u64,
     phase: Phase,
+    /// Its place at the door, until the session begins. Who is refused has it until the connection has ended: a socket that
+    /// lingers is none that anybody else could have.
+    place: Option<Box<Place>>,
 }
 
 impl Session {
     /// A session that waits for its `hello`.
-    pub(crate) fn new(shared: Arc<Shared>, conn: &Arc<Conn>, upgrade: Upgrade) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, conn: &Arc<Conn>, mut upgrade: Upgrade) -> Self {
         let id = shared.next_session();
-        let handle = SessionHandle { conn: conn.clone(), since: Instant::now(), open: None };
+        let handle = SessionHandle { conn: conn.clone(), since: Instant::now(), from: upgrade.from, open: None };
         shared.sessions.lock().insert(id, handle);
         shared.metrics.connections.inc();
-        Self { shared, id, phase: Phase::Hello(Box::new(upgrade)) }
+        let place = upgrade.place.take().map(Box::new);
+        Self { shared, id, phase: Phase::Hello(Box::new(upgrade)), place }
     }
 
     fn protocol_error(conn: &Conn, message: &str) {
@@ -124,7 +134,7 @@ impl Session {
 
     fn hello(&mut self, conn: &Arc<Conn>, n: Option<N>, token: Option<Credential>, remembers_ms: u64) {
         let Phase::Hello(upgrade) = std::mem::replace(&mut self.phase, Phase::Over) else { return };
-        let Upgrade { identity, proof, origin, permit } = *upgrade;
+        let Upgrade { identity, proof, origin, from: _, place: _ } = *upgrade;
         let (identity, proof) = match (identity, token) {
             (Some(_), Some(_)) => {
                 return Self::protocol_error(conn, "two credentials: one with the upgrade, one in hello");
@@ -152,7 +162,8 @@ impl Session {
         if self.shared.is_draining() {
             return end(conn, CloseCode::Drain, "the edge is going away");
         }
-        drop(permit);
+        // A gateway's next wait has a bound of its own.
+        self.place = None;
         self.open(conn, n, identity, proof, remembers_ms);
     }
 
@@ -161,9 +172,12 @@ impl Session {
         let ends_at_ms = identity.expires_at_ms.map(ends_at_ms);
         let is_gateway = identity.address().is_some();
         let identity = Arc::new(identity);
+        let mut from = None;
         if let Some(handle) = shared.sessions.lock().get_mut(&self.id) {
+            from = handle.from;
             handle.open = Some(OpenHandle { is_gateway, ends_at_ms, identity: identity.clone(), proof });
         }
+        tracing::debug!(session = self.id, tenant = %identity.tenant, from = from.map(field::display), "session begins");
         if let Some(lapse) = lapsed(shared, &identity, proof) {
             return revoke(shared, conn, lapse);
         }
@@ -174,7 +188,7 @@ impl Session {
             conn.pause();
             gateway = Some(slot.clone());
             let (shared, conn, identity) = (shared.clone(), conn.clone(), identity.clone());
-            Arrival { shared, id: self.id, conn, n, identity, remembers_ms, slot }.begin();
+            Arrival { shared, id: self.id, conn, n, identity, from, remembers_ms, slot }.begin();
         } else {
             shared.metrics.clients.inc();
             let limits = shared.with_tenant(&identity.tenant, |t| t.limits).unwrap_or_default();

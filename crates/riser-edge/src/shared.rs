@@ -17,6 +17,7 @@ use riser_registry::{CommandStore, Lease, Registry, RegistryError, StateStore, S
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
+use crate::admission::{Door, Turnstile};
 use crate::clock::Clock;
 use crate::commands::keeper;
 use crate::commands::waiters::Waiters;
@@ -24,6 +25,7 @@ use crate::config::EdgeConfig;
 use crate::echo::Echo;
 use crate::events::feed::Feed;
 use crate::gateway::Gateway;
+use crate::http::busy::Busy as BusyAnswers;
 use crate::hub::Hub;
 use crate::live::LiveStreams;
 use crate::metrics::Metrics;
@@ -79,7 +81,12 @@ pub(crate) struct Shared {
     pub(crate) someone_left: Notify,
     /// Whether messages of this edge come back to it.
     pub(crate) echo: Echo,
-    pub(crate) handshakes: Arc<Semaphore>,
+    /// Places for connections whose session has not begun.
+    pub(crate) door: Arc<Door>,
+    /// Gateways that wait to be fenced.
+    pub(crate) turnstile: Arc<Turnstile>,
+    /// What a connection beyond the bounds is told.
+    pub(crate) answers: BusyAnswers,
     /// Places for HTTP calls that wait for a command's outcome, in all and by tenant.
     waits: (Arc<Semaphore>, Mutex<HashMap<TenantId, Arc<Semaphore>>>),
     /// Tasks that do what a session asked for, and should be let finish when the edge drains.
@@ -137,7 +144,9 @@ impl Shared {
             live: LiveStreams::default(),
             someone_left: Notify::new(),
             echo: Echo::default(),
-            handshakes: Arc::new(Semaphore::new(config.handshakes)),
+            door: Door::new(config.handshakes, config.handshakes_each),
+            turnstile: Turnstile::new(config.openings, config.handshakes),
+            answers: BusyAnswers::new(),
             waits: (Arc::new(Semaphore::new(WAITS)), Mutex::default()),
             busy: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -243,6 +252,11 @@ impl Shared {
     /// A number that no other session of this edge has.
     pub(crate) fn next_session(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Any number.
+    pub(crate) fn any(&self) -> usize {
+        self.rng.lock().usize(..)
     }
 
     /// Anything from zero to `most`, so that many who wait do not come at once.

@@ -2,11 +2,12 @@
 //!
 //! A record is [`riser_core::command::Record`]; what a step does to it is that type's rule, applied here atomically and by
 //! the store's clock. What holds for every operation of the registry (the crate's head) holds here too. Records of held
-//! commands ([`Body::hold`]) must survive a loss of everything else.
+//! commands survive a loss of the store as copies of them ([`crate::held`]), which it is given back by
+//! [`CommandStore::adopt`].
 
 use async_trait::async_trait;
 use riser_core::command::{Body, CommandId, Digest, Record, Step, Took};
-use riser_core::{EdgeId, Epoch, GatewayKey, TenantId};
+use riser_core::{Address, EdgeId, Epoch, GatewayKey, TenantId};
 
 use crate::RegistryError;
 
@@ -45,6 +46,32 @@ pub struct NewCommand {
     pub deadline_ms: u64,
     /// The edge that is to be told.
     pub edge: EdgeId,
+}
+
+impl NewCommand {
+    /// The record of a command that is accepted now, and what becomes of it at once when the gateway is offline. `last` is
+    /// the greatest place that was given to a command of the gateway, and becomes this one's: greater than every place
+    /// before, also than those of a store that lost its data.
+    pub(crate) fn begun(&self, of: &Address, last: &mut u64, online: bool, now_ms: u64) -> Record {
+        let seq = (*last + 1).max(now_ms);
+        let mut record = Record {
+            cmd: CommandId { of: of.clone(), digest: self.digest, at_ms: now_ms },
+            seq,
+            prev: std::mem::replace(last, seq),
+            body: self.body.clone(),
+            by: self.by.clone(),
+            deadline_at_ms: now_ms.saturating_add(self.deadline_ms),
+            sends: 0,
+            sent_at_ms: 0,
+            sent_to: None,
+            outcomes: Vec::new(),
+            edges: vec![self.edge.clone()],
+        };
+        if !online {
+            record.step(&Step::Offline, None, now_ms);
+        }
+        record
+    }
 }
 
 /// Who holds a gateway.
@@ -113,4 +140,13 @@ pub trait CommandStore: Send + Sync + 'static {
     /// Commands whose deadline has passed and that are not decided, the most overdue first, at most [`OVERDUE_PAGE`]. Given
     /// to one edge only, as long as that asks again within [`SWEEPER_MS`].
     async fn overdue(&self, by: &EdgeId) -> Result<Vec<(TenantId, CommandId)>, RegistryError>;
+
+    /// Records a command as a copy of its record says. What is known under its digest gives way, unless that follows the copy
+    /// ([`Record::follows`]), or the copy's time is over. No limit refuses it: it was accepted before. Says whether it was
+    /// recorded now. Places that are given from now on are greater than its own.
+    async fn adopt(&self, key: &GatewayKey, copy: &Record) -> Result<bool, RegistryError>;
+
+    /// A number that stays the same for this client as long as nothing may have been lost. Another one says that the store
+    /// lost its data, went back to older ones, or that the client could not reach it in between.
+    async fn life(&self) -> Result<u64, RegistryError>;
 }

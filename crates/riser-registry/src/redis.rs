@@ -40,7 +40,6 @@ mod scripts;
 mod sessions;
 mod state;
 mod streams;
-mod version;
 
 pub use backup::{BadSaved, SavedGateway};
 pub use config::{Address, ConnectError, Identity, Password, RedisConfig, Servers, Tls};

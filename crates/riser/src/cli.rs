@@ -14,7 +14,7 @@ use riser_client::Endpoint;
 use riser_core::command::{Action, CommandKey};
 use riser_core::event::{EventId, EventType};
 use riser_core::frame::Credential;
-use riser_core::{Address, BuildingId, Grant, Json, Path, Pattern};
+use riser_core::{Address, BuildingId, Grant, Json, Path, Pattern, TenantId};
 
 use crate::exit::{self, Failure};
 pub(crate) use parse::{duration, grant, heartbeat, ttl};
@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Backup(Backup),
     /// Restore a backup onto empty servers.
     Restore(Restore),
+    /// Show what became of a tenant's commands, from an edge's configuration.
+    Ledger(Ledger),
     /// Look at a tenants file, and make what belongs into it.
     Tenants(Tenants),
     /// Run a simulated building against a cluster.
@@ -242,6 +244,31 @@ pub(crate) struct Restore {
     /// The folder of the backup.
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  riser ledger --config /etc/riser/riser.toml --tenant acme
+  riser ledger --config /etc/riser/riser.toml --tenant acme --of b12/f0304 --since 7d --json
+
+Each command with its outcomes, the oldest first, as far as the edges could write it and the ledger keeps it. Arguments and \
+data are not in it.")]
+pub(crate) struct Ledger {
+    #[command(flatten)]
+    pub(crate) from: Configured,
+    /// Whose commands.
+    #[arg(long, value_name = "TENANT")]
+    pub(crate) tenant: TenantId,
+    /// At which addresses: one, or those of a building (`b12/*`).
+    #[arg(long, default_value = "*/*", value_name = "PATTERN")]
+    pub(crate) of: Pattern,
+    /// Those that were decided since so long ago.
+    #[arg(long, default_value = "24h", value_name = "TIME", value_parser = ttl)]
+    pub(crate) since: Duration,
+    /// One JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ mod doctor;
 mod edge;
 mod events;
 mod exit;
+mod ledger;
 mod notify;
 mod send;
 mod sim;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Backup(args) => backup::back_up(&args),
         Command::Restore(args) => backup::restore(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Ledger(args) => ledger::run(&args),
         Command::Tenants(args) => tenants::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Watch(args) => watch::run(&args),

@@ -4,7 +4,7 @@
 //! pattern is loaded once, whoever asks for it meanwhile.
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use indexmap::IndexSet;
+use indexmap::IndexMap;
 use riser_bus::Filter;
 use riser_core::{Address, Pattern};
 use tokio::sync::watch;
@@ -69,7 +69,7 @@ impl Hub {
         let filter = Filter::Up(self.tenant.clone(), to.clone());
         let subscription = timeout(shared.config.call, shared.ports.bus.subscribe(&filter, &self.inbox)).await;
         let Ok(Ok(subscription)) = subscription else { return Err(SubscribeError::Unavailable) };
-        let watch = Watch { members: IndexSet::new(), pinned: 1, _subscription: subscription };
+        let watch = Watch { seats: IndexMap::new(), pinned: 1, _subscription: subscription };
         self.inner.lock().watches.insert(to.clone(), watch);
         let loaded = self.load(shared, to).await;
         drop(place);

@@ -13,6 +13,7 @@ pub(crate) mod tell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use indexmap::{IndexMap, IndexSet};
 use parking_lot::Mutex;
@@ -21,6 +22,7 @@ use riser_core::frame::Lanes;
 use riser_core::routed::{self, RoutedError, Up};
 use riser_core::{Address, ErrorCode, GatewayKey, PathFilter, Pattern, TenantId};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::time::sleep;
 
 use crate::events::feed::Feed;
 use crate::metrics::Ignored;
@@ -35,6 +37,13 @@ use owed::Owed;
 const INBOX: usize = 8_192;
 /// Messages taken from the queue at once, so that a burst is written to each connection once.
 const BATCH: usize = 256;
+/// How long is waited for what comes next, for each listener who is to be told: an eighth of what a write to one takes. What
+/// comes meanwhile goes out in the same write, and writing is what telling many costs.
+const GATHER_EACH: Duration = Duration::from_micros(1);
+/// A shorter pause is none: the runtime's clock ticks in milliseconds.
+const GATHER_LEAST: Duration = Duration::from_millis(1);
+/// The longest such pause. What one moment brings is there by then.
+const GATHER_MOST: Duration = Duration::from_millis(2);
 /// Distinct path filters of one tenant on one edge: each costs an encoding of every frame.
 const FILTERS: usize = 1_024;
 
@@ -72,10 +81,17 @@ pub(crate) struct Sub {
 
 /// A pattern that somebody watches. Dropping it ends the bus subscription.
 struct Watch {
-    members: IndexSet<u64>,
+    seats: IndexMap<u64, Seat>,
     /// How many subscriptions to it are being made, whose listeners are no members yet.
     pinned: usize,
     _subscription: Subscription,
+}
+
+/// Who watches a pattern, and what of it: all that is needed to tell it, so that a frame to many looks up nothing for each.
+struct Seat {
+    member: Arc<Member>,
+    lanes: Lanes,
+    filter: Arc<PathFilter>,
 }
 
 #[derive(Default)]
@@ -298,6 +314,19 @@ impl Hub {
         told.flush();
     }
 
+    /// Most listeners that one of these messages is told to, at most.
+    fn audience(&self, deliveries: &[Delivery]) -> usize {
+        let inner = self.inner.lock();
+        let seats = |address: &Address| -> usize {
+            patterns_of(address).iter().filter_map(|pattern| inner.watches.get(pattern)).map(|w| w.seats.len()).sum()
+        };
+        let audiences = deliveries.iter().map(|delivery| match &delivery.subject {
+            Subject::Up(key) => seats(&key.address),
+            _ => 0,
+        });
+        audiences.max().unwrap_or(0)
+    }
+
     fn decode(&self, shared: &Shared, delivery: Delivery) -> Option<(Address, Up)> {
         let Subject::Up(key) = delivery.subject else { return None };
         // The subscription's subject names the tenant; a message of another one is a defect of the bus.
@@ -358,7 +387,8 @@ impl Inner {
 
     fn join(&mut self, member: &Arc<Member>, sub: Sub) {
         if let Some(watch) = self.watches.get_mut(&sub.to) {
-            watch.members.insert(member.id);
+            let seat = Seat { member: member.clone(), lanes: sub.lanes, filter: sub.filter.clone() };
+            watch.seats.insert(member.id, seat);
         }
         let (_, subs) = self.members.entry(member.id).or_insert_with(|| (member.clone(), Vec::new()));
         match subs.iter_mut().find(|s| s.to == sub.to) {
@@ -377,7 +407,7 @@ impl Inner {
             self.members.swap_remove(&id);
         }
         if let Some(watch) = self.watches.get_mut(to) {
-            watch.members.swap_remove(&id);
+            watch.seats.swap_remove(&id);
         }
         self.unwatch(to);
         self.forget_filters();
@@ -393,7 +423,7 @@ impl Inner {
     /// Ends a watch that could not be loaded. Its only members are listeners that want no state.
     fn unload(&mut self, to: &Pattern) {
         if let Some(watch) = self.watches.get_mut(to) {
-            watch.members.clear();
+            watch.seats.clear();
             watch.pinned = 0;
         }
         self.unwatch(to);
@@ -401,7 +431,7 @@ impl Inner {
 
     /// Ends a watch that nobody needs, and the mirrors that no other watch covers.
     fn unwatch(&mut self, to: &Pattern) {
-        if self.watches.get(to).is_none_or(|watch| watch.pinned > 0 || !watch.members.is_empty()) {
+        if self.watches.get(to).is_none_or(|watch| watch.pinned > 0 || !watch.seats.is_empty()) {
             return;
         }
         self.watches.remove(to);
@@ -420,11 +450,37 @@ pub(crate) fn patterns_of(address: &Address) -> [Pattern; 3] {
     [Pattern::One(address.clone()), Pattern::Building(address.building().clone()), Pattern::All]
 }
 
+/// For how long what comes next is waited for before so many listeners are told; none when it is not worth it.
+fn gather(listeners: usize) -> Option<Duration> {
+    let pause = GATHER_EACH.saturating_mul(u32::try_from(listeners).unwrap_or(u32::MAX));
+    (pause >= GATHER_LEAST).then(|| pause.min(GATHER_MOST))
+}
+
 async fn pump(shared: Arc<Shared>, hub: Arc<Hub>, mut receiver: mpsc::Receiver<Delivery>) {
     let mut batch = Vec::with_capacity(BATCH);
     while receiver.recv_many(&mut batch, BATCH).await > 0 {
+        if let Some(pause) = gather(hub.audience(&batch)) {
+            sleep(pause).await;
+            while batch.len() < BATCH
+                && let Ok(delivery) = receiver.try_recv()
+            {
+                batch.push(delivery);
+            }
+        }
         hub.take(&shared, &mut batch);
         // A burst to many listeners must not keep the runtime's thread from the other tenants.
         tokio::task::yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_are_told_at_once_and_many_after_a_moment() {
+        assert_eq!([0, 1, 999].map(gather), [None; 3]);
+        assert_eq!(gather(1_000), Some(Duration::from_millis(1)));
+        assert_eq!([2_000, 100_000, usize::MAX].map(gather), [Some(GATHER_MOST); 3]);
     }
 }

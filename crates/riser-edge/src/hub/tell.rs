@@ -1,9 +1,11 @@
 //! How listeners are told: who is interested, what is encoded, and what a slow one is owed instead.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use indexmap::IndexMap;
+use riser_core::frame::Lanes;
 use riser_core::frame::outbound::{self, Delta};
 use riser_core::state::Touched;
 use riser_core::{Address, PathFilter, Snapshot, Version};
@@ -28,25 +30,29 @@ impl Told {
 
 /// What of one gateway a listener wants.
 #[derive(Default)]
-struct Interest {
-    state: Option<Arc<PathFilter>>,
+struct Interest<'a> {
+    state: Option<Cow<'a, Arc<PathFilter>>>,
     presence: bool,
 }
 
-impl Interest {
+impl<'a> Interest<'a> {
     /// Overlapping subscriptions are one interest, so that a frame is delivered once.
-    fn of(subs: &[Sub], address: &Address) -> Self {
+    fn of(subs: &'a [Sub], address: &Address) -> Self {
         let mut interest = Self::default();
         for sub in subs.iter().filter(|s| s.to.matches(address)) {
-            interest.presence |= sub.lanes.presence;
-            if sub.lanes.state {
-                interest.state = Some(match interest.state {
-                    Some(other) if other != sub.filter => Arc::new(other.union(&sub.filter)),
-                    _ => sub.filter.clone(),
-                });
-            }
+            interest.add(sub.lanes, &sub.filter);
         }
         interest
+    }
+
+    fn add(&mut self, lanes: Lanes, filter: &'a Arc<PathFilter>) {
+        self.presence |= lanes.presence;
+        if lanes.state {
+            self.state = Some(match self.state.take() {
+                Some(other) if *other != *filter => Cow::Owned(Arc::new(other.union(filter))),
+                _ => Cow::Borrowed(filter),
+            });
+        }
     }
 
     fn is_none(&self) -> bool {
@@ -95,9 +101,9 @@ struct CachedSnapshot {
 }
 
 impl SnapshotCache {
-    fn get(&mut self, shared: &Shared, address: &Address, snap: &Snapshot, interest: &Interest) -> Vec<Bytes> {
+    fn get(&mut self, shared: &Shared, address: &Address, snap: &Snapshot, interest: &Interest<'_>) -> Vec<Bytes> {
         let state = interest.state.is_some();
-        let filter = interest.state.clone().unwrap_or_default();
+        let filter = interest.state.as_deref().cloned().unwrap_or_default();
         if let Some(c) = &self.0
             && (&c.of, c.version, c.state, &c.filter) == (address, snap.version, state, &filter)
         {
@@ -166,19 +172,20 @@ impl Inner {
     }
 
     /// Each listener that wants something of the gateway, once, however many of its subscriptions name it.
-    fn interested(&self, address: &Address) -> Vec<(&Arc<Member>, Interest)> {
-        let patterns = patterns_of(address);
-        let mut list = Vec::new();
-        for (i, pattern) in patterns.iter().enumerate() {
-            let Some(watch) = self.watches.get(pattern) else { continue };
-            for id in &watch.members {
-                let earlier = |p| self.watches.get(p).is_some_and(|w| w.members.contains(id));
-                if patterns[..i].iter().any(earlier) {
+    fn interested(&self, address: &Address) -> Vec<(&Arc<Member>, Interest<'_>)> {
+        let watches: Vec<_> = patterns_of(address).iter().filter_map(|pattern| self.watches.get(pattern)).collect();
+        let mut list = Vec::with_capacity(watches.iter().map(|watch| watch.seats.len()).sum());
+        for (i, watch) in watches.iter().enumerate() {
+            for (id, seat) in &watch.seats {
+                if watches[..i].iter().any(|earlier| earlier.seats.contains_key(id)) {
                     continue;
                 }
-                if let Some((member, subs)) = self.members.get(id) {
-                    list.push((member, Interest::of(subs, address)));
+                let mut interest = Interest::default();
+                interest.add(seat.lanes, &seat.filter);
+                for also in watches[i + 1..].iter().filter_map(|later| later.seats.get(id)) {
+                    interest.add(also.lanes, &also.filter);
                 }
+                list.push((&seat.member, interest));
             }
         }
         list

@@ -24,7 +24,7 @@ pub(super) struct Server {
     pub(super) address: std::net::SocketAddr,
     registry: prometheus::Registry,
     pub(super) key: String,
-    tenants: watch::Sender<Arc<TenantTable>>,
+    pub(super) tenants: watch::Sender<Arc<TenantTable>>,
 }
 
 fn table(hash: [u8; 32], origins: Option<Vec<String>>) -> TenantTable {
@@ -41,7 +41,7 @@ fn table(hash: [u8; 32], origins: Option<Vec<String>>) -> TenantTable {
     TenantTable { tenants: [("acme".parse().expect("a tenant"), tenant)].into() }
 }
 
-async fn server(origins: Option<&[&str]>, configure: impl FnOnce(&mut EdgeConfig)) -> Server {
+pub(super) async fn server(origins: Option<&[&str]>, configure: impl FnOnce(&mut EdgeConfig)) -> Server {
     server_over(None, origins, configure).await
 }
 
@@ -95,7 +95,7 @@ impl Server {
     }
 
     /// Sends a request and gives back all that is answered until the connection ends or the head is complete.
-    async fn head(&self, request: &str) -> String {
+    pub(super) async fn head(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.expect("connected");
         stream.write_all(request.as_bytes()).await.expect("written");
         head_of(&mut stream).await

@@ -4,9 +4,11 @@
 
 mod auth;
 mod commands;
+mod door;
 mod edge;
 mod events;
 mod harness;
+mod hostile;
 mod http;
 mod live;
 mod strain;

@@ -90,24 +90,7 @@ impl Shelf {
         if self.queue.0.len() >= OPEN || full && (new.body.hold || self.holder.is_some()) {
             return Decision::Answer(Created::TooMany);
         }
-        // Greater than every place before, also than those of a store that lost its data.
-        let seq = (self.last + 1).max(now_ms);
-        let mut record = Record {
-            cmd: CommandId { of: of.clone(), digest: new.digest, at_ms: now_ms },
-            seq,
-            prev: std::mem::replace(&mut self.last, seq),
-            body: new.body.clone(),
-            by: new.by.clone(),
-            deadline_at_ms: now_ms.saturating_add(new.deadline_ms),
-            sends: 0,
-            sent_at_ms: 0,
-            sent_to: None,
-            outcomes: Vec::new(),
-            edges: vec![new.edge.clone()],
-        };
-        if self.holder.is_none() {
-            record.step(&Step::Offline, None, now_ms);
-        }
+        let record = new.begun(of, &mut self.last, self.holder.is_some(), now_ms);
         let created = recorded(&record, Took::Yes, 0, &self.holder);
         Decision::Write(Box::new(record), created)
     }
@@ -130,6 +113,18 @@ impl Shelf {
             return Decision::Answer(Some(stepped));
         }
         Decision::Write(Box::new(record), Some(stepped))
+    }
+}
+
+impl Shelf {
+    /// What becomes of a copy, as the contract has it.
+    fn adopt(&mut self, copy: &Record) -> Decision<bool> {
+        let is_over = copy.decided().is_some() && copy.deadline_at_ms.saturating_add(KEPT_MS) <= self.now_ms;
+        if is_over || self.record.as_ref().is_some_and(|record| record.follows(copy)) {
+            return Decision::Answer(false);
+        }
+        self.last = self.last.max(copy.seq);
+        Decision::Write(Box::new(copy.clone()), true)
     }
 }
 
@@ -416,6 +411,22 @@ impl CommandStore for RedisRegistry {
         }
         overdue.sort_by_key(|due| due.deadline_at_ms);
         Ok(overdue.into_iter().map(|due| (due.tenant, due.cmd)).collect())
+    }
+
+    async fn adopt(&self, key: &GatewayKey, copy: &Record) -> Result<bool, RegistryError> {
+        let digest = copy.cmd.digest.to_string();
+        self.link.within_a_call(self.decide(key, &digest, |shelf| shelf.adopt(copy))).await
+    }
+
+    async fn life(&self) -> Result<u64, RegistryError> {
+        // Before it is asked, so that an answer never stands for a connection that came after.
+        let reconnects = self.counts().reconnects;
+        let new = fastrand::u64(..).to_string();
+        let call = Call::new().command("SET", Some(keys::life()), &[new.as_bytes(), b"NX", b"GET"]);
+        let there = self.link.run(call).await?.into_iter().next().and_then(bytes).unwrap_or(new.into_bytes());
+        let life = std::str::from_utf8(&there).ok().and_then(|there| there.parse::<u64>().ok());
+        self.link.bad("the store's life", u64::from(life.is_none()));
+        Ok(life.unwrap_or_default().wrapping_add(reconnects))
     }
 }
 

@@ -21,6 +21,7 @@
 //! | `riser:{_leases}:l` | hash | leases |
 //! | `riser:{_leases}:i:edge:start` | zset | the buildings of one lease |
 //! | `riser:{_restore}:m` | string | which backup is being restored |
+//! | `riser:{_life}:n` | string | a random number: another one tells that everything was lost |
 //! | `riser:{_due}:z`, `riser:{_due}:by` | zset, string | open commands by deadline, and which edge sweeps them |
 
 use riser_core::{Address, BuildingId, GatewayKey, TenantId};
@@ -164,6 +165,11 @@ pub(super) fn due() -> Key {
 
 pub(super) fn mark() -> Key {
     Key::new("riser:{_restore}:m".into(), Kind::Text)
+}
+
+/// A number that is drawn when there is none.
+pub(super) fn life() -> Key {
+    Key::new("riser:{_life}:n".into(), Kind::Text)
 }
 
 pub(super) fn sweeper() -> Key {

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use http::StatusCode;
 use parking_lot::Mutex;
 use prometheus::Registry;
+use riser_bus::kv::memory::MemoryKv;
 use riser_bus::log::memory::MemoryLog;
 use riser_bus::memory::MemoryNet;
 use riser_core::frame::Credential;
@@ -18,6 +19,7 @@ use riser_core::{EdgeId, Grant, Tenant, TenantId, TenantTable};
 use riser_edge::{Edge, EdgeConfig, Metrics, Ports, auth};
 use riser_ops::Admin;
 use riser_ops::admin::{Answer, json, text};
+use riser_registry::HeldCommands;
 use riser_registry::memory::MemoryRegistry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -53,6 +55,7 @@ pub(super) struct Cluster {
     net: MemoryNet,
     store: MemoryRegistry,
     log: MemoryLog,
+    kv: MemoryKv,
     tenants: watch::Sender<Arc<TenantTable>>,
     args: Settings,
     /// The admin ports.
@@ -105,6 +108,7 @@ impl Cluster {
             store: MemoryRegistry::new(clock::now_ms()),
             // Cursors of another run must not be taken for this one's.
             log: MemoryLog::seeded(clock::now_ms(), fastrand::u64(..)),
+            kv: MemoryKv::new(),
             tenants: watch::Sender::new(Arc::new(table)),
             args: Settings { heartbeat: args.heartbeat, drain_window: args.drain_window },
             admins: Mutex::default(),
@@ -157,16 +161,19 @@ impl Cluster {
     }
 
     fn edge(&self, slot: &Slot, listener: TcpListener) -> Edge {
-        let config = EdgeConfig {
+        let mut config = EdgeConfig {
             heartbeat: self.args.heartbeat,
             drain_window: self.args.drain_window,
             ..EdgeConfig::new(slot.id.clone())
         };
+        // Everybody comes from this machine, and most of one tenant.
+        config.handshakes_each = config.handshakes;
+        let kv = Arc::new(self.kv.client(&slot.id));
         let store = Arc::new(self.store.client(&slot.id));
         let ports = Ports {
             bus: Arc::new(self.net.client(slot.id.clone())),
             registry: store.clone(),
-            commands: store.clone(),
+            commands: Arc::new(HeldCommands::new(store.clone(), kv, Arc::new(|_, _| {}))),
             streams: store.clone(),
             store,
             log: Arc::new(self.log.client(&slot.id)),

@@ -9,7 +9,7 @@ mod values;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use riser_bus::nats::{LogConfig, NatsAuth, NatsConfig};
+use riser_bus::nats::{KvConfig, LedgerConfig, LogConfig, NatsAuth, NatsConfig};
 use riser_core::EdgeId;
 use riser_edge::EdgeConfig;
 use riser_ops::logs::Format;
@@ -79,6 +79,8 @@ pub(crate) struct Settings {
     /// Where NATS' servers tell how they run.
     pub(crate) monitors: Vec<String>,
     pub(crate) events: LogConfig,
+    pub(crate) held: KvConfig,
+    pub(crate) ledger: LedgerConfig,
     pub(crate) redis: RedisConfig,
     pub(crate) tenants: PathBuf,
     pub(crate) log: (Format, String),
@@ -130,6 +132,8 @@ impl Settings {
         let folder = sources.file.as_ref().and_then(|(path, _)| path.parent()).unwrap_or(Path::new(""));
         let reader = Reader { values: &values, folder };
         let (edge, grace) = edge(&reader, &sources.machine)?;
+        let events = events(&reader)?;
+        let (held, ledger) = commands(&reader, events.replicas)?;
         Ok(Self {
             listen: reader.address("edge", "listen")?,
             admin: reader.address("admin", "listen")?,
@@ -138,7 +142,9 @@ impl Settings {
             shown: [tls(&reader, "nats")?, tls(&reader, "redis")?].into_iter().flatten().collect(),
             nats: nats(&reader, &edge.id)?,
             monitors: monitors(&reader)?,
-            events: events(&reader)?,
+            events,
+            held,
+            ledger,
             redis: redis::read(&reader)?,
             tenants: reader.file("tenants", "file")?.unwrap_or_default(),
             log: log(&reader)?,
@@ -150,10 +156,16 @@ impl Settings {
 fn edge(reader: &Reader<'_>, machine: &str) -> Result<(EdgeConfig, Duration), ConfigError> {
     let (ms, s, m) = (Duration::from_millis, Duration::from_secs, |m: u64| Duration::from_secs(60 * m));
     let bytes = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let handshakes = bytes(reader.number("edge", "handshakes", 1..=1_000_000)?);
+    let each = reader.given("edge", "handshakes_each");
+    let each = each.map(|_| reader.number("edge", "handshakes_each", 1..=1_000_000)).transpose()?;
     let config = EdgeConfig {
         heartbeat: reader.time("edge", "heartbeat", ms(100)..=m(10))?,
         hello: reader.time("edge", "hello", s(1)..=m(1))?,
-        handshakes: bytes(reader.number("edge", "handshakes", 1..=1_000_000)?),
+        handshakes,
+        handshakes_each: each.map_or(handshakes.div_ceil(2), bytes),
+        openings: bytes(reader.number("edge", "openings", 1..=100_000)?),
+        trusted_proxies: reader.ranges("edge", "trusted_proxies")?,
         send_buffer: bytes(reader.size("edge", "send_buffer", 4 << 10..=4 << 20)?),
         conflate_above: bytes(reader.size("edge", "conflate_above", 1 << 10..=1 << 20)?),
         slow: reader.time("edge", "slow", s(10)..=m(60))?,
@@ -241,6 +253,14 @@ fn events(reader: &Reader<'_>) -> Result<LogConfig, ConfigError> {
         max_bytes: reader.size("events", "max_size", 1 << 20..=1 << 40)?,
         max_events: reader.number("events", "max_count", 1_000..=1_000_000_000)?,
     })
+}
+
+fn commands(reader: &Reader<'_>, replicas: usize) -> Result<(KvConfig, LedgerConfig), ConfigError> {
+    let h = |h: u64| Duration::from_secs(3_600 * h);
+    let held_bytes = reader.size("commands", "held_size", 1 << 20..=1 << 40)?;
+    let max_age = reader.time("commands", "ledger_age", h(1)..=h(24 * 3_650))?;
+    let max_bytes = reader.size("commands", "ledger_size", 1 << 20..=1 << 40)?;
+    Ok((KvConfig { replicas, held_bytes, ..KvConfig::default() }, LedgerConfig { replicas, max_age, max_bytes }))
 }
 
 fn log(reader: &Reader<'_>) -> Result<(Format, String), ConfigError> {

@@ -107,13 +107,14 @@ async fn start(settings: Settings) -> Result<Running, Failure> {
     let (public, admin) = (bind(settings.listen)?, bind(settings.admin)?);
     let (listen, admin_listen) = (public.local_addr()?, admin.local_addr()?);
 
-    connect::count(&registry, &nats, &registry_of).map_err(registered)?;
+    let commands = connect::commands(&nats, &registry_of, &settings)?;
+    connect::count(&registry, &nats, &registry_of, &commands).map_err(registered)?;
     let log = Standing::new(&registry).map_err(registered)?;
     let watched = WatchedLog::new(nats.log(settings.events.clone()), log.clone());
     let mut notes = vec![(Tenants::NAME, tenants.trouble())];
     let mut tasks = JoinSet::new();
     tasks.spawn(watched.clone().keep_asking(tenants.value()));
-    let ports = connect::ports(&nats, registry_of, watched, tenants.value());
+    let ports = connect::ports(&nats, registry_of, watched, &commands, tenants.value());
     tasks.spawn(tenants.follow());
     let certificate = tls.map(|tls| {
         notes.push((TlsFiles::NAME, tls.trouble()));

@@ -11,6 +11,9 @@ use super::watchers::{Commander, Watchers};
 use super::world::Shape;
 use super::{FLATS, World, addresses, check_commands, thirty};
 
+/// How soon every connected gateway is asked for its full state, once Redis has lost it.
+const ASKED: Duration = Duration::from_secs(10);
+
 /// Watchers at every edge, whose sessions must last.
 pub(super) async fn at_each_edge(world: &World) -> Watchers {
     Watchers::connect(&world.clients_at(), &world.key(), &["*/*"; 3]).await
@@ -142,7 +145,7 @@ async fn a_redis_that_was_emptied_under_load_is_filled_again_by_every_gateway() 
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    tokio::time::timeout(crate::PATIENCE, asked).await.expect("every gateway is asked for its full state");
+    tokio::time::timeout(ASKED, asked).await.expect("every gateway is asked for its full state in time");
     flats.finish().await;
     watchers.converge(&flats).await;
     // Who comes now is shown the same as who was there.

@@ -48,6 +48,8 @@ pub(super) struct Said {
     pub(super) refused: u64,
     /// The longest time that it was without a session.
     pub(super) away: Duration,
+    /// What became of its attempts in that time, each with when it failed and how long the next one waited.
+    pub(super) attempts: Vec<String>,
     /// How often it did each command.
     pub(super) done: BTreeMap<String, u32>,
 }
@@ -171,14 +173,19 @@ async fn obey(flat: Arc<Flat>, mut commands: Commands) {
 /// Notes how long the gateway has no session.
 async fn miss(flat: Arc<Flat>) {
     let mut status = flat.gateway.status();
-    let mut gone: Option<Instant> = None;
+    let mut gone: Option<(Instant, Vec<String>)> = None;
     while status.changed().await.is_ok() {
-        let is_online = matches!(*status.borrow_and_update(), Status::Online(_));
-        if !is_online {
-            gone.get_or_insert_with(Instant::now);
-        } else if let Some(since) = gone.take() {
+        let now = status.borrow_and_update().clone();
+        if !matches!(now, Status::Online(_)) {
+            let (since, attempts) = gone.get_or_insert_with(|| (Instant::now(), vec![]));
+            if let Status::Waiting { end, back_in } = now {
+                attempts.push(format!("after {:?}: {end}; back in {back_in:?}", since.elapsed()));
+            }
+        } else if let Some((since, attempts)) = gone.take() {
             let mut said = flat.said.lock();
-            said.away = said.away.max(since.elapsed());
+            if since.elapsed() > said.away {
+                (said.away, said.attempts) = (since.elapsed(), attempts);
+            }
         }
     }
 }

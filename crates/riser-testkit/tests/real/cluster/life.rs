@@ -17,6 +17,9 @@ use crate::PATIENCE;
 /// For how long a gateway of a drained edge stays online after its session was ended, at least.
 const MOVING: Duration = Duration::from_secs(15);
 
+/// How soon the session ends that another one of the same gateway has taken over from.
+const ENDED: Duration = Duration::from_secs(5);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_under_load_loses_nothing_and_shows_nobody_offline() {
     let mut world = World::start(3).await;
@@ -37,18 +40,15 @@ async fn a_rolling_restart_under_load_loses_nothing_and_shows_nobody_offline() {
     let outcomes = commander.finish().await;
     watchers.converge(&flats).await;
     check_commands(&flats, &outcomes, false);
+    // Two of three edges are ready at any time, so that nobody has an excuse.
+    let longest = flats.iter().map(|flat| flat.said()).max_by_key(|said| said.away).expect("a gateway");
+    assert!(longest.away < MOVING, "one came back after {:?} only: {:#?}", longest.away, longest.attempts);
     for watcher in &watchers.all {
         let shown = watcher.shown();
         assert!(shown.sessions > 1, "a client of {} was never moved", watcher.of);
-        let in_time = |of: &Address| flats.get(of).said().away < MOVING;
-        let offline: Vec<_> =
-            shown.online.iter().filter(|(of, online)| online.contains(&false) && in_time(of)).collect();
-        let gone: Vec<_> = shown.gone.keys().filter(|of| in_time(of)).collect();
-        assert!(offline.is_empty() && gone.is_empty(), "shown offline at {}: {offline:?} {gone:?}", watcher.of);
+        let offline: Vec<_> = shown.online.iter().filter(|(_, online)| online.contains(&false)).collect();
+        assert!(offline.is_empty() && shown.gone.is_empty(), "at {}: {offline:?} {:?}", watcher.of, shown.gone);
     }
-    // One may be refused by edges that end and begin until its time is over, but not many.
-    let late = flats.iter().filter(|flat| flat.said().away >= MOVING).count();
-    assert!(late <= FLATS / 20, "{late} did not come back in time");
 }
 
 /// A gateway behind a line of its own.
@@ -76,7 +76,8 @@ async fn a_gateway_that_comes_back_elsewhere_takes_over_from_its_half_open_socke
     lines[0].stall(true);
     let (new, mut commands) = alone(&world, &lines[1], &address).await;
     let metric = "riser_sessions{peer=\"gateway\"}";
-    world.until(0, metric, |sessions| sessions < 0.5).await;
+    let ended = timeout(ENDED, world.until(0, metric, |sessions| sessions < 0.5)).await;
+    assert!(ended.is_ok(), "the old session has not ended within {ENDED:?}");
     // The old line is good again, and whatever was on its way to it comes.
     lines[0].stall(false);
     let order = Order::new(address.clone(), "hall/light".parse().expect("a path"), "toggle");

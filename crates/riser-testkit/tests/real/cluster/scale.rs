@@ -75,7 +75,9 @@ async fn a_rolling_restart_of_two_thousand_under_load_loses_nothing_and_shows_no
         let offline: Vec<_> =
             shown.online.iter().filter(|(of, online)| online.contains(&false) && in_time(of)).collect();
         let gone: Vec<_> = shown.gone.keys().filter(|of| in_time(of)).collect();
-        assert!(offline.is_empty() && gone.is_empty(), "shown offline at {}: {offline:?} {gone:?}", watcher.of);
+        let attempts: Vec<_> = gone.iter().map(|of| flats.get(of).said().attempts).collect();
+        let (of, why) = (&watcher.of, &shown.reasons);
+        assert!(offline.is_empty() && gone.is_empty(), "shown offline at {of}: {offline:?} {why:?} {attempts:#?}");
     }
     assert!(late.is_empty(), "while other edges were ready these did not come back in time: {late:?}");
 }

@@ -37,6 +37,10 @@ pub(crate) const SECTIONS: &[(&str, &str)] = &[
     ("nats", "The NATS cluster, 2.12 or newer with JetStream, that edges talk over. At most one kind of credentials."),
     ("events", "What JetStream keeps of each tenant's events. It must be the same at all edges."),
     (
+        "commands",
+        "What JetStream keeps of all tenants' commands, in as many copies as of events. It must be the same at all edges.",
+    ),
+    (
         "redis",
         "The Redis, 7 or newer, that keeps presence, state and commands: one server, or Sentinels and a master's name.",
     ),
@@ -82,6 +86,30 @@ pub(crate) const OPTIONS: &[Opt] = &[
         "4096",
         "Connections whose session has not begun, in all, 1 to 1000000. Further ones are told to come back.",
     ),
+    Opt {
+        section: "edge",
+        key: "handshakes_each",
+        kind: Kind::Number,
+        default: None,
+        example: "2048",
+        secret: false,
+        doc: "Of these, most from one address (IPv6: one /64) and most of one tenant, 1 to 1000000. Without it, half.",
+    },
+    number(
+        "edge",
+        "openings",
+        "256",
+        "Gateways that Redis is asked to let in at once, 1 to 100000. As many as handshakes wait for it, tenants in turn.",
+    ),
+    Opt {
+        section: "edge",
+        key: "trusted_proxies",
+        kind: Kind::List,
+        default: None,
+        example: "[\"10.0.0.0/8\", \"fd00::/8\"]",
+        secret: false,
+        doc: "Addresses of proxies that are believed when Forwarded or X-Forwarded-For says for whom they ask.",
+    },
     text(
         "edge",
         "send_buffer",
@@ -166,6 +194,19 @@ pub(crate) const OPTIONS: &[Opt] = &[
         "About what one tenant's events take at most in each copy, 1 MiB to 1 TiB. Nothing is set aside for it.",
     ),
     number("events", "max_count", "1000000", "Most events of one tenant, 1000 to 1000000000."),
+    text(
+        "commands",
+        "held_size",
+        "256 MiB",
+        "What copies of held commands take at most, 1 MiB to 1 TiB, and is set aside for them. Beyond it none is held.",
+    ),
+    text("commands", "ledger_age", "90d", "How old an entry of the ledger becomes, 1h to 3650d."),
+    text(
+        "commands",
+        "ledger_size",
+        "256 MiB",
+        "What the ledger takes at most, 1 MiB to 1 TiB, and is set aside for it. Beyond it the oldest entries go.",
+    ),
     open(
         "redis",
         "server",
