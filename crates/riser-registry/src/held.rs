@@ -316,6 +316,18 @@ impl Inner {
     }
 }
 
+/// Writes the copies of those commands that are held, unless they are there: of a gateway that was restored from a backup.
+/// `now_ms` is any clock that is about right.
+pub async fn copy_held(kv: &dyn Kv, key: &GatewayKey, records: &[Record], now_ms: u64) -> Result<(), KvError> {
+    for record in records.iter().filter(|record| record.was_held() && record.decided().is_none()) {
+        let bytes = serde_json::to_vec(record).map_err(|_| KvError::Unavailable)?.into();
+        let entry = Entry::Held(key.clone(), record.cmd.digest);
+        // One that is there was written by a restore that was aborted.
+        kv.put(&entry, bytes, 0, Some(time_to_live(record, now_ms))).await?;
+    }
+    Ok(())
+}
+
 /// For how long a copy stays.
 fn time_to_live(record: &Record, now_ms: u64) -> Duration {
     let known = Duration::from_millis(record.deadline_at_ms.saturating_add(KEPT_MS).saturating_sub(now_ms));

@@ -210,7 +210,7 @@ Examples:
 
 It saves every tenant's stored events, each gateway's last state, epoch and commands, and the tenants file with the \
 secrets that it names. The cluster may go on meanwhile: a tenant's events are those of when its turn began, and each \
-gateway is as it was at one moment of its own. The folder holds secrets: only its owner can read it. A folder without \
+gateway is as it was at one moment of its own. The files hold secrets: only their owner can read them. A folder without \
 manifest.json, which is written last, is no backup.
 
 Exit codes: 0 saved, 3 the folder has files in it, 64 a bad configuration, 69 NATS, Redis or a file cannot be had.")]

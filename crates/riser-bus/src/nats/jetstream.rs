@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::{Link, LogConfig, NotSent, header, time};
 use crate::log::Bounds;
-use crate::subject::{EventSubject, event_stream, tenant_of_stream};
+use crate::subject::{EventSubject, event_stream};
 
 /// How long one call may take. JetStream answers in milliseconds; when the server that was to answer is gone, another one
 /// may answer the next call.
@@ -189,9 +189,9 @@ impl JetStream {
         }
     }
 
-    /// The tenants that have streams.
-    pub(super) async fn tenants(&self) -> Result<Vec<TenantId>, Trouble> {
-        let mut tenants = vec![];
+    /// The names of all streams of the account.
+    pub(super) async fn names(&self) -> Result<Vec<String>, Trouble> {
+        let mut all = vec![];
         let mut seen = 0;
         loop {
             let asked = body(&json!({ "offset": seen }));
@@ -200,9 +200,9 @@ impl JetStream {
             let names = streams.unwrap_or_default();
             seen += names.len() as u64;
             let done = names.is_empty() || seen >= total;
-            tenants.extend(names.iter().filter_map(|name| tenant_of_stream(name)));
+            all.extend(names);
             if done {
-                return Ok(tenants);
+                return Ok(all);
             }
         }
     }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::jetstream::{Ack, JetStream, Trouble};
 use super::log::{NatsLog, Tries};
 use crate::log::LogError;
-use crate::subject::EventSubject;
+use crate::subject::{Bucket, EventSubject, LEDGER_STREAM, tenant_of_stream};
 
 /// How long storing may stand still: longer than NATS' failover of 7 to 8 s.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -84,7 +84,7 @@ impl NatsLog {
 
     async fn look_for_streams(&self) -> Result<Vec<FoundStream>, Trouble> {
         let mut found = vec![];
-        for tenant in self.jetstream().tenants().await? {
+        for tenant in self.jetstream().names().await?.iter().filter_map(|name| tenant_of_stream(name)) {
             // One that is gone meanwhile is not there.
             if let Some(stream) = self.jetstream().stream(&tenant).await? {
                 let mark = stream.mark().map(str::to_owned);
@@ -92,6 +92,13 @@ impl NatsLog {
             }
         }
         Ok(found)
+    }
+
+    /// The name of a stream that keeps something of commands: a copy of one that is held would be given to Redis.
+    pub async fn stream_of_commands(&self) -> Result<Option<String>, LogError> {
+        let names = self.jetstream().names().await.map_err(|_| LogError::Unavailable)?;
+        let is_one = |name: &String| *name == Bucket::Held.stream() || name == LEDGER_STREAM;
+        Ok(names.into_iter().find(is_one))
     }
 
     /// Makes a tenant's stream to restore events into, or goes on with the one that has this mark.

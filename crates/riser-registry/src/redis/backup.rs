@@ -84,6 +84,11 @@ impl SavedGateway {
         self.commands.len()
     }
 
+    /// Their records.
+    pub fn records(&self) -> &[Record] {
+        &self.commands
+    }
+
     /// Its head once no edge holds it.
     fn let_go(&self) -> Option<String> {
         let mut words: Vec<String> = self.head.as_ref()?.split(' ').map(str::to_owned).collect();

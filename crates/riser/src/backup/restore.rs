@@ -6,14 +6,16 @@
 use std::io::Write as _;
 use std::path::{Component, Path, PathBuf};
 
-use riser_bus::nats::{FoundStream, NatsLog, RestoreError};
-use riser_core::TenantId;
+use riser_bus::nats::{FoundStream, NatsKv, NatsLog, RestoreError};
 use riser_core::event::Event;
+use riser_core::{GatewayKey, TenantId};
+use riser_registry::held::copy_held;
 use riser_registry::redis::{RedisRegistry, SavedGateway};
 
 use super::files::{self, Entry, Lines};
 use super::manifest::{Manifest, SavedFile, SavedTenant};
 use super::{Progress, Summary, patiently};
+use crate::clock;
 use crate::edge::config::Settings;
 use crate::edge::connect;
 use crate::exit::{self, Failure};
@@ -28,6 +30,8 @@ struct Restoring<'a> {
     dir: &'a Path,
     mark: String,
     log: NatsLog,
+    /// Where the copies of held commands are.
+    kv: NatsKv,
     registry: RedisRegistry,
     progress: Progress,
     summary: Summary,
@@ -47,7 +51,8 @@ pub(super) async fn run(settings: &Settings, dir: &Path, resume: bool) -> Result
     check_empty(&log, &registry, &manifest.id, resume).await?;
     patiently("redis: noting the restore", async || registry.set_restoring(Some(&manifest.id)).await).await?;
     let (progress, summary) = (Progress::new(), Summary::default());
-    let mut restoring = Restoring { dir, mark: manifest.id, log, registry, progress, summary };
+    let kv = nats.kv(settings.held.clone());
+    let mut restoring = Restoring { dir, mark: manifest.id, log, kv, registry, progress, summary };
     for tenant in &manifest.tenants {
         restoring.tenant(tenant).await?;
     }
@@ -103,6 +108,11 @@ async fn check_empty(log: &NatsLog, registry: &RedisRegistry, mark: &str, resume
             }
         }
         None => {
+            let commands =
+                patiently("nats: listing streams ($JS.API.STREAM.NAMES)", async || log.stream_of_commands().await);
+            if let Some(name) = commands.await? {
+                return refused(format!("NATS has the stream {name}: {empty_it} delete Riser's streams there"));
+            }
             if let Some(key) =
                 patiently("redis: looking whether it is empty", async || registry.any_key().await).await?
             {
@@ -169,9 +179,13 @@ impl Restoring<'_> {
 
     async fn gateways(&mut self, tenant: &TenantId, entry: &Entry) -> Result<(), Failure> {
         let what = format!("{tenant}: restoring gateways (go on with --resume)");
-        let registry = self.registry.clone();
+        let (registry, kv) = (self.registry.clone(), self.kv.clone());
         let mut lines = Lines::open(self.dir, entry)?;
         while let Some(saved) = lines.next::<SavedGateway>()? {
+            let key = GatewayKey::new(tenant.clone(), saved.of.clone());
+            let (records, now_ms) = (saved.records(), clock::now_ms());
+            // Before the records: a copy without a record gives it back, and a record without its copy is kept once only.
+            patiently(&what, async || copy_held(&kv, &key, records, now_ms).await).await?;
             patiently(&what, async || registry.load(tenant, &saved).await).await?;
             self.summary.gateways += 1;
             self.summary.values += saved.values() as u64;

@@ -130,6 +130,11 @@ async fn servers_that_are_not_empty_are_refused_by_name() {
     let new = Site::prepare(1).await;
     check(&new.run(&["restore"], &dir).await, 3, &["tenants.toml is there, and is not the saved one"]);
     new.forget_tenants();
+    let mut nats = new.nats.raw(0).await.expect("NATS");
+    let bucket = r#"{"name":"KV_riser-held","subjects":["$KV.riser-held.>"]}"#;
+    nats.ask("$JS.API.STREAM.CREATE.KV_riser-held", bucket).await.expect("an answer");
+    check(&new.run(&["restore", "--resume"], &dir).await, 3, &["NATS has the stream KV_riser-held", "stop all edges"]);
+    nats.ask("$JS.API.STREAM.DELETE.KV_riser-held", "").await.expect("an answer");
     let mut redis = new.redis.raw(0).await.expect("Redis");
     redis.call(&["SET", "another", "1"]).await.expect("an answer");
     redis.call(&["HSET", "riser:{acme/b1}:g", "g1", "x"]).await.expect("an answer");

@@ -142,6 +142,11 @@ async fn a_cluster_comes_back_on_new_servers_with_all_that_must_not_be_lost() {
         let read = |site: &Site| std::fs::read(site.edges.path(file)).expect("a file");
         assert!(read(&old) == read(&new), "{file}");
     }
+    // What is held is kept twice, as it was: Redis may lose it before it is sent.
+    let mut nats = new.nats.raw(0).await.expect("NATS");
+    let info = nats.ask("$JS.API.STREAM.INFO.KV_riser-held", "").await.expect("an answer");
+    let info: serde_json::Value = serde_json::from_str(&info).expect("JSON");
+    assert_eq!(info["state"]["messages"], 2, "{info}");
     drop((other, old));
     new.launch().await;
 
