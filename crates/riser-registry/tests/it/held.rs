@@ -242,6 +242,17 @@ async fn a_key_is_the_same_command_though_the_store_has_just_lost_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_is_the_same_command_though_its_gateway_came_after_the_loss() {
+    let world = World::start().await;
+    let record = world.issue(1).await;
+    world.store.empty();
+    let epoch = world.acquire().await;
+    let repeated = world.try_issue(&command(1, true)).await.expect("an answer");
+    assert_eq!((repeated.took, &repeated.record.cmd), (Took::Nothing, &record.cmd));
+    assert_eq!(world.step(&record, &send(epoch, 0)).await.took, Took::Yes);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_went_back_does_not_send_again_what_was_sent() {
     let world = World::start().await;
     let record = world.issue(1).await;

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
-use riser_client::gateway::Commands;
-use riser_client::{Config, Gateway, Memory, Order, Status};
+use riser_client::{Commands, Config, Gateway, Memory, Order, Status};
 use riser_core::Address;
 use riser_core::command::Status as Became;
 use riser_testkit::real::edges::TENANT;
@@ -50,10 +49,12 @@ async fn given(commands: &mut Commands, succeeds: bool) -> (String, String) {
     given
 }
 
-/// How the commands of an address stand, as the list of the latest ones tells.
+/// How the commands of an address stand, as the list of the latest ones tells, without what a gateway only says on its way.
 async fn listed(world: &World, of: &Address) -> BTreeMap<String, Vec<Became>> {
     let page = world.api().commands(of, None, 64).await.expect("a page");
-    let statuses = |outcomes: &[riser_client::api::Step]| outcomes.iter().map(|step| step.status).collect();
+    let statuses = |outcomes: &[riser_client::Step]| {
+        outcomes.iter().map(|step| step.status).filter(|status| *status != Became::Received).collect()
+    };
     page.commands.iter().map(|command| (command.cmd.clone(), statuses(&command.outcomes))).collect()
 }
 
@@ -123,7 +124,10 @@ async fn held_commands_outlive_an_emptied_redis_and_each_is_given_once() {
         (&entries[&expires]["of"], &entries[&expires]["outcomes"][1]["status"]),
         (&"b1/f9".into(), &"expired".into())
     );
-    assert_eq!(entries[&held[0]]["outcomes"][2]["status"], "succeeded");
+    assert_eq!(
+        entries[&held[0]]["outcomes"].as_array().and_then(|outcomes| Some(&outcomes.last()?["status"])),
+        Some(&"succeeded".into())
+    );
     assert_eq!(entries.len(), 2 * flats.len() + 1, "one entry for each: {entries:?}");
 }
 
@@ -166,7 +170,6 @@ async fn without_jetstream_nothing_is_held_and_a_repetition_is_held_once() {
     world.until(0, "riser_bus_up", |up| up < 0.5).await;
     let refused = api.command(&wanted).await.expect_err("a command of which no copy can be written");
     assert_eq!(status_of(&refused), Some(503), "{refused}");
-    assert!(refused.to_string().contains("unavailable"), "{refused}");
     world.to_nats.refuse(false);
     for edge in 0..2 {
         world.readiness(edge, 200).await;
