@@ -264,7 +264,7 @@ pub(crate) struct Ledger {
     #[arg(long, default_value = "*/*", value_name = "PATTERN")]
     pub(crate) of: Pattern,
     /// Those that were decided since so long ago.
-    #[arg(long, default_value = "24h", value_name = "TIME", value_parser = ttl)]
+    #[arg(long, default_value = "24h", value_name = "TIME", value_parser = duration)]
     pub(crate) since: Duration,
     /// One JSON object a line.
     #[arg(long)]

@@ -141,6 +141,8 @@ impl NatsKv {
                     Ok(last) if doubt && change.is_done(last.as_ref()) => {
                         return Ok(Written::Yes(last.map_or(change.expected, |last| last.seq)));
                     }
+                    // JetStream was not done yet with the change before, or somebody undid the conflict.
+                    Ok(last) if last.as_ref().map_or(0, |last| last.seq) == expected => {}
                     // Nothing is there but the word that something was deleted: that is the one to replace.
                     Ok(Some(last)) if change.expected == 0 && last.payload.is_empty() => expected = last.seq,
                     // What was there a moment ago went by its age.

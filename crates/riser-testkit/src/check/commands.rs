@@ -308,8 +308,11 @@ impl Commands {
             }
         }
         found.extend(self.order());
-        self.decided_by_gateways =
-            self.records.values().flatten().filter(|became| became.last && became.body.is_some()).count();
+        // By the records, and by what was told of those that were lost.
+        let decides = |became: &Became| became.last && became.body.is_some();
+        let told = |named: &Named| named.told.iter().flat_map(|t| &t.outcomes).any(|(_, _, became)| decides(became));
+        let recorded = |cmd: &Cmd| self.records.get(cmd).is_some_and(|record| record.iter().any(decides));
+        self.decided_by_gateways = self.named.iter().filter(|(cmd, named)| told(named) || recorded(cmd)).count();
         found
     }
 
