@@ -37,6 +37,7 @@ mod complaints;
 mod config;
 mod jetstream;
 mod log;
+mod probe;
 mod replies;
 mod tail;
 mod time;
