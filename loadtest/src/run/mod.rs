@@ -1,14 +1,14 @@
 //! The scenarios. Each interleaves its subjects in every round, so that what the machine does meanwhile meets all alike.
 
 mod building;
-mod command;
+pub(crate) mod command;
 mod fanout;
 mod idle;
 mod ingest;
-mod noisy;
+pub(crate) mod noisy;
 mod poll;
 mod slow;
-mod state;
+pub(crate) mod state;
 mod stores;
 mod storm;
 
