@@ -144,7 +144,12 @@ fn command(all: &[Summary]) -> Vec<Line> {
     let what = "command round trip through two edges, p99 µs";
     vec![
         times("command", what, (3.0, "request/reply + script"), riser, look),
-        told("command", "the same, to a record that is made", riser, record.map(|us| ("request/reply + record".into(), us))),
+        told(
+            "command",
+            "the same, to a record that is made",
+            riser,
+            record.map(|us| ("request/reply + record".into(), us)),
+        ),
     ]
 }
 

@@ -46,10 +46,7 @@ fn memory(all: &[Summary], subject: &str) -> Vec<Vec<String>> {
     let row = |what: &str, bytes: f64| {
         vec![format!("{subject}: {what}"), number((GIB / bytes).floor()), format!("{} bytes each", number(bytes))]
     };
-    vec![
-        row("per GiB of the server's own", bytes),
-        row("per GiB, with the kernel's part", bytes + KERNEL_BYTES),
-    ]
+    vec![row("per GiB of the server's own", bytes), row("per GiB, with the kernel's part", bytes + KERNEL_BYTES)]
 }
 
 fn cpu(all: &[Summary], subject: &str) -> Vec<Vec<String>> {

@@ -86,19 +86,14 @@ impl Params {
     }
 
     /// Gateways are on the first edge, clients on the first or the second.
-    async fn measure(
-        &self,
-        bench: &Bench,
-        server: &Server,
-        (edges, closed): (u16, bool),
-        run: &mut Run,
-    ) -> Result<()> {
+    async fn measure(&self, bench: &Bench, server: &Server, (edges, closed): (u16, bool), run: &mut Run) -> Result<()> {
         let mut gateways = bench.open(server, 0, Role::Report(reporter()), self.gateways, 0).await?;
         let role = Role::Command { gateways: self.gateways, hold: false, deadline_ms: DEADLINE_MS };
         let clients = if closed { self.in_flight } else { 1 };
         let mut clients = bench.open(server, usize::from(edges) - 1, role, clients, OTHERS).await?;
         clients.go(schedule(self.per_second, self.warm_s, 1)).await?;
-        (gateways.report().await?, clients.report().await?);
+        gateways.report().await?;
+        clients.report().await?;
         let mut schedule = schedule(self.per_second, self.seconds, 1);
         schedule.closed = closed;
         let behind = server.stores_cpu_us()?;

@@ -139,14 +139,7 @@ impl Bench {
         self.fleet(server.at.clone(), &server.dialect, role, count, first).await
     }
 
-    async fn fleet(
-        &self,
-        at: Vec<SocketAddr>,
-        dialect: &Dialect,
-        role: Role,
-        count: u32,
-        first: u32,
-    ) -> Result<Fleet> {
+    async fn fleet(&self, at: Vec<SocketAddr>, dialect: &Dialect, role: Role, count: u32, first: u32) -> Result<Fleet> {
         let job = Job { at, dialect: dialect.clone(), role, count, first, at_once: AT_ONCE };
         Fleet::open(job, &self.progress).await
     }

@@ -109,13 +109,19 @@ impl Params {
     async fn noise(&self, bench: &Bench, server: &Server) -> Result<Noise> {
         let dialect = server.other_tenant.as_ref().unwrap_or(&server.dialect);
         let open = |role, count, first| bench.fleet(server.at.clone(), dialect, role, count, first);
-        let [states, events, storm] = BUILDINGS.map(|building| Reporter { building, per_building: 1_000, ..reporter() });
+        let [states, events, storm] =
+            BUILDINGS.map(|building| Reporter { building, per_building: 1_000, ..reporter() });
         let events = Reporter { events: true, ..events };
         let (building, patterns) = PATTERNS;
         let churn = Role::Churn { building, patterns };
         Ok(Noise {
             // Their numbers name gateways and source addresses, and so differ.
-            slow: open(Role::Watch(watcher(&format!("b{}/*", BUILDINGS[0] + OTHERS / 1_000))), self.slow, LISTENERS * 4).await?,
+            slow: open(
+                Role::Watch(watcher(&format!("b{}/*", BUILDINGS[0] + OTHERS / 1_000))),
+                self.slow,
+                LISTENERS * 4,
+            )
+            .await?,
             senders: vec![
                 (open(Role::Report(states), self.noisy_gateways, OTHERS).await?, self.noisy_per_second),
                 (open(Role::Report(events), self.noisy_gateways, RESTING).await?, self.events_per_second),

@@ -66,7 +66,8 @@ impl Params {
         let warm = schedule(self.per_second, self.warm_s, 1);
         gateways.go(warm).await?;
         arrived(&mut board, warm.ticks, DELIVERY).await?;
-        (gateways.report().await?, board.report().await?);
+        gateways.report().await?;
+        board.report().await?;
         let schedule = schedule(self.per_second, self.seconds, 1);
         let behind = server.stores_cpu_us()?;
         let meter = Meter::begin(server, &mut [&mut gateways, &mut board])?;

@@ -1,5 +1,6 @@
 //! A cluster: edges as processes of their own, on one NATS and one Redis, all of them started here.
 
+use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
@@ -57,9 +58,8 @@ pub(super) async fn start(programs: &Programs, edges: u16) -> Result<Server> {
 fn add_tenant(edges: &Edges) -> Result<()> {
     edges.write("noisy.secret", OTHER_SECRET)?;
     let mut text = std::fs::read_to_string(edges.path("tenants.toml")).context("failed to read the tenants file")?;
-    text.push_str(&format!(
-        "\n[tenants.{OTHER}]\nsigning_keys = [{{ kid = \"a\", secret_file = \"noisy.secret\" }}]\n"
-    ));
+    // Writing to a string cannot fail.
+    let _ = write!(text, "\n[tenants.{OTHER}]\nsigning_keys = [{{ kid = \"a\", secret_file = \"noisy.secret\" }}]\n");
     edges.write("tenants.toml", &text)
 }
 

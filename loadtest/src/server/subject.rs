@@ -92,10 +92,9 @@ impl Subject {
             }
             Self::Centrifugo => {
                 "Centrifugo, JSON over WebSocket, engine in its own memory: publications to the subscribers of a \
-                 channel, anonymous; no credentials, no grants, no state, no presence (all of which it can do but state)"
+                 channel, anonymous; as it is used here without credentials, grants, history and presence"
             }
             Self::Tcp => "an echo over TCP: no WebSocket, no JSON, nothing but the sockets",
         }
     }
 }
-

@@ -80,7 +80,9 @@ async fn attempt(world: &World, id: u32) -> Result<Tried> {
     let head = opening.head().await?;
     match wire::status(&head) {
         101 => {}
-        429 | 503 => return Ok(Tried::Refused(wire::header(&head, "retry-after").and_then(|after| after.parse().ok()))),
+        429 | 503 => {
+            return Ok(Tried::Refused(wire::header(&head, "retry-after").and_then(|after| after.parse().ok())));
+        }
         status => bail!("the upgrade was answered with {status}"),
     }
     let stream = greet(world, id, &mut opening).await?;

@@ -140,7 +140,8 @@ impl Stores {
     }
 
     async fn create(&self, key: &GatewayKey, digest: Digest) -> Result<()> {
-        let body = Body { path: "d0/v".parse()?, action: "toggle".parse()?, args: Some(Json::parse("1")?), hold: false };
+        let body =
+            Body { path: "d0/v".parse()?, action: "toggle".parse()?, args: Some(Json::parse("1")?), hold: false };
         let deadline_ms = u64::try_from(STAY.as_millis()).unwrap_or(u64::MAX);
         let edge = self.lease.edge.clone();
         let command = NewCommand { digest, body, by: "client:load".into(), deadline_ms, edge };

@@ -297,7 +297,8 @@ mod tests {
 
     #[test]
     fn answers_of_centrifugo_are_told_from_what_else_stands_in_a_message() {
-        let message = b"{\"id\":7,\"publish\":{}}\n{}\n{\"push\":{\"channel\":\"all\"}}\n{\"id\":8,\"error\":{\"code\":103}}\n";
+        let message =
+            b"{\"id\":7,\"publish\":{}}\n{}\n{\"push\":{\"channel\":\"all\"}}\n{\"id\":8,\"error\":{\"code\":103}}\n";
         let answers: Vec<_> = centrifugo::lines(message).map(centrifugo::answer).collect();
         assert_eq!(answers, [Some(Ok(7)), None, None, Some(Err(8))]);
         assert_eq!(centrifugo::lines(message).filter(|line| *line == centrifugo::BEAT).count(), 1);

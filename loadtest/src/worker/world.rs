@@ -162,10 +162,13 @@ impl World {
             Role::Churn { building, patterns } => {
                 // Each pattern is subscribed to in one turn of the connection and given up in its next.
                 let step = turn / u64::from(self.job.count.max(1));
-                let what = if step % 2 == 0 { "subscribe" } else { "unsubscribe" };
-                let of = u64::from(*building) + step / 2 % u64::from((*patterns).max(1));
-                let lanes = if step % 2 == 0 { r#","lanes":["state","event","presence"]"# } else { "" };
-                self.encode(conn, n, &format!(r#"{{"t":"{what}","n":{n},"to":"b{of}/*"{lanes}}}"#))
+                let to = u64::from(*building) + step / 2 % u64::from((*patterns).max(1));
+                let text = if step.is_multiple_of(2) {
+                    format!(r#"{{"t":"subscribe","n":{n},"to":"b{to}/*","lanes":["state","event","presence"]}}"#)
+                } else {
+                    format!(r#"{{"t":"unsubscribe","n":{n},"to":"b{to}/*"}}"#)
+                };
+                self.encode(conn, n, &text)
             }
             Role::Report(reporter) => {
                 let device = turn / u64::from(self.job.count.max(1)) % u64::from(reporter.devices.max(1));
@@ -216,7 +219,7 @@ impl World {
         }
     }
 
-    fn from_centrifugo(&self, conn: &Conn, bytes: &[u8]) {
+    fn of_centrifugo(&self, conn: &Conn, bytes: &[u8]) {
         for line in centrifugo::lines(bytes) {
             match centrifugo::answer(line) {
                 Some(Ok(number)) => self.answered_number(conn, number),
@@ -239,7 +242,7 @@ impl World {
     pub(crate) fn message(&self, conn: &Conn, op: u8, bytes: &[u8]) {
         match (&self.job.role, &self.job.dialect) {
             (Role::Report(_) | Role::Churn { .. }, Dialect::Riser { .. }) => self.to_gateway(conn, bytes),
-            (Role::Report(_) | Role::Watch(_), Dialect::Centrifugo) => self.from_centrifugo(conn, bytes),
+            (Role::Report(_) | Role::Watch(_), Dialect::Centrifugo) => self.of_centrifugo(conn, bytes),
             (Role::Report(_), Dialect::Mqtt) => {
                 for (first, body) in mqtt::packets(bytes) {
                     if let (0x40, &[a, b]) = (first, body) {
