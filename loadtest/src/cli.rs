@@ -15,6 +15,8 @@ Examples:
   target/release/riser-loadtest run all --rounds 3 --out target/loadtest/results
   target/release/riser-loadtest run fanout --set 'listeners=[500]' --set 'subjects=[\"riser\"]'
   target/release/riser-loadtest run my-scenario.toml
+  target/release/riser-loadtest run storm --cluster 3 --nats-server /usr/local/bin/nats-server
+  target/release/riser-loadtest run state command --edges http://10.0.0.1:7777,http://10.0.0.2:7777 --key-file key.json
   target/release/riser-loadtest compare before.json after.json
   target/release/riser-loadtest budgets
   target/release/riser-loadtest budgets --from monday.json tuesday.json
@@ -45,7 +47,9 @@ pub(crate) enum Command {
 Peers come from package registries:
   mkdir -p target/loadtest && cp loadtest/peers/package.json target/loadtest/
   npm install --prefix target/loadtest       bun (uWebSockets) and ws; needs node
-  apt-get install mosquitto                  or the package of another system
+  apt-get install mosquitto redis-server     or the packages of another system
+  go install github.com/centrifugal/centrifugo/v6@v6.9.1    Centrifugo; then --centrifugo says where it is
+  nats-server                                2.12 or newer, from its releases
 
 A peer that is not there is named as missing in every result.")]
     Peers(Programs),
@@ -78,6 +82,24 @@ pub(crate) struct Programs {
     /// The mosquitto binary.
     #[arg(long, default_value = "/usr/sbin/mosquitto", value_name = "FILE")]
     pub(crate) mosquitto: PathBuf,
+    /// The centrifugo binary.
+    #[arg(long, default_value = "/usr/local/bin/centrifugo", value_name = "FILE")]
+    pub(crate) centrifugo: PathBuf,
+    /// The nats-server binary, for clusters.
+    #[arg(long, env = "RISER_NATS_SERVER", default_value = "/usr/local/bin/nats-server", value_name = "FILE")]
+    pub(crate) nats_server: PathBuf,
+    /// The redis-server binary, for clusters.
+    #[arg(long, env = "RISER_REDIS_SERVER", default_value = "/usr/bin/redis-server", value_name = "FILE")]
+    pub(crate) redis_server: PathBuf,
+    /// Measure so many edges on a NATS and a Redis that are started for them, and not `riser dev`.
+    #[arg(long, value_name = "EDGES", value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) cluster: Option<u16>,
+    /// Measure a cluster that runs: the URLs of its edges. What it costs is not seen, only what peers see.
+    #[arg(long, value_name = "URL", value_delimiter = ',', requires = "key_file", conflicts_with = "cluster")]
+    pub(crate) edges: Vec<String>,
+    /// Who signs tokens there: JSON with the strings `tenant`, `kid`, `signing_key` and `api_key`.
+    #[arg(long, value_name = "FILE", requires = "edges")]
+    pub(crate) key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

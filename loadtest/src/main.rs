@@ -25,7 +25,7 @@ use progress::{Progress, say};
 use result::Results;
 use run::Bench;
 use scenario::{Changes, Scenario};
-use server::{Programs, Subject};
+use server::{Given, Programs, Subject};
 
 /// Bad usage (`EX_USAGE`).
 const USAGE: u8 = 64;
@@ -34,7 +34,7 @@ const INTERRUPTED: u8 = 130;
 /// A machine with more load than this, per core, is not quiet.
 const QUIET: f64 = 0.25;
 /// What the budgets are measured with.
-const FOR_BUDGETS: [&str; 6] = ["idle", "ingest", "fanout", "storm", "slow", "poll"];
+const FOR_BUDGETS: [&str; 8] = ["idle", "ingest", "fanout", "state", "command", "storm", "slow", "poll"];
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -96,7 +96,7 @@ fn command(command: Command) -> Result<ExitCode> {
                 None => format!("{:10} {}\n", subject.name(), subject.does()),
                 Some(why) => format!("{:10} missing: {why}\n", subject.name()),
             };
-            print(&Subject::ALL.map(line).concat())
+            print(&Subject::started().map(line).collect::<String>())
         }
         Command::Generate => worker::main().map(|()| ExitCode::SUCCESS),
         Command::Echo => echo::main().map(|()| ExitCode::SUCCESS),
@@ -133,7 +133,17 @@ fn programs(args: &cli::Programs) -> Result<Programs> {
         Ok(me.with_file_name("riser"))
     };
     let riser = args.riser.clone().map_or_else(beside, Ok)?;
-    Ok(Programs { riser, npm: args.npm.clone(), mosquitto: args.mosquitto.clone() })
+    let given = args.key_file.as_ref().map(|file| Given::read(&args.edges, file)).transpose()?;
+    Ok(Programs {
+        riser,
+        npm: args.npm.clone(),
+        mosquitto: args.mosquitto.clone(),
+        centrifugo: args.centrifugo.clone(),
+        nats: args.nats_server.clone(),
+        redis: args.redis_server.clone(),
+        cluster: args.cluster,
+        given,
+    })
 }
 
 /// Runs scenarios, writes what was found, and shows it. Ctrl-C ends what was started and keeps what was found.
@@ -147,7 +157,7 @@ fn measured(scenarios: &[Scenario], how: &How, show: impl FnOnce(&Results) -> Re
     }
     let steps: usize = scenarios.iter().map(|scenario| scenario.plan.steps()).sum();
     let programs = programs(&how.programs)?;
-    for subject in Subject::ALL {
+    for subject in Subject::started() {
         if let Some(why) = programs.missing(subject) {
             results.missing.insert(subject.name().to_owned(), why);
         }
@@ -172,7 +182,14 @@ fn measured(scenarios: &[Scenario], how: &How, show: impl FnOnce(&Results) -> Re
 
 async fn run_all(scenarios: &[Scenario], bench: &Bench, results: &mut Results) -> Result<()> {
     for scenario in scenarios {
+        let first = results.runs.len();
         let done = scenario.plan.run(bench, &scenario.name, &mut results.runs).await;
+        for run in &mut results.runs[first..] {
+            // Of these only what peers see is known.
+            if run.subject == Subject::Given.name() {
+                run.forget_costs();
+            }
+        }
         done.with_context(|| format!("scenario {} failed", scenario.name))?;
     }
     Ok(())

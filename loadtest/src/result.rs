@@ -130,6 +130,11 @@ impl Run {
         self.figures.insert(name.to_owned(), value);
     }
 
+    /// Takes out what was read of processes, when there were none to read.
+    pub(crate) fn forget_costs(&mut self) {
+        self.figures.retain(|name, _| !name.contains("cpu_us") && !name.contains("cores"));
+    }
+
     /// Adds what a report says of answers, errors and times.
     pub(crate) fn take(&mut self, report: &Report) {
         self.latency = Latency::of(&report.latency);

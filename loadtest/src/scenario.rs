@@ -8,10 +8,11 @@ use toml::{Table, Value};
 use crate::run::Plan;
 
 /// The built-in scenarios, in the order in which `all` runs them.
-const BUILT_IN: [(&str, &str); 9] = [
+const BUILT_IN: [(&str, &str); 10] = [
     ("idle", include_str!("../scenarios/idle.toml")),
     ("ingest", include_str!("../scenarios/ingest.toml")),
     ("fanout", include_str!("../scenarios/fanout.toml")),
+    ("state", include_str!("../scenarios/state.toml")),
     ("building", include_str!("../scenarios/building.toml")),
     ("command", include_str!("../scenarios/command.toml")),
     ("storm", include_str!("../scenarios/storm.toml")),

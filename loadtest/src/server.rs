@@ -1,77 +1,30 @@
 //! The servers that are measured: Riser, the peers, the baselines. Each is a process that this one starts on the loopback,
-//! configured as its own documentation recommends, and ends by its id.
+//! configured as its own documentation recommends, and ends by its id; but a cluster can also be one that runs already.
 
+mod cluster;
+mod given;
 mod peer;
 mod riser;
+mod subject;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, timeout};
 
 use crate::process::{self, Cost, Owned};
 use crate::worker::order::Dialect;
+use cluster::Cluster;
+pub(crate) use given::Given;
+pub(crate) use subject::Subject;
 
 /// How long an answer to one HTTP call may take: a killed edge comes back within 20 s.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// What is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Subject {
-    /// `riser dev`.
-    Riser,
-    /// uWebSockets through bun.
-    Uws,
-    /// npm's ws on node.
-    Ws,
-    /// Mosquitto over WebSocket.
-    Mosquitto,
-    /// An echo over TCP, which does nothing.
-    Tcp,
-}
-
-impl Subject {
-    /// All of them.
-    pub(crate) const ALL: [Self; 5] = [Self::Riser, Self::Uws, Self::Ws, Self::Mosquitto, Self::Tcp];
-
-    /// Its name in results.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Riser => "riser",
-            Self::Uws => "uws",
-            Self::Ws => "ws",
-            Self::Mosquitto => "mosquitto",
-            Self::Tcp => "tcp",
-        }
-    }
-
-    /// What stands beside its figures.
-    pub(crate) fn does(self) -> &'static str {
-        match self {
-            Self::Riser => {
-                "`riser dev`: tokens verified, grants checked, presence fenced by epochs, state stored before it is \
-                 acknowledged, sent through a bus, conflated for slow readers; all stores in its own memory"
-            }
-            Self::Uws => {
-                "uWebSockets in bun: topics in native code; no credentials, presence, state or acknowledgements; what a \
-                 slow reader does not take is dropped at a limit"
-            }
-            Self::Ws => "ws on node: a loop over sockets; no credentials, presence, state or acknowledgements",
-            Self::Mosquitto => {
-                "Mosquitto: MQTT 3.1.1 over WebSocket, anonymous; QoS 0 to listeners, QoS 1 where it is acknowledged; no \
-                 presence but wills, no state but retained messages, nothing on disk"
-            }
-            Self::Tcp => "an echo over TCP: no WebSocket, no JSON, nothing but the sockets",
-        }
-    }
-}
-
-/// Where the servers' programs are.
+/// Where the servers' programs are, and which of Riser's ways is measured.
 #[derive(Debug, Clone)]
 pub(crate) struct Programs {
     /// The riser binary.
@@ -80,37 +33,64 @@ pub(crate) struct Programs {
     pub(crate) npm: PathBuf,
     /// The mosquitto binary.
     pub(crate) mosquitto: PathBuf,
+    /// The centrifugo binary.
+    pub(crate) centrifugo: PathBuf,
+    /// The nats-server binary.
+    pub(crate) nats: PathBuf,
+    /// The redis-server binary.
+    pub(crate) redis: PathBuf,
+    /// How many edges of a cluster are measured instead of `riser dev`, if so.
+    pub(crate) cluster: Option<u16>,
+    /// The cluster that is measured instead of one that is started, if so.
+    pub(crate) given: Option<Given>,
 }
 
 impl Programs {
     /// Why a server cannot be started, if so.
     pub(crate) fn missing(&self, subject: Subject) -> Option<String> {
         let get = "see `riser-loadtest peers --help`";
+        let riser = || missing(&self.riser, "build it with cargo build --release");
         match subject {
-            Subject::Riser => missing(&self.riser, "build it with cargo build --release"),
+            Subject::Riser => riser(),
+            Subject::Cluster | Subject::Stores => {
+                riser().or_else(|| missing(&self.nats, get)).or_else(|| missing(&self.redis, get))
+            }
             Subject::Uws => missing(&self.bun(), get),
             Subject::Ws => missing(&self.npm.join("node_modules/ws"), get),
             Subject::Mosquitto => missing(&self.mosquitto, get),
-            Subject::Tcp => None,
+            Subject::Centrifugo => missing(&self.centrifugo, get),
+            Subject::Given | Subject::Tcp => None,
         }
+    }
+
+    /// Riser in the way in which it is measured.
+    pub(crate) fn ours(&self) -> Subject {
+        if self.given.is_some() || self.cluster.is_some() { self.clustered() } else { Subject::Riser }
+    }
+
+    /// Riser on NATS and Redis.
+    pub(crate) fn clustered(&self) -> Subject {
+        if self.given.is_some() { Subject::Given } else { Subject::Cluster }
     }
 
     fn bun(&self) -> PathBuf {
         self.npm.join("node_modules/bun/bin/bun.exe")
     }
 
-    /// Starts a server.
+    /// Starts a server. Riser's has so many edges at least.
     pub(crate) async fn start(&self, subject: Subject, edges: u16) -> Result<Server> {
         if let Some(why) = self.missing(subject) {
             bail!("{} cannot be measured: {why}", subject.name());
         }
         match subject {
-            // A cluster on real NATS and Redis would be started here, beside `riser dev`, and give the same value with
-            // several processes in it.
             Subject::Riser => riser::start(&self.riser, edges).await,
+            Subject::Cluster => cluster::start(self, edges.max(self.cluster.unwrap_or(1))).await,
+            Subject::Given => self.given.as_ref().context("no cluster was named")?.server(edges),
+            Subject::Stores => bail!("what is behind edges is started with a cluster"),
             Subject::Uws => peer::uws(&self.bun()).await,
             Subject::Ws => peer::ws(&self.npm).await,
             Subject::Mosquitto => peer::mosquitto(&self.mosquitto).await,
+            Subject::Centrifugo => peer::centrifugo(&self.centrifugo).await,
             Subject::Tcp => peer::tcp().await,
         }
     }
@@ -123,11 +103,13 @@ fn missing(path: &Path, how: &str) -> Option<String> {
 /// A server that runs.
 #[derive(Debug)]
 pub(crate) struct Server {
-    process: Owned,
+    runs: Runs,
     /// Where it is connected to; several for a cluster's edges.
     pub(crate) at: Vec<SocketAddr>,
     /// What it speaks.
     pub(crate) dialect: Dialect,
+    /// The same for another tenant, where there are several.
+    pub(crate) other_tenant: Option<Dialect>,
     /// Riser's admin ports, one per edge.
     admin: Vec<SocketAddr>,
     /// Riser's API key.
@@ -136,15 +118,64 @@ pub(crate) struct Server {
     _files: Option<Folder>,
 }
 
+/// What runs.
+#[derive(Debug)]
+enum Runs {
+    /// One process.
+    One(Owned),
+    /// Edges, and what is behind them.
+    Cluster(Box<Cluster>),
+    /// What somebody else started.
+    Elsewhere,
+}
+
 impl Server {
-    /// Its CPU time and memory by now.
-    pub(crate) fn cost(&self) -> Result<Cost> {
-        process::cost(self.process.pid())
+    fn processes(&self) -> Vec<u32> {
+        match &self.runs {
+            Runs::One(process) => vec![process.pid()],
+            Runs::Cluster(cluster) => cluster.edges(),
+            Runs::Elsewhere => Vec::new(),
+        }
     }
 
-    /// Its CPU time by now, in microseconds.
+    /// The CPU time and memory of its processes by now: of a cluster those of its edges.
+    pub(crate) fn cost(&self) -> Result<Cost> {
+        let processes = self.processes();
+        if processes.is_empty() {
+            bail!("memory is read of processes, and those of this cluster were started elsewhere");
+        }
+        let mut sum = Cost { cpu_us: 0, pss: 0 };
+        for process in processes {
+            let cost = process::cost(process)?;
+            sum = Cost { cpu_us: sum.cpu_us + cost.cpu_us, pss: sum.pss + cost.pss };
+        }
+        Ok(sum)
+    }
+
+    /// Its CPU time by now, in microseconds. Nothing when it was started elsewhere.
     pub(crate) fn cpu_us(&self) -> Result<u64> {
-        process::cpu_us(self.process.pid())
+        self.processes().into_iter().map(process::cpu_us).sum()
+    }
+
+    /// The CPU time of what is behind a cluster's edges.
+    pub(crate) fn stores_cpu_us(&self) -> Result<u64> {
+        match &self.runs {
+            Runs::Cluster(cluster) => cluster.stores().into_iter().map(process::cpu_us).sum(),
+            _ => Ok(0),
+        }
+    }
+
+    /// How what is behind a cluster's edges is called without them.
+    pub(crate) fn stores(&self) -> Option<Dialect> {
+        match &self.runs {
+            Runs::Cluster(cluster) => Some(cluster.dialect_of_stores()),
+            _ => None,
+        }
+    }
+
+    /// Whether it can be looked into: metrics, and ends of edges.
+    pub(crate) fn is_ours(&self) -> bool {
+        !self.admin.is_empty()
     }
 
     /// The sum of a counter of all edges, over its labels.
@@ -159,14 +190,20 @@ impl Server {
         Ok(sum)
     }
 
-    /// Ends an edge without a goodbye, or brings it back.
-    pub(crate) async fn switch(&self, edge: usize, up: bool) -> Result<()> {
-        let at = self.admin.first().context("only Riser has edges that can be switched")?;
-        let path = format!("/dev/edges/{edge}/{}", if up { "start" } else { "kill" });
-        match call(*at, "POST", &path, None).await? {
-            (200, _) => Ok(()),
-            (status, why) => bail!("{path} was answered with {status}: {}", why.trim()),
+    /// Ends all edges without a goodbye, or brings them back.
+    pub(crate) async fn switch(&mut self, up: bool) -> Result<()> {
+        if let Runs::Cluster(cluster) = &mut self.runs {
+            return cluster.switch(up).await;
         }
+        let at = self.admin.first().context("only edges that were started here can be ended")?;
+        for edge in 0..self.at.len() {
+            let path = format!("/dev/edges/{edge}/{}", if up { "start" } else { "kill" });
+            match call(*at, "POST", &path, None).await? {
+                (200, _) => {}
+                (status, why) => bail!("{path} was answered with {status}: {}", why.trim()),
+            }
+        }
+        Ok(())
     }
 
     /// How many gateways of a building are online.

@@ -1,10 +1,11 @@
 //! Every scenario in tiny sizes, against a `riser dev` of its own, without peers. What is asserted is what was counted, and
 //! never a time.
 
-use std::collections::BTreeMap;
+mod common;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-/// The program.
-const LOADTEST: &str = env!("CARGO_BIN_EXE_riser-loadtest");
+use common::{LOADTEST, figures, folder, measured, none, runs, told};
+
 /// How long what ends may take.
 const END: Duration = Duration::from_secs(20);
 
@@ -30,25 +31,14 @@ static RISER: LazyLock<PathBuf> = LazyLock::new(|| {
     beside
 });
 
-/// A folder for one test.
-fn folder(test: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("smoke-{test}"));
-    // Of an earlier run.
-    let _ = std::fs::remove_dir_all(&path);
-    std::fs::create_dir_all(&path).expect("a folder");
-    path
-}
-
 fn command(args: &[&str], out: &Path) -> Command {
     let mut command = Command::new(LOADTEST);
-    command.args(args).args(["--smoke", "--rounds", "1", "--npm", "nowhere", "--mosquitto", "nowhere"]);
+    command.args(args).args(["--smoke", "--rounds", "1"]);
+    for peer in ["--npm", "--mosquitto", "--centrifugo", "--nats-server", "--redis-server"] {
+        command.args([peer, "nowhere"]);
+    }
     command.arg("--riser").arg(&*RISER).arg("--out").arg(out).stdin(Stdio::null());
     command
-}
-
-fn told(output: &Output) -> (String, String) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (text(&output.stdout), text(&output.stderr))
 }
 
 /// Runs a scenario, and gives its runs.
@@ -60,34 +50,7 @@ fn run(scenario: &str) -> Vec<Value> {
     assert!(table.contains(scenario) && table.contains("uws is missing"), "{table}");
     let page = std::fs::read_to_string(out.join("loadtest.html")).expect("a page");
     assert!(page.contains("<svg") && page.contains(scenario));
-    let text = std::fs::read_to_string(out.join("loadtest.json")).expect("a result");
-    let result: Value = serde_json::from_str(&text).expect("JSON");
-    let runs = result["runs"].as_array().expect("runs").clone();
-    for run in &runs {
-        assert_eq!(run["notes"], serde_json::json!([]), "{run}");
-    }
-    runs
-}
-
-/// A figure of all runs that have it, by subject and variant.
-fn figures(runs: &[Value], name: &str) -> BTreeMap<String, f64> {
-    let figure = |run: &Value| {
-        let value = run["figures"][name].as_f64()?;
-        Some((format!("{}, {}", run["subject"].as_str()?, run["variant"].as_str()?), value))
-    };
-    runs.iter().filter_map(figure).collect()
-}
-
-/// Asserts that a figure is zero in so many runs.
-fn none(runs: &[Value], name: &str, count: usize) {
-    let figures = figures(runs, name);
-    assert_eq!(figures.len(), count, "{name}: {figures:?}");
-    assert!(figures.values().all(|value| *value == 0.0), "{name}: {figures:?}");
-}
-
-/// How many answers or deliveries were measured in all.
-fn measured(runs: &[Value]) -> Vec<u64> {
-    runs.iter().map(|run| run["latency"]["count"].as_u64().unwrap_or(0)).collect()
+    runs(&out)
 }
 
 #[test]
@@ -112,6 +75,15 @@ fn fanout_delivers_every_frame_to_all_and_encodes_it_once() {
     let encodings = figures(&runs, "encodings_per_frame");
     assert_eq!(encodings.len(), 2);
     assert!(encodings.values().all(|value| *value <= 1.0), "{encodings:?}");
+}
+
+#[test]
+fn state_without_nats_and_redis_has_its_echo_and_says_what_is_missing() {
+    let out = folder("state-alone");
+    let output = command(&["run", "state"], &out).output().expect("it starts");
+    let (table, errors) = told(&output);
+    assert!(output.status.success() && table.contains("cluster is missing: there is no nowhere"), "{table}{errors}");
+    assert_eq!(measured(&runs(&out)), [25]);
 }
 
 #[test]
@@ -151,6 +123,7 @@ fn noisy_answers_the_quiet_ones() {
     none(&runs, "not_shown", 2);
     let noise = figures(&runs, "noise_sent");
     assert!(noise["riser, beside noise"] > 1_000.0 && noise["riser, alone"] == 0.0, "{noise:?}");
+    assert!(figures(&runs, "noise_rounds_of_storm")["riser, beside noise"] > 0.0);
 }
 
 #[test]
@@ -173,8 +146,13 @@ fn budgets_end_in_a_table_that_a_result_gives_again() {
         "storm, edge killed",
         "last values",
         "beside 20 sessions at rest, to 10",
+        "riser: per GiB of the server's own",
     ] {
         assert!(table.contains(line), "{line}: {table}");
+    }
+    for line in ["state through two edges, p99", "command round trip through two edges, p99"] {
+        let line = table.lines().find(|told| told.starts_with(line)).expect("each budget has a line");
+        assert!(line.contains("not measured: there is no nowhere"), "{line}");
     }
     let json = out.join("loadtest.json");
     let again = Command::new(LOADTEST).args(["budgets", "--from"]).arg(&json).output().expect("it starts");
@@ -243,5 +221,5 @@ fn what_is_asked_wrongly_is_told() {
     let unknown = ask(&["run", "fan"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(told(&unknown).1.contains("there are idle, ingest, fanout"), "{}", told(&unknown).1);
-    assert_eq!(told(&ask(&["list"])).0.lines().count(), 9);
+    assert_eq!(told(&ask(&["list"])).0.lines().count(), 10);
 }

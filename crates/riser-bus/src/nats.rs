@@ -43,6 +43,7 @@ mod jetstream;
 mod kv;
 mod ledger;
 mod log;
+mod probe;
 mod replies;
 mod restore;
 mod tail;

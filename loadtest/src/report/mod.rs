@@ -3,6 +3,7 @@
 pub(crate) mod budgets;
 pub(crate) mod compare;
 pub(crate) mod html;
+mod sizing;
 pub(crate) mod table;
 
 /// A number with about three digits.

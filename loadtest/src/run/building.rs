@@ -5,7 +5,6 @@ use serde::Deserialize;
 
 use super::{Bench, DELIVERY, LISTENERS, Meter, arrived, reporter, schedule, watcher};
 use crate::result::{Latency, Run, ratio};
-use crate::server::Subject;
 use crate::worker::order::{Reporter, Role};
 
 #[derive(Debug, Clone, Deserialize)]
@@ -26,7 +25,7 @@ impl Params {
         for round in 1..=bench.rounds {
             let variant = format!("{} × {} × {}", self.flats, self.devices, self.dashboards);
             bench.step(round, &format!("{name}, {variant}"));
-            let server = bench.programs.start(Subject::Riser, self.edges).await?;
+            let server = bench.riser(self.edges).await?;
             let role = Reporter { devices: self.devices, per_building: self.flats, ..reporter() };
             let mut flats = bench.open(&server, 0, Role::Report(role), self.flats, 0).await?;
             let role = Role::Watch(watcher("b0/*"));
@@ -38,7 +37,7 @@ impl Params {
             let values = arrived(&mut boards, expected, DELIVERY).await?;
             let (sent, shown) = (flats.report().await?, boards.report().await?);
             let (cpu, generator) = meter.end(&server, &[&flats, &boards], &sent.late)?;
-            let mut run = Run::new(name, variant, "riser", round);
+            let mut run = bench.run_of_riser(name, variant, round);
             run.take(&shown);
             run.figure("cpu_us_per_frame", ratio(cpu, sent.sent));
             run.figure("cpu_us_per_delivery", ratio(cpu, values));

@@ -37,7 +37,7 @@ impl Params {
         for round in 1..=bench.rounds {
             for &listeners in &self.listeners {
                 for subject in bench.present(&self.subjects) {
-                    let ways: &[bool] = if subject == Subject::Riser { &[false, true] } else { &[false] };
+                    let ways: &[bool] = if subject.is_riser() { &[false, true] } else { &[false] };
                     for &live in ways {
                         bench.step(round, &format!("{name}, {} to {listeners}", title(subject, live)));
                         self.measure(bench, name, round, Way { subject, live }, listeners, out).await?;
@@ -60,7 +60,7 @@ impl Params {
         let server = bench.programs.start(way.subject, 1).await?;
         let most = self.bursts.iter().copied().max().unwrap_or(1);
         // State of one gateway merges, so that a tick of Riser's has a gateway for each of its frames.
-        let speakers = if way.subject == Subject::Riser && !way.live { most } else { 1 };
+        let speakers = if way.subject.is_riser() && !way.live { most } else { 1 };
         let role = Reporter { live: way.live, acknowledged: false, ..reporter() };
         let mut speakers = bench.open(&server, 0, Role::Report(role), speakers, 0).await?;
         let lane = if way.live { "live" } else { "state" };
@@ -101,7 +101,7 @@ impl Params {
         run.figure("cpu_us_per_delivery", ratio(cpu, values));
         run.figure("bytes_per_delivery", ratio(heard.bytes[0], values));
         run.figure("undelivered", ratio(expected.saturating_sub(values), 1));
-        if matches!(server.dialect, crate::worker::order::Dialect::Riser { .. }) && !live {
+        if server.is_ours() && !live {
             let encoded = server.counter("riser_frames_encoded_total").await? - encoded;
             run.figure("encodings_per_frame", ratio(encoded, sent.sent));
         }

@@ -46,7 +46,7 @@ impl Params {
         for &step in &self.sessions {
             let role = Role::Report(Reporter { greet: self.frames, ..reporter() });
             let more = step.checked_sub(open).context("the steps of sessions must rise")?;
-            fleets.push(bench.open(&server, 0, role, more, open).await?);
+            fleets.push(bench.spread(&server, role, more, open).await?);
             open = step;
             sleep(Duration::from_secs_f64(self.rest_s / 2.0)).await;
             let (cpu, since) = (server.cpu_us()?, now_us());

@@ -29,7 +29,7 @@ impl Params {
     pub(crate) async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
         for round in 1..=bench.rounds {
             for subject in bench.present(&self.subjects) {
-                let resting: &[u32] = if subject == Subject::Riser { &self.idle } else { &[] };
+                let resting: &[u32] = if subject.is_riser() { &self.idle } else { &[] };
                 for idle in [0].iter().chain(resting) {
                     bench.step(round, &format!("{name}, {} beside {idle}", subject.name()));
                     out.push(self.measure(bench, name, round, subject, *idle).await?);
@@ -42,8 +42,8 @@ impl Params {
     async fn measure(&self, bench: &Bench, name: &str, round: u32, subject: Subject, idle: u32) -> Result<Run> {
         let server = bench.programs.start(subject, 1).await?;
         let resting = Role::Report(Reporter { building: 1_000, ..reporter() });
-        let _resting = bench.open(&server, 0, resting, idle, RESTING).await?;
-        let mut senders = bench.open(&server, 0, Role::Report(reporter()), self.gateways, 0).await?;
+        let _resting = bench.spread(&server, resting, idle, RESTING).await?;
+        let mut senders = bench.spread(&server, Role::Report(reporter()), self.gateways, 0).await?;
         let rest = Meter::begin(&server, &mut [])?;
         sleep(Duration::from_secs_f64(self.rest_s)).await;
         let rest = rest.rate(&server)?;

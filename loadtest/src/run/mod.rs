@@ -1,14 +1,18 @@
 //! The scenarios. Each interleaves its subjects in every round, so that what the machine does meanwhile meets all alike.
 
 mod building;
-mod command;
+pub(crate) mod command;
 mod fanout;
 mod idle;
 mod ingest;
-mod noisy;
+pub(crate) mod noisy;
 mod poll;
 mod slow;
+pub(crate) mod state;
+mod stores;
 mod storm;
+
+use std::net::SocketAddr;
 
 use anyhow::Result;
 use serde::Deserialize;
@@ -20,7 +24,7 @@ use crate::progress::Progress;
 use crate::result::{Generator, Run, ratio};
 use crate::server::{Programs, Server, Subject};
 use crate::worker::add;
-use crate::worker::order::{Job, Report, Reporter, Role, Schedule, Watcher};
+use crate::worker::order::{Dialect, Job, Report, Reporter, Role, Schedule, Watcher};
 
 pub(crate) use idle::registry_share;
 
@@ -30,6 +34,8 @@ const AHEAD_US: u64 = 100_000;
 const DELIVERY: Duration = Duration::from_secs(20);
 /// Between two counts of deliveries.
 const LOOK: Duration = Duration::from_millis(50);
+/// Connections that a generator opens at once.
+const AT_ONCE: u32 = 200;
 /// How long answers may take after the last frame was sent, in milliseconds.
 const LINGER_MS: u64 = 10_000;
 
@@ -43,6 +49,8 @@ pub(crate) enum Plan {
     Ingest(ingest::Params),
     /// One frame to many.
     Fanout(fanout::Params),
+    /// One value to one dashboard, over two edges.
+    State(state::Params),
     /// Flats and dashboards as they are.
     Building(building::Params),
     /// Commands and their outcomes.
@@ -64,6 +72,7 @@ impl Plan {
             Self::Idle(params) => params.run(bench, name, out).await,
             Self::Ingest(params) => params.run(bench, name, out).await,
             Self::Fanout(params) => params.run(bench, name, out).await,
+            Self::State(params) => params.run(bench, name, out).await,
             Self::Building(params) => params.run(bench, name, out).await,
             Self::Command(params) => params.run(bench, name, out).await,
             Self::Storm(params) => params.run(bench, name, out).await,
@@ -79,7 +88,8 @@ impl Plan {
             Self::Idle(params) => params.subjects.len(),
             Self::Ingest(params) => params.subjects.len() + params.idle.len(),
             Self::Fanout(params) => params.listeners.len() * (params.subjects.len() + 1),
-            Self::Command(_) => 5,
+            Self::State(_) => 2 + state::PARTS.len(),
+            Self::Command(_) => 6 + command::PARTS.len(),
             Self::Storm(_) | Self::Noisy(_) => 2,
             Self::Building(_) | Self::Slow(_) => 1,
             Self::Poll(params) => params.periods_s.len() + 1,
@@ -99,17 +109,38 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Those of the subjects that are there.
+    /// Those of the subjects that are there, with Riser in the way in which it is measured.
     fn present<'a>(&'a self, subjects: &'a [Subject]) -> impl Iterator<Item = Subject> + 'a {
-        subjects.iter().copied().filter(|subject| self.programs.missing(*subject).is_none())
+        let way = |subject| if subject == Subject::Riser { self.programs.ours() } else { subject };
+        subjects.iter().copied().map(way).filter(|subject| self.programs.missing(*subject).is_none())
+    }
+
+    /// Riser, with so many edges at least.
+    async fn riser(&self, edges: u16) -> Result<Server> {
+        self.programs.start(self.programs.ours(), edges).await
+    }
+
+    /// An empty measurement of Riser.
+    fn run_of_riser(&self, scenario: &str, variant: impl Into<String>, round: u32) -> Run {
+        Run::new(scenario, variant, self.programs.ours().name(), round)
     }
 
     fn step(&self, round: u32, text: &str) {
         self.progress.step(&format!("round {round}: {text}"));
     }
 
+    /// Generators at one edge.
     async fn open(&self, server: &Server, edge: usize, role: Role, count: u32, first: u32) -> Result<Fleet> {
-        let job = Job { at: server.at[edge], dialect: server.dialect.clone(), role, count, first, at_once: 200 };
+        self.fleet(vec![server.at[edge]], &server.dialect, role, count, first).await
+    }
+
+    /// Generators whose connections go to all edges in turn.
+    async fn spread(&self, server: &Server, role: Role, count: u32, first: u32) -> Result<Fleet> {
+        self.fleet(server.at.clone(), &server.dialect, role, count, first).await
+    }
+
+    async fn fleet(&self, at: Vec<SocketAddr>, dialect: &Dialect, role: Role, count: u32, first: u32) -> Result<Fleet> {
+        let job = Job { at, dialect: dialect.clone(), role, count, first, at_once: AT_ONCE };
         Fleet::open(job, &self.progress).await
     }
 }
@@ -123,7 +154,7 @@ const RESTING: u32 = 300_000;
 
 /// A reporter of Riser's that does nothing special.
 fn reporter() -> Reporter {
-    Reporter { per_building: 200, building: 0, greet: 0, devices: 1, live: false, acknowledged: true }
+    Reporter { per_building: 200, building: 0, greet: 0, devices: 1, live: false, events: false, acknowledged: true }
 }
 
 /// Listeners to state.

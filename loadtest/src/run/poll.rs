@@ -7,7 +7,6 @@ use tokio::time::Duration;
 
 use super::{Bench, Meter, OTHERS, arrived, reporter, schedule, together};
 use crate::result::{Run, ratio};
-use crate::server::Subject;
 use crate::worker::order::Role;
 
 /// A command's deadline. Flats that ask are not connected: their commands are held for so long, and listed for an hour.
@@ -36,7 +35,7 @@ impl Params {
             for period in std::iter::once(None).chain(self.periods_s.iter().copied().map(Some)) {
                 let variant = period.map_or_else(|| "a socket each".into(), |s| format!("asks every {s} s"));
                 bench.step(round, &format!("{name}, {variant}"));
-                let mut run = Run::new(name, variant, "riser", round);
+                let mut run = bench.run_of_riser(name, variant, round);
                 self.measure(bench, period, &mut run).await?;
                 out.push(run);
             }
@@ -45,16 +44,16 @@ impl Params {
     }
 
     async fn measure(&self, bench: &Bench, period: Option<f64>, run: &mut Run) -> Result<()> {
-        let server = bench.programs.start(Subject::Riser, 1).await?;
+        let server = bench.riser(1).await?;
         let role = match period {
             None => Role::Report(reporter()),
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
             Some(s) => Role::Poll { period_ms: (s * 1_000.0) as u32, keep_alive: s < KEPT_S },
         };
-        let mut flats = bench.open(&server, 0, role, self.flats, 0).await?;
+        let mut flats = bench.spread(&server, role, self.flats, 0).await?;
         let hold = period.is_some();
         let role = Role::Command { gateways: self.flats, hold, deadline_ms: DEADLINE_MS };
-        let mut clients = bench.open(&server, 0, role, CLIENTS, OTHERS).await?;
+        let mut clients = bench.spread(&server, role, CLIENTS, OTHERS).await?;
         let mut schedule = schedule(f64::from(self.flats) / self.command_every_s, self.seconds, 1);
         schedule.linger_ms = 0;
         flats.report().await?;

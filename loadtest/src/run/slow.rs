@@ -10,7 +10,7 @@ use tokio::time::{Duration, Instant, sleep};
 use super::{Bench, DELIVERY, LISTENERS, Meter, OTHERS, arrived, reporter, schedule, watcher};
 use crate::fleet::Fleet;
 use crate::result::{Run, ratio};
-use crate::server::{Server, Subject};
+use crate::server::Server;
 use crate::worker::order::{Order, Report, Reporter, Role, Watcher};
 
 /// How long those who read again may take to be told the last values.
@@ -37,7 +37,7 @@ impl Params {
         for round in 1..=bench.rounds {
             let variant = format!("{} stop for {} s", self.stopped, self.seconds);
             bench.step(round, &format!("{name}, {variant}"));
-            let mut run = Run::new(name, variant, "riser", round);
+            let mut run = bench.run_of_riser(name, variant, round);
             self.measure(bench, &mut run).await?;
             out.push(run);
         }
@@ -45,12 +45,12 @@ impl Params {
     }
 
     async fn measure(&self, bench: &Bench, run: &mut Run) -> Result<()> {
-        let server = bench.programs.start(Subject::Riser, 1).await?;
+        let server = bench.riser(1).await?;
         let role = Reporter { devices: self.devices, per_building: self.gateways, ..reporter() };
-        let mut gateways = bench.open(&server, 0, Role::Report(role), self.gateways, 0).await?;
+        let mut gateways = bench.spread(&server, Role::Report(role), self.gateways, 0).await?;
         let listener = Role::Watch(Watcher { track: true, ..watcher("b0/*") });
-        let mut reading = bench.open(&server, 0, Role::Watch(watcher("b0/*")), self.reading, LISTENERS).await?;
-        let mut stopped = bench.open(&server, 0, listener, self.stopped, OTHERS).await?;
+        let mut reading = bench.spread(&server, Role::Watch(watcher("b0/*")), self.reading, LISTENERS).await?;
+        let mut stopped = bench.spread(&server, listener, self.stopped, OTHERS).await?;
         let before = server.cost()?.pss;
         let schedule = schedule(self.per_second, self.seconds, 1);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]

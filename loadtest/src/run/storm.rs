@@ -27,10 +27,12 @@ pub(crate) struct Params {
 impl Params {
     pub(crate) async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
         for round in 1..=bench.rounds {
-            for killed in [false, true] {
+            // Whoever started a cluster elsewhere does not want it killed.
+            let ends: &[bool] = if bench.programs.ours() == Subject::Given { &[false] } else { &[false, true] };
+            for &killed in ends {
                 let variant = if killed { "edge killed" } else { "clean end" };
                 bench.step(round, &format!("{name}, {variant}"));
-                let mut run = Run::new(name, variant, "riser", round);
+                let mut run = bench.run_of_riser(name, variant, round);
                 self.measure(bench, killed, &mut run).await?;
                 out.push(run);
             }
@@ -39,14 +41,14 @@ impl Params {
     }
 
     async fn measure(&self, bench: &Bench, killed: bool, run: &mut Run) -> Result<()> {
-        let server = bench.programs.start(Subject::Riser, 1).await?;
-        let mut fleet = bench.open(&server, 0, Role::Report(reporter()), self.sessions, 0).await?;
+        let mut server = bench.riser(1).await?;
+        let mut fleet = bench.spread(&server, Role::Report(reporter()), self.sessions, 0).await?;
         if killed {
-            server.switch(0, false).await?;
+            server.switch(false).await?;
         }
         fleet.all(&Order::Leave { close: !killed }).await?;
         if killed {
-            server.switch(0, true).await?;
+            server.switch(true).await?;
         }
         // What ending the sessions cost is over by now.
         settled(&server).await?;

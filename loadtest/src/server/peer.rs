@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, sleep};
 
-use super::{Folder, Server};
+use super::{Folder, Runs, Server};
 use crate::process::Owned;
 use crate::worker::order::Dialect;
 
@@ -52,17 +52,43 @@ pub(super) async fn mosquitto(program: &Path) -> Result<Server> {
         at.port()
     );
     let config = files.write("mosquitto.conf", &text)?;
+    listening(program, &config, at, Dialect::Mqtt, files).await
+}
+
+pub(super) async fn centrifugo(program: &Path) -> Result<Server> {
+    let files = Folder::new()?;
+    let at = free()?;
+    // Anonymous clients may publish and subscribe; all else is as it comes.
+    let text = format!(
+        r#"{{
+  "http_server": {{ "address": "127.0.0.1", "port": {} }},
+  "log": {{ "level": "error" }},
+  "usage_stats": {{ "disabled": true }},
+  "client": {{ "allow_anonymous_connect_without_token": true }},
+  "channel": {{ "without_namespace": {{
+    "allow_subscribe_for_client": true, "allow_subscribe_for_anonymous": true,
+    "allow_publish_for_client": true, "allow_publish_for_anonymous": true
+  }} }}
+}}"#,
+        at.port()
+    );
+    let config = files.write("centrifugo.json", &text)?;
+    listening(program, &config, at, Dialect::Centrifugo, files).await
+}
+
+/// A server that reads a file and listens where that says.
+async fn listening(program: &Path, config: &Path, at: SocketAddr, dialect: Dialect, files: Folder) -> Result<Server> {
     let mut command = Command::new(program);
     command.arg("-c").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut process = Owned::start(&mut command)?;
     let until = Instant::now() + START;
     while TcpStream::connect(at).await.is_err() {
         if process.has_ended() || Instant::now() > until {
-            bail!("mosquitto does not listen on {at}");
+            bail!("{} does not listen on {at}", program.display());
         }
         sleep(LOOK).await;
     }
-    Ok(server(process, at, Dialect::Mqtt, Some(files)))
+    Ok(server(process, at, dialect, Some(files)))
 }
 
 /// An address on which nobody listens.
@@ -71,7 +97,15 @@ fn free() -> Result<SocketAddr> {
 }
 
 fn server(process: Owned, at: SocketAddr, dialect: Dialect, files: Option<Folder>) -> Server {
-    Server { process, at: vec![at], dialect, admin: Vec::new(), key: String::new(), _files: files }
+    Server {
+        runs: Runs::One(process),
+        at: vec![at],
+        dialect,
+        other_tenant: None,
+        admin: Vec::new(),
+        key: String::new(),
+        _files: files,
+    }
 }
 
 /// A server that prints its port once it listens.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use tokio::time::{Duration, Instant, sleep};
 
-use super::{Folder, Server};
+use super::{Folder, Runs, Server};
 use crate::process::Owned;
 use crate::worker::order::Dialect;
 
@@ -40,9 +40,10 @@ pub(super) async fn start(program: &Path, edges: u16) -> Result<Server> {
         Ok(told[of].as_str().with_context(|| format!("the ready file names no {of}"))?.to_owned())
     };
     Ok(Server {
-        process,
+        runs: Runs::One(process),
         at: addresses(&told["http"])?,
         dialect: Dialect::Riser { tenant: word("tenant")?, kid: "dev-1".into(), key: word("signing_key")? },
+        other_tenant: None,
         admin: addresses(&told["admin"])?,
         key: word("api_key")?,
         _files: Some(files),

@@ -9,6 +9,7 @@ mod conn;
 mod open;
 pub(crate) mod order;
 mod poll;
+mod stores;
 mod wire;
 mod world;
 
@@ -58,6 +59,9 @@ async fn serve(lines: &mut Lines<BufReader<Stdin>>) -> Result<()> {
     let world = World::new(*job);
     if let Role::Poll { period_ms, keep_alive } = world.job.role {
         return poll::serve(&world, period_ms, keep_alive, lines).await;
+    }
+    if let Role::Answer | Role::Call(_) = world.job.role {
+        return stores::serve(&world, lines).await;
     }
     open_all(&world, None, world.job.at_once).await?;
     loop {
@@ -123,9 +127,7 @@ async fn open_all(world: &Rc<World>, since_us: Option<u64>, at_once: u32) -> Res
 /// Sends what the schedule says, and waits for what is to come of it.
 async fn go(world: &Rc<World>, schedule: Schedule) -> Result<Told> {
     let timer = Timer::new()?;
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let due = |tick: u64| schedule.start_us + (tick as f64 * 1_000_000.0 / schedule.ticks_per_second) as u64;
-    let end = due(schedule.ticks);
+    let end = schedule.due(schedule.ticks);
     if schedule.closed {
         timer.until(schedule.start_us).await?;
         world.closed_until.set(end);
@@ -134,27 +136,37 @@ async fn go(world: &Rc<World>, schedule: Schedule) -> Result<Told> {
         }
         timer.until(end).await?;
     } else {
-        for tick in 0..schedule.ticks {
-            let due = due(tick);
-            if now_us() < due {
-                timer.until(due).await?;
-            } else {
-                // Who is late still reads.
-                yield_now().await;
-            }
-            for i in 0..u64::from(schedule.burst) {
-                let turn = tick * u64::from(schedule.burst) + i;
-                let place = usize::try_from(turn % u64::from(world.job.count.max(1)))?;
-                send(world, place, due);
-            }
+        pace(&timer, &schedule, world.job.count, |place, due| send(world, place, due)).await?;
+    }
+    linger(world, &schedule).await;
+    world.closed_until.set(0);
+    Ok(Told::Done)
+}
+
+/// Does something at each moment of an open loop, for the connections in turn.
+async fn pace(timer: &Timer, schedule: &Schedule, count: u32, mut act: impl FnMut(usize, u64)) -> Result<()> {
+    for tick in 0..schedule.ticks {
+        let due = schedule.due(tick);
+        if now_us() < due {
+            timer.until(due).await?;
+        } else {
+            // Who is late still reads.
+            yield_now().await;
+        }
+        for i in 0..u64::from(schedule.burst) {
+            let turn = tick * u64::from(schedule.burst) + i;
+            act(usize::try_from(turn % u64::from(count.max(1)))?, due);
         }
     }
+    Ok(())
+}
+
+/// Waits until everything is answered, for as long as the schedule says.
+async fn linger(world: &World, schedule: &Schedule) {
     let until = now_us() + schedule.linger_ms * 1_000;
     while world.unanswered() > 0 && now_us() < until {
         sleep(LOOK).await;
     }
-    world.closed_until.set(0);
-    Ok(Told::Done)
 }
 
 fn send(world: &World, place: usize, due_us: u64) {

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::conn::{Conn, Opening};
 use super::order::{Dialect, Reporter, Role, Watcher};
-use super::wire::{self, mqtt};
+use super::wire::{self, centrifugo, mqtt};
 use super::world::World;
 use crate::clock::{now_us, unix_s};
 
@@ -59,7 +59,7 @@ pub(crate) async fn open(world: &Rc<World>, place: u32, since_us: Option<u64>) -
 }
 
 async fn attempt(world: &World, id: u32) -> Result<Tried> {
-    let mut opening = Opening { stream: dial(world.job.at, id).await?, left: Vec::new() };
+    let mut opening = Opening { stream: dial(world.at(id)?, id).await?, left: Vec::new() };
     let (path, subprotocol, token) = match (&world.job.dialect, &world.job.role) {
         (Dialect::Tcp, _) => return Ok(Tried::Open(Conn::new(id, opening.stream, opening.left))),
         (Dialect::Riser { tenant, kid, key }, role) => {
@@ -70,6 +70,8 @@ async fn attempt(world: &World, id: u32) -> Result<Tried> {
             ("/v1/ws", Some("riser.v1"), Some(token(tenant, kid, key, &who)?))
         }
         (Dialect::Mqtt, _) => ("/mqtt", Some("mqtt"), None),
+        (Dialect::Centrifugo, _) => ("/connection/websocket", None, None),
+        (Dialect::Stores { .. }, _) => bail!("stores have no sockets for generators"),
         (Dialect::Ws, Role::Watch(_)) => ("/sub", None, None),
         (Dialect::Ws, Role::Report(reporter)) if reporter.acknowledged => ("/echo", None, None),
         (Dialect::Ws, _) => ("/pub", None, None),
@@ -78,7 +80,9 @@ async fn attempt(world: &World, id: u32) -> Result<Tried> {
     let head = opening.head().await?;
     match wire::status(&head) {
         101 => {}
-        503 => return Ok(Tried::Refused(wire::header(&head, "retry-after").and_then(|after| after.parse().ok()))),
+        429 | 503 => {
+            return Ok(Tried::Refused(wire::header(&head, "retry-after").and_then(|after| after.parse().ok())));
+        }
         status => bail!("the upgrade was answered with {status}"),
     }
     let stream = greet(world, id, &mut opening).await?;
@@ -108,7 +112,7 @@ async fn greet(world: &World, id: u32, opening: &mut Opening) -> Result<u32> {
             match role {
                 Role::Report(reporter) => return report(world, id, opening, reporter).await,
                 Role::Watch(watcher) => subscribe(world, id, opening, watcher).await?,
-                Role::Command { .. } | Role::Poll { .. } => {}
+                _ => {}
             }
         }
         (Dialect::Mqtt, role) => {
@@ -127,7 +131,7 @@ async fn greet(world: &World, id: u32, opening: &mut Opening) -> Result<u32> {
                         packet(opening, 0x40).await?;
                     }
                 }
-                Role::Command { .. } | Role::Poll { .. } => {}
+                _ => {}
             }
         }
         (Dialect::Ws, Role::Report(reporter)) => {
@@ -136,7 +140,25 @@ async fn greet(world: &World, id: u32, opening: &mut Opening) -> Result<u32> {
                 opening.message().await?;
             }
         }
-        (Dialect::Ws | Dialect::Tcp, _) => {}
+        (Dialect::Centrifugo, role) => {
+            opening.send(wire::TEXT, centrifugo::CONNECT).await?;
+            answered(opening).await?;
+            match role {
+                Role::Watch(_) => {
+                    opening.send(wire::TEXT, centrifugo::SUBSCRIBE).await?;
+                    answered(opening).await?;
+                }
+                Role::Report(reporter) => {
+                    for i in 0..reporter.greet {
+                        let number = u16::try_from(i + 1).context("too many greetings")?;
+                        opening.send(wire::TEXT, centrifugo::publish(number, "{\"meter\":1}").as_bytes()).await?;
+                        answered(opening).await?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        (Dialect::Ws | Dialect::Tcp | Dialect::Stores { .. }, _) => {}
     }
     Ok(0)
 }
@@ -149,6 +171,20 @@ async fn until(opening: &mut Opening, begin: &[u8]) -> Result<Vec<u8>> {
         }
         if message.starts_with(begin) {
             return Ok(message);
+        }
+    }
+}
+
+/// Waits for Centrifugo's next answer.
+async fn answered(opening: &mut Opening) -> Result<()> {
+    loop {
+        let message = opening.message().await?;
+        for line in centrifugo::lines(&message) {
+            match centrifugo::answer(line) {
+                None => {}
+                Some(Ok(_)) => return Ok(()),
+                Some(Err(_)) => bail!("refused: {}", String::from_utf8_lossy(line)),
+            }
         }
     }
 }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 /// What a generator is, for as long as it lives.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Job {
-    /// Where it connects.
-    pub(crate) at: SocketAddr,
+    /// Where it connects; connections take turns.
+    pub(crate) at: Vec<SocketAddr>,
     /// What is spoken there.
     pub(crate) dialect: Dialect,
     /// What its connections do.
@@ -39,6 +39,15 @@ pub(crate) enum Dialect {
     Ws,
     /// MQTT 3.1.1 over WebSocket.
     Mqtt,
+    /// Centrifugo's JSON protocol over WebSocket.
+    Centrifugo,
+    /// No sockets of its own: what stands behind edges is called directly.
+    Stores {
+        /// NATS' URL.
+        nats: String,
+        /// Redis' port on this machine.
+        redis: u16,
+    },
     /// Bytes over TCP that come back as they are.
     Tcp,
 }
@@ -66,6 +75,37 @@ pub(crate) enum Role {
         /// Whether the connection stays open between them.
         keep_alive: bool,
     },
+    /// Clients that subscribe and unsubscribe what belongs to no gateway.
+    Churn {
+        /// The building of the first pattern.
+        building: u32,
+        /// How many patterns there are.
+        patterns: u32,
+    },
+    /// What answers the requests of [`Role::Call`].
+    Answer,
+    /// What edges do for a frame, without the edges.
+    Call(Call),
+}
+
+/// Calls of the stores; one after the other when there are two.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Call {
+    /// The script.
+    pub(crate) script: Option<Script>,
+    /// Whether a request is sent through NATS, and its reply awaited.
+    pub(crate) asks: bool,
+}
+
+/// Calls of the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Script {
+    /// A change of state: one call of one script.
+    State,
+    /// A command is looked up that is recorded already: one call of one script.
+    Look,
+    /// A command is recorded: a look, and then a write.
+    Record,
 }
 
 /// How a reporter behaves.
@@ -81,6 +121,9 @@ pub(crate) struct Reporter {
     pub(crate) devices: u32,
     /// Whether frames go as binary frames of a live stream.
     pub(crate) live: bool,
+    /// Whether frames are events.
+    #[serde(default)]
+    pub(crate) events: bool,
     /// Whether what is published is acknowledged. Riser always does, but for live frames.
     pub(crate) acknowledged: bool,
 }
@@ -111,6 +154,14 @@ pub(crate) struct Schedule {
     pub(crate) closed: bool,
     /// How long answers may take after the last tick, in milliseconds.
     pub(crate) linger_ms: u64,
+}
+
+impl Schedule {
+    /// When a tick is.
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub(crate) fn due(&self, tick: u64) -> u64 {
+        self.start_us + (tick as f64 * 1_000_000.0 / self.ticks_per_second) as u64
+    }
 }
 
 /// What a generator is told to do.

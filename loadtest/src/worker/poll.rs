@@ -71,7 +71,7 @@ fn token(world: &World, id: u32) -> Result<String> {
 async fn ask(world: &World, id: u32, token: &str, keep_alive: bool, kept: &mut Option<TcpStream>) -> Result<u64> {
     let stream = match kept.take() {
         Some(stream) => stream,
-        None => open::dial(world.job.at, id).await?,
+        None => open::dial(world.at(id)?, id).await?,
     };
     let connection = if keep_alive { "keep-alive" } else { "close" };
     let request = format!(

@@ -192,6 +192,33 @@ pub(crate) mod mqtt {
     }
 }
 
+/// Centrifugo's JSON protocol, as much as publishing and subscribing on one channel takes.
+pub(crate) mod centrifugo {
+    /// The first command.
+    pub(crate) const CONNECT: &[u8] = br#"{"id":1,"connect":{}}"#;
+    /// The second one of those who listen.
+    pub(crate) const SUBSCRIBE: &[u8] = br#"{"id":2,"subscribe":{"channel":"all"}}"#;
+    /// A heartbeat, and the answer to it.
+    pub(crate) const BEAT: &[u8] = b"{}";
+
+    /// Publishes under a number that the answer repeats.
+    pub(crate) fn publish(number: u16, data: &str) -> String {
+        format!(r#"{{"id":{number},"publish":{{"channel":"all","data":{data}}}}}"#)
+    }
+
+    /// What a message holds: objects, one on a line.
+    pub(crate) fn lines(message: &[u8]) -> impl Iterator<Item = &[u8]> {
+        message.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+    }
+
+    /// Which command a line answers; an error when it was refused. None when it answers nothing.
+    pub(crate) fn answer(line: &[u8]) -> Option<Result<u16, u16>> {
+        let number = u16::try_from(super::digits(line.strip_prefix(br#"{"id":"#)?)?).ok()?;
+        let refused = memchr::memmem::find(&line[..line.len().min(32)], br#""error":"#).is_some();
+        Some(if refused { Err(number) } else { Ok(number) })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,5 +293,14 @@ mod tests {
             [(0x32, 209), (0x82, 10), (0x30, 8)]
         );
         assert_eq!(mqtt::packets(&bytes[..50]).count(), 0, "what is not whole is no packet");
+    }
+
+    #[test]
+    fn answers_of_centrifugo_are_told_from_what_else_stands_in_a_message() {
+        let message =
+            b"{\"id\":7,\"publish\":{}}\n{}\n{\"push\":{\"channel\":\"all\"}}\n{\"id\":8,\"error\":{\"code\":103}}\n";
+        let answers: Vec<_> = centrifugo::lines(message).map(centrifugo::answer).collect();
+        assert_eq!(answers, [Some(Ok(7)), None, None, Some(Err(8))]);
+        assert_eq!(centrifugo::lines(message).filter(|line| *line == centrifugo::BEAT).count(), 1);
     }
 }

@@ -3,14 +3,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::rc::Rc;
 
+use anyhow::Context as _;
 use hdrhistogram::Histogram;
 use memchr::memmem;
 
 use super::conn::Conn;
 use super::order::{Dialect, Job, Report, Role};
-use super::wire::{self, mqtt};
+use super::wire::{self, centrifugo, mqtt};
 use crate::clock::now_us;
 
 /// Longest time that is told apart, in microseconds: longer ones count as this.
@@ -121,6 +123,12 @@ impl World {
         report
     }
 
+    /// Where a connection goes.
+    pub(crate) fn at(&self, id: u32) -> anyhow::Result<SocketAddr> {
+        let turn = (id as usize).checked_rem(self.job.at.len());
+        turn.map(|turn| self.job.at[turn]).context("there is nowhere to connect to")
+    }
+
     /// The building and the name of a gateway.
     pub(crate) fn address(&self, id: u32) -> String {
         let (per_building, building) = match &self.job.role {
@@ -146,6 +154,22 @@ impl World {
                 self.encode(conn, n, &text)
             }
             Role::Report(reporter) if reporter.live => live_frame(conn.stream_id.get(), turn, n),
+            Role::Report(reporter) if reporter.events => {
+                let text =
+                    format!(r#"{{"t":"event","n":{n},"id":"{n}-{}","path":"d0","type":"load","data":{n}}}"#, conn.id);
+                self.encode(conn, n, &text)
+            }
+            Role::Churn { building, patterns } => {
+                // Each pattern is subscribed to in one turn of the connection and given up in its next.
+                let step = turn / u64::from(self.job.count.max(1));
+                let to = u64::from(*building) + step / 2 % u64::from((*patterns).max(1));
+                let text = if step.is_multiple_of(2) {
+                    format!(r#"{{"t":"subscribe","n":{n},"to":"b{to}/*","lanes":["state","event","presence"]}}"#)
+                } else {
+                    format!(r#"{{"t":"unsubscribe","n":{n},"to":"b{to}/*"}}"#)
+                };
+                self.encode(conn, n, &text)
+            }
             Role::Report(reporter) => {
                 let device = turn / u64::from(self.job.count.max(1)) % u64::from(reporter.devices.max(1));
                 let text = match self.job.dialect {
@@ -158,7 +182,7 @@ impl World {
                 };
                 self.encode(conn, n, &text)
             }
-            Role::Watch(_) | Role::Poll { .. } => Vec::new(),
+            Role::Watch(_) | Role::Poll { .. } | Role::Answer | Role::Call(_) => Vec::new(),
         }
     }
 
@@ -166,13 +190,12 @@ impl World {
         let mut out = Vec::with_capacity(text.len() + 32);
         match (&self.job.dialect, &self.job.role) {
             (Dialect::Tcp, _) => out.extend_from_slice(text.as_bytes()),
+            (Dialect::Centrifugo, _) => {
+                let command = centrifugo::publish(self.numbered(conn, n), text);
+                wire::frame(wire::TEXT, command.as_bytes(), &mut out);
+            }
             (Dialect::Mqtt, Role::Report(reporter)) => {
-                let number = reporter.acknowledged.then(|| {
-                    let number = conn.packet.get().checked_add(1).unwrap_or(1);
-                    conn.packet.set(number);
-                    self.waiting.borrow_mut().insert((conn.id, number), n / PER_US);
-                    number
-                });
+                let number = reporter.acknowledged.then(|| self.numbered(conn, n));
                 wire::frame(wire::BINARY, &mqtt::publish(number, text.as_bytes()), &mut out);
             }
             _ => wire::frame(wire::TEXT, text.as_bytes(), &mut out),
@@ -180,17 +203,50 @@ impl World {
         out
     }
 
+    /// A number for a frame whose answer will repeat it.
+    fn numbered(&self, conn: &Conn, n: u64) -> u16 {
+        let number = conn.packet.get().checked_add(1).unwrap_or(1);
+        conn.packet.set(number);
+        self.waiting.borrow_mut().insert((conn.id, number), n / PER_US);
+        number
+    }
+
+    /// A frame with this number was answered.
+    fn answered_number(&self, conn: &Conn, number: u16) {
+        let since = self.waiting.borrow_mut().remove(&(conn.id, number));
+        if let Some(since) = since {
+            self.answered(since);
+        }
+    }
+
+    fn of_centrifugo(&self, conn: &Conn, bytes: &[u8]) {
+        for line in centrifugo::lines(bytes) {
+            match centrifugo::answer(line) {
+                Some(Ok(number)) => self.answered_number(conn, number),
+                Some(Err(_)) => self.error("refused"),
+                None if line == centrifugo::BEAT => {
+                    let mut beat = Vec::new();
+                    wire::frame(wire::TEXT, centrifugo::BEAT, &mut beat);
+                    conn.send(self, &beat);
+                }
+                None => {}
+            }
+        }
+        if matches!(self.job.role, Role::Watch(_)) {
+            let values = memmem::find_iter(bytes, VALUE);
+            self.delivered(values.filter_map(|at| wire::digits(&bytes[at + VALUE.len()..])));
+        }
+    }
+
     /// Takes a message that came.
     pub(crate) fn message(&self, conn: &Conn, op: u8, bytes: &[u8]) {
         match (&self.job.role, &self.job.dialect) {
-            (Role::Report(_), Dialect::Riser { .. }) => self.to_gateway(conn, bytes),
+            (Role::Report(_) | Role::Churn { .. }, Dialect::Riser { .. }) => self.to_gateway(conn, bytes),
+            (Role::Report(_) | Role::Watch(_), Dialect::Centrifugo) => self.of_centrifugo(conn, bytes),
             (Role::Report(_), Dialect::Mqtt) => {
                 for (first, body) in mqtt::packets(bytes) {
                     if let (0x40, &[a, b]) = (first, body) {
-                        let since = self.waiting.borrow_mut().remove(&(conn.id, u16::from_be_bytes([a, b])));
-                        if let Some(since) = since {
-                            self.answered(since);
-                        }
+                        self.answered_number(conn, u16::from_be_bytes([a, b]));
                     }
                 }
             }
@@ -212,7 +268,7 @@ impl World {
                 self.delivered(values.filter_map(|at| wire::digits(&bytes[at + VALUE.len()..])));
             }
             (Role::Command { .. }, _) => self.to_commander(conn, bytes),
-            (Role::Poll { .. }, _) => {}
+            (Role::Poll { .. } | Role::Churn { .. } | Role::Answer | Role::Call(_), _) => {}
         }
     }
 
@@ -304,7 +360,7 @@ fn head(bytes: &[u8]) -> &[u8] {
 }
 
 /// A message as long as the frame that a Riser client is delivered.
-fn as_delivered(n: u64) -> String {
+pub(crate) fn as_delivered(n: u64) -> String {
     format!(
         r#"{{"t":"state","of":"b0/g0","epoch":1763812345678,"rev":1000,"set":{{"d0/v":{n}}},"at_ms":1763812345678,"ts_ms":1763812345}}"#
     )

@@ -174,6 +174,11 @@ impl Edges {
         self.nodes[number].admin
     }
 
+    /// The ids of the processes of all edges that run.
+    pub fn ids(&self) -> Vec<u32> {
+        self.nodes.iter().filter_map(|node| node.process.as_ref()).map(Process::id).collect()
+    }
+
     /// Whether an edge runs; a stopped one does.
     pub fn is_running(&mut self, number: usize) -> bool {
         self.nodes[number].process.as_mut().is_some_and(Process::is_running)

@@ -116,6 +116,11 @@ impl NatsServers {
         RawNats::connect(self.nodes[number].client_port).await
     }
 
+    /// The ids of the processes of all servers that were not killed.
+    pub fn ids(&self) -> Vec<u32> {
+        self.nodes.iter().filter_map(|node| node.process.as_ref()).map(Process::id).collect()
+    }
+
     /// Kills a server (SIGKILL). What it stored stays.
     pub fn kill(&mut self, number: usize) {
         self.nodes[number].process = None;

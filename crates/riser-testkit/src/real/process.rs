@@ -26,6 +26,11 @@ impl Process {
         Ok(Self(child.with_context(|| format!("cannot start {}", command.get_program().display()))?))
     }
 
+    /// Its id, by which the system tells what it costs.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// How it ended, once it has; none for one that was killed.
     pub fn exit_code(&mut self) -> Option<Option<i32>> {
         self.0.try_wait().ok().flatten().map(|status| status.code())

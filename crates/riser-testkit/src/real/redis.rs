@@ -132,6 +132,11 @@ impl RedisServers {
         Ok(raw)
     }
 
+    /// The ids of the processes of all servers that were not killed.
+    pub fn ids(&self) -> Vec<u32> {
+        self.nodes.iter().filter_map(|node| node.process.as_ref()).map(Process::id).collect()
+    }
+
     /// Kills a server (SIGKILL). Nothing of what it held is left.
     pub fn kill(&mut self, number: usize) {
         self.nodes[number].process = None;
