@@ -17,12 +17,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use riser_core::frame::Credential;
+use riser_core::tenant::api_key::API_KEY_PREFIX;
 use riser_core::{ErrorCode, Identity};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::api;
 use crate::auth::Proof;
 use crate::edge::attach;
 use crate::problem::Problem;
@@ -31,7 +33,6 @@ use crate::shared::Shared;
 use crate::tls::{self, ServerTls, TlsStream};
 use crate::ws::handshake::{self, Subprotocols};
 use crate::ws::tune;
-use crate::{api, auth};
 use bounded::Bounded;
 
 /// The subprotocols that this edge speaks.
@@ -262,7 +263,7 @@ fn has_credential(query: &str) -> bool {
     query.split('&').any(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         names.iter().any(|n| name.eq_ignore_ascii_case(n))
-            || value.starts_with(auth::API_KEY_PREFIX)
+            || value.starts_with(API_KEY_PREFIX)
             || value.starts_with("eyJ")
     })
 }
@@ -276,7 +277,7 @@ fn authorize(shared: &Shared, headers: &HeaderMap) -> Result<Option<(Identity, P
     if values.next().is_some() || !scheme.eq_ignore_ascii_case("bearer") {
         return Err(Refused::new("malformed_credential", Problem::unauthorized()));
     }
-    let verified = auth::verify_with_proof(&shared.table(), &Credential::new(token.trim()), shared.clock.now_ms());
+    let verified = shared.verify(&Credential::new(token.trim()), None);
     verified.map(Some).map_err(|error| Refused::new(error.reason(), error.into()))
 }
 
