@@ -18,7 +18,7 @@ use riser_core::{
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use crate::auth::{Lapse, Proof};
+use crate::auth::{AuthError, Lapse, Proof};
 use crate::commands::desk;
 use crate::commands::issuer::Issuer;
 use crate::gateway::Gateway;
@@ -138,7 +138,7 @@ impl Session {
                 Ok((identity, proof)) => (identity, Some(proof)),
                 Err(error) => {
                     self.shared.metrics.refused(error.reason());
-                    return end(conn, error.close_code(), &error.to_string());
+                    return refuse(conn, error);
                 }
             },
         };
@@ -213,6 +213,12 @@ fn ends_at_ms(identity: &Identity) -> Option<u64> {
     // An API key runs out by the cluster's own clock, a token perhaps by somebody else's.
     let leeway = if identity.is_by_token() { auth::LEEWAY } else { Duration::ZERO };
     Some(identity.expires_at_ms?.saturating_add(u64::try_from(leeway.as_millis()).unwrap_or(0)))
+}
+
+/// Closes because of a credential.
+fn refuse(conn: &Conn, error: AuthError) {
+    let Some(after) = error.retry_after() else { return end(conn, error.close_code(), &error.to_string()) };
+    conn.close(error.close_code().number(), &format!("{{\"retry_after_ms\":{}}}", after.as_millis()));
 }
 
 /// Closes with a reason that the peer's developer can read.
@@ -468,7 +474,7 @@ impl Open {
             Ok(proved) => proved,
             Err(error) => {
                 shared.metrics.refused(error.reason());
-                return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, &error.to_string());
+                return answer_error(shared, conn, Some(n), error.error_code(), &error.to_string());
             }
         };
         if identity.tenant != self.identity.tenant || identity.peer != self.identity.peer {

@@ -19,7 +19,7 @@ use riser_registry::{CommandStore, Lease, Registry, RegistryError, StateStore, S
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
-use crate::auth::{self, AuthError, Proof, Seen};
+use crate::auth::{self, AuthError, KeyUses, Lockout, Proof, Seen};
 use crate::clock::Clock;
 use crate::commands::keeper;
 use crate::commands::waiters::Waiters;
@@ -93,6 +93,10 @@ pub(crate) struct Shared {
     /// False while this edge's sessions are being registered again after the registry lost its lease.
     registered: AtomicBool,
     registered_again: Notify,
+    /// Where wrong API keys come from.
+    lockout: Lockout,
+    /// When API keys were used last.
+    pub(crate) key_uses: KeyUses,
     settings: Mutex<Vec<Arc<Settings>>>,
     hubs: Mutex<IndexMap<TenantId, Arc<Hub>>>,
     feeds: Mutex<IndexMap<TenantId, Arc<Feed>>>,
@@ -147,6 +151,8 @@ impl Shared {
             killed: AtomicBool::new(false),
             registered: AtomicBool::new(false),
             registered_again: Notify::new(),
+            lockout: Lockout::default(),
+            key_uses: KeyUses::default(),
             settings: Mutex::default(),
             hubs: Mutex::default(),
             feeds: Mutex::default(),
@@ -200,8 +206,26 @@ impl Shared {
 
     /// Whom a credential proves that came from this address.
     pub(crate) fn verify(&self, credential: &Credential, from: Option<IpAddr>) -> Result<(Identity, Proof), AuthError> {
-        let seen = Seen { now_ms: self.clock.now_ms(), from, hash_key: self.config.hash_key.as_ref() };
-        auth::verify_with_proof(&self.table(), credential, &seen)
+        let now_ms = self.clock.now_ms();
+        if auth::is_api_key_like(credential) && from.is_some_and(|from| self.lockout.holds(from)) {
+            return Err(AuthError::LockedOut);
+        }
+        let seen = Seen { now_ms, from, hash_key: self.config.hash_key.as_ref() };
+        let verified = auth::verify_with_proof(&self.table(), credential, &seen);
+        match (&verified, from) {
+            (Ok((identity, proof)), _) => {
+                if let Some(hash) = proof.api_key() {
+                    self.key_uses.note(&identity.tenant, hash, now_ms);
+                }
+            }
+            (Err(AuthError::UnknownApiKey), Some(from)) => {
+                if self.lockout.count(from) {
+                    tracing::warn!(%from, "too many wrong API keys: further ones from this address are not looked at");
+                }
+            }
+            (Err(_), _) => {}
+        }
+        verified
     }
 
     /// The tenants as they are now.
