@@ -9,7 +9,7 @@ use riser_core::tenant::{KeyHash, TenantTable};
 
 /// The least time between two uses of a key that are told. Nobody tidies up by the second, and a key may come with
 /// thousands of requests in one.
-pub const EVERY: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_secs(60);
 
 /// A use of an API key.
 #[derive(Debug, Clone, PartialEq, Eq)]

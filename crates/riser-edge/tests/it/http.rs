@@ -24,7 +24,7 @@ pub(super) struct Server {
     pub(super) address: std::net::SocketAddr,
     registry: prometheus::Registry,
     pub(super) key: String,
-    tenants: watch::Sender<Arc<TenantTable>>,
+    pub(super) tenants: watch::Sender<Arc<TenantTable>>,
 }
 
 fn acme() -> TenantId {
@@ -42,7 +42,7 @@ fn table(hash: KeyHash, origins: Option<Vec<String>>) -> TenantTable {
     TenantTable::from_iter([(acme(), tenant)])
 }
 
-async fn server(origins: Option<&[&str]>, configure: impl FnOnce(&mut EdgeConfig)) -> Server {
+pub(super) async fn server(origins: Option<&[&str]>, configure: impl FnOnce(&mut EdgeConfig)) -> Server {
     server_over(None, origins, configure).await
 }
 
@@ -96,7 +96,7 @@ impl Server {
     }
 
     /// Sends a request and gives back all that is answered until the connection ends or the head is complete.
-    async fn head(&self, request: &str) -> String {
+    pub(super) async fn head(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.expect("connected");
         stream.write_all(request.as_bytes()).await.expect("written");
         head_of(&mut stream).await
