@@ -234,17 +234,34 @@ async fn route(
     let (identity, _) = authorize(shared, request.headers(), from)?
         .ok_or_else(|| Refused::new("no_credential", Problem::unauthorized()))?;
     visitor.counts(|place| place.of_tenant(&identity.tenant)).map_err(|why| crowded(shared, why))?;
-    match parts[..] {
-        ["v1", "tokens"] => api::tokens(shared, &identity, request).await,
+    let calls = shared.api_call(&identity.tenant);
+    if let Some(calls) = calls.filter(|calls| calls.wait.is_some()) {
+        let problem = Problem::rate_limited(calls.again_s());
+        return Err(Refused::with("quota", problem, calls.headers()));
+    }
+    let mut response = serve_call(shared, &identity, request, visitor, &parts).await?;
+    response.headers_mut().extend(calls.map(|calls| calls.headers()).unwrap_or_default());
+    Ok(response)
+}
+
+async fn serve_call(
+    shared: &Arc<Shared>,
+    identity: &Identity,
+    request: Request<Incoming>,
+    visitor: &Visitor,
+    parts: &[&str],
+) -> Result<Response<Full<Bytes>>, Refused> {
+    match *parts {
+        ["v1", "tokens"] => api::tokens(shared, identity, request).await,
         ["v1", "commands"] if request.method() == Method::POST => {
-            api::commands::post(shared, &identity, request, visitor).await
+            api::commands::post(shared, identity, request, visitor).await
         }
-        ["v1", "events", building, gateway] => api::events::post(shared, &identity, request, building, gateway).await,
-        ["v1", "events"] => api::events::list(shared, &identity, &request).await,
-        ["v1", "commands"] => api::commands::list(shared, &identity, &request).await,
-        ["v1", "commands", cmd] => api::commands::get(shared, &identity, &request, cmd).await,
-        ["v1", "state", building, gateway] => api::state(shared, &identity, &request, building, gateway).await,
-        _ => api::presence(shared, &identity, &request).await,
+        ["v1", "events", building, gateway] => api::events::post(shared, identity, request, building, gateway).await,
+        ["v1", "events"] => api::events::list(shared, identity, &request).await,
+        ["v1", "commands"] => api::commands::list(shared, identity, &request).await,
+        ["v1", "commands", cmd] => api::commands::get(shared, identity, &request, cmd).await,
+        ["v1", "state", building, gateway] => api::state(shared, identity, &request, building, gateway).await,
+        _ => api::presence(shared, identity, &request).await,
     }
 }
 
@@ -265,6 +282,13 @@ fn client(shared: &Shared, visitor: &Visitor, headers: &HeaderMap) -> Result<IpA
 /// Sends away because of others of the same tenant or address.
 fn crowded(shared: &Shared, why: Crowded) -> Refused {
     busy(shared, why.as_str(), "too many connections of this tenant or address are being opened")
+}
+
+/// Sends away because the tenant has as many sessions as it may.
+fn over_quota(shared: &Shared) -> Refused {
+    let after = u32::try_from(shared.after_quota().as_secs()).unwrap_or(u32::MAX);
+    let problem = Problem::rate_limited(after);
+    Refused::new("quota", Problem { detail: "the tenant has as many sessions as its quota allows".into(), ..problem })
 }
 
 fn busy(shared: &Shared, reason: &'static str, detail: &str) -> Refused {
@@ -367,7 +391,11 @@ fn upgrade(
             return Err(busy(shared, Missed::Full.as_str(), "too many gateways of this tenant are being let in"));
         }
     }
-    let upgrade = Upgrade { identity, proof, origin, from: Some(from), place: visitor.place.lock().take() };
+    let seat = match &identity {
+        Some(identity) => Some(shared.seat(identity).ok_or_else(|| over_quota(shared))?),
+        None => None,
+    };
+    let upgrade = Upgrade { identity, proof, origin, from: Some(from), place: visitor.place.lock().take(), seat };
     let upgraded = hyper::upgrade::on(Request::from_parts(parts, body));
     let task = become_session(shared.clone(), upgraded, upgrade);
     shared.tasks.spawn(task);

@@ -1,9 +1,10 @@
-//! What an edge counts. Labels are enums, never names or texts from outside; handles are resolved once.
+//! What an edge counts. Labels are enums and, where quotas are counted, tenants; never other names or texts from outside.
 
 use std::sync::Arc;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
-use riser_core::{CloseCode, ErrorCode};
+use riser_core::tenant::Quota;
+use riser_core::{CloseCode, ErrorCode, TenantId};
 use tracing::warn;
 
 use crate::commands::metrics::CommandMetrics;
@@ -23,6 +24,9 @@ pub struct Metrics {
     pub(crate) connections: IntGauge,
     pub(crate) frames: IntCounter,
     pub(crate) paced: IntCounter,
+    pub(crate) edges: IntGauge,
+    quota_refused: IntCounterVec,
+    quota_near: IntCounterVec,
     pub(crate) stored: IntCounter,
     pub(crate) merged: IntCounter,
     pub(crate) store_failures: IntCounter,
@@ -89,6 +93,17 @@ impl Metrics {
             paced: m.counter(
                 "riser_paced_total",
                 "Times that a connection's reading was paused because it sent too many frames.",
+            ),
+            edges: m.gauge("riser_edges", "Edges that serve, as the registry told this one."),
+            quota_refused: m.counters_by(
+                "riser_quota_refused_total",
+                "Sessions, frames, subscriptions and calls that were refused because of a tenant's quota.",
+                &["tenant", "quota"],
+            ),
+            quota_near: m.counters_by(
+                "riser_quota_near_total",
+                "Times that a tenant was told that it has nearly used up a quota.",
+                &["tenant", "quota"],
             ),
             stored: m.counter("riser_changes_stored_total", "Changes of gateways' state that were stored."),
             merged: m.counter(
@@ -161,6 +176,14 @@ impl Metrics {
         self.refused.with_label_values(&[reason]).inc();
     }
 
+    pub(crate) fn quota_refused(&self, tenant: &TenantId, quota: Quota) {
+        self.quota_refused.with_label_values(&[tenant.as_str(), quota.name()]).inc();
+    }
+
+    pub(crate) fn quota_near(&self, tenant: &TenantId, quota: Quota) {
+        self.quota_near.with_label_values(&[tenant.as_str(), quota.name()]).inc();
+    }
+
     pub(crate) fn closed(&self, code: u16) {
         // A peer may close with any of 4000 codes: those that we do not give ourselves share one label.
         let known = CloseCode::from_number(code).is_some() || matches!(code, 1001..=1015);
@@ -207,7 +230,11 @@ impl Maker<'_> {
     }
 
     pub(crate) fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
-        let counters = IntCounterVec::new(Opts::new(name, help), &[label]).expect(ONCE);
+        self.counters_by(name, help, &[label])
+    }
+
+    pub(crate) fn counters_by(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        let counters = IntCounterVec::new(Opts::new(name, help), labels).expect(ONCE);
         self.0.register(Box::new(counters.clone())).expect(ONCE);
         counters
     }

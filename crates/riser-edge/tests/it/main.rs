@@ -11,5 +11,6 @@ mod harness;
 mod http;
 mod live;
 mod strain;
+mod tenants;
 mod tls;
 mod ws;
