@@ -93,8 +93,8 @@ impl Drop for Seat {
 pub(crate) struct Charged {
     /// For how long nothing is to be read.
     pub(crate) pause: Duration,
-    /// What can be sent again is to be sent after this time, and which quota says so.
-    pub(crate) refuse: Option<(Duration, Quota)>,
+    /// Until when what can be sent again is refused, and which quota says so.
+    pub(crate) refuse: Option<(Instant, Quota)>,
 }
 
 /// Where a tenant stands with its calls.
@@ -220,7 +220,7 @@ impl Use {
         let (owed, quota) = worst;
         Charged {
             pause: if owed < PAUSE_MIN { Duration::ZERO } else { owed.min(PAUSE_MAX) },
-            refuse: (owed > PAUSE_MAX).then_some((owed, quota)),
+            refuse: (owed > PAUSE_MAX).then_some((now + owed, quota)),
         }
     }
 
@@ -414,13 +414,13 @@ mod tests {
         assert_eq!(at(&of, &mut own, 45), Charged { pause: Duration::from_millis(500), refuse: None });
         let far = at(&of, &mut own, 100);
         assert_eq!(far.pause, PAUSE_MAX);
-        assert_eq!(far.refuse, Some((Duration::from_millis(1_500), Quota::SessionFramesPerS)));
+        assert_eq!(far.refuse, Some((now + Duration::from_millis(1_500), Quota::SessionFramesPerS)));
         // Another session of the tenant has what the first one left.
         let mut other = Own::default();
         assert_eq!(at(&of, &mut other, 100), Charged::default());
         let mut many: Vec<Own> = (0..30).map(|_| Own::default()).collect();
         let last = many.iter_mut().map(|own| at(&of, own, 100)).last().expect("one");
-        assert_eq!(last.refuse, Some((Duration::from_millis(2_350), Quota::FramesPerS)));
+        assert_eq!(last.refuse, Some((now + Duration::from_millis(2_350), Quota::FramesPerS)));
     }
 
     #[test]

@@ -97,8 +97,8 @@ struct Open {
     seat: Seat,
     /// What it may send, when the tenant's quotas say so for each session.
     own: Own,
-    /// Set while the session, or its tenant, is far ahead of what it may send.
-    ahead: Option<(Duration, Quota)>,
+    /// Until when the session, or its tenant, is ahead of what it may send, once it was far ahead.
+    ahead: Option<(Instant, Quota)>,
     /// Set when the session is fenced; until then the connection is paused.
     gateway: Option<Slot>,
     listener: Option<Arc<Listener>>,
@@ -390,8 +390,9 @@ pub(crate) fn answer_error(shared: &Shared, conn: &Conn, n: Option<N>, code: Err
 
 impl Open {
     fn frame(&mut self, shared: &Arc<Shared>, id: u64, conn: &Arc<Conn>, inbound: Inbound) {
-        if let Some((wait, quota)) = self.ahead
+        if let Some((until, quota)) = self.ahead
             && let Some(n) = can_be_sent_again(&inbound)
+            && let Some(wait) = until.checked_duration_since(Instant::now()).filter(|wait| !wait.is_zero())
         {
             shared.quota_refused(self.seat.usage(), quota);
             shared.metrics.error(ErrorCode::RateLimited);

@@ -193,15 +193,16 @@ async fn who_sends_too_much_is_slowed_then_refused_and_its_state_arrives() {
     cluster.limit(Quota::SessionFramesPerS, 10);
     let (mut gw, _) = Peerling::open(&one, gateway("b/f1")).await;
     let (mut quiet, _) = Peerling::open(&one, gateway("b/f2")).await;
-    let sending = async {
-        for n in 0..100 {
-            gw.send(&json!({"t":"event","n":n,"id":format!("e{n}"),"type":"ring"})).await;
-        }
-        gw.set(1_000, json!({"a":1})).await;
-    };
-    sending.await;
-    let answered: Vec<_> = gw.seen.iter().filter(|frame| frame["n"].is_u64()).collect();
-    assert_eq!(answered.len(), 100, "each is answered");
+    for n in 0..100 {
+        gw.send(&json!({"t":"event","n":n,"id":format!("e{n}"),"type":"ring"})).await;
+    }
+    gw.send(&json!({"t":"state","n":1_000,"set":{"a":1}})).await;
+    let mut answered = Vec::new();
+    while answered.len() < 101 {
+        answered.push(gw.read().await);
+    }
+    let state = answered.iter().find(|frame| frame["n"] == 1_000).expect("each is answered");
+    assert_eq!(state["t"], "ok", "state is never refused");
     let refused: Vec<_> = answered.iter().filter(|frame| frame["code"] == "rate_limited").collect();
     assert!(!refused.is_empty() && refused.len() < 100, "{}", refused.len());
     assert!(refused.iter().all(|frame| frame["retry_after_ms"].as_u64().is_some_and(|after| after > 1_000)));
