@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
-use riser_core::tenant::Quota;
-use riser_core::{CloseCode, ErrorCode, TenantId};
+use riser_core::{CloseCode, ErrorCode};
 use tracing::warn;
 
 use crate::commands::metrics::CommandMetrics;
 use crate::events::metrics::EventMetrics;
 use crate::forwarded;
 use crate::live::metrics::LiveMetrics;
+use crate::quota::metrics::QuotaMetrics;
 
 /// An edge's counters and gauges. They outlive the edge, so that a restart in the same process goes on counting.
 #[derive(Debug)]
@@ -24,9 +24,7 @@ pub struct Metrics {
     pub(crate) connections: IntGauge,
     pub(crate) frames: IntCounter,
     pub(crate) paced: IntCounter,
-    pub(crate) edges: IntGauge,
-    quota_refused: IntCounterVec,
-    quota_near: IntCounterVec,
+    pub(crate) quotas: QuotaMetrics,
     pub(crate) stored: IntCounter,
     pub(crate) merged: IntCounter,
     pub(crate) store_failures: IntCounter,
@@ -94,17 +92,7 @@ impl Metrics {
                 "riser_paced_total",
                 "Times that a connection's reading was paused because it sent too many frames.",
             ),
-            edges: m.gauge("riser_edges", "Edges that serve, as the registry told this one."),
-            quota_refused: m.counters_by(
-                "riser_quota_refused_total",
-                "Sessions, frames, subscriptions and calls that were refused because of a tenant's quota.",
-                &["tenant", "quota"],
-            ),
-            quota_near: m.counters_by(
-                "riser_quota_near_total",
-                "Times that a tenant was told that it has nearly used up a quota.",
-                &["tenant", "quota"],
-            ),
+            quotas: QuotaMetrics::new(&m),
             stored: m.counter("riser_changes_stored_total", "Changes of gateways' state that were stored."),
             merged: m.counter(
                 "riser_changes_merged_total",
@@ -174,14 +162,6 @@ impl Metrics {
 
     pub(crate) fn refused(&self, reason: &str) {
         self.refused.with_label_values(&[reason]).inc();
-    }
-
-    pub(crate) fn quota_refused(&self, tenant: &TenantId, quota: Quota) {
-        self.quota_refused.with_label_values(&[tenant.as_str(), quota.name()]).inc();
-    }
-
-    pub(crate) fn quota_near(&self, tenant: &TenantId, quota: Quota) {
-        self.quota_near.with_label_values(&[tenant.as_str(), quota.name()]).inc();
     }
 
     pub(crate) fn closed(&self, code: u16) {

@@ -391,14 +391,14 @@ pub(crate) fn answer_error(shared: &Shared, conn: &Conn, n: Option<N>, code: Err
 impl Open {
     fn frame(&mut self, shared: &Arc<Shared>, id: u64, conn: &Arc<Conn>, inbound: Inbound) {
         if let Some((until, quota)) = self.ahead
-            && let Some(n) = can_be_sent_again(&inbound)
+            && can_be_sent_again(&inbound)
             && let Some(wait) = until.checked_duration_since(Instant::now()).filter(|wait| !wait.is_zero())
         {
             shared.quota_refused(self.seat.usage(), quota);
             shared.metrics.error(ErrorCode::RateLimited);
             let text = format!("the tenant's quota {} is used up", quota.name());
             let after = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            conn.push(frame::text(&outbound::error(n, ErrorCode::RateLimited, &text, Some(after))));
+            conn.push(frame::text(&outbound::error(number_of(&inbound), ErrorCode::RateLimited, &text, Some(after))));
             return;
         }
         match inbound {
@@ -605,15 +605,27 @@ impl Open {
     }
 }
 
-/// The number of a frame that may be refused for a while, because whoever sent it can send it again. State is not among
-/// them: it merges, and a gateway's results and marks are what others wait for.
-fn can_be_sent_again(inbound: &Inbound) -> Option<Option<N>> {
+/// Whether a frame may be refused for a while, because whoever sent it can send it again. State is not among them: it
+/// merges, and a gateway's results and marks are what others wait for.
+fn can_be_sent_again(inbound: &Inbound) -> bool {
+    matches!(
+        inbound,
+        Inbound::Event { .. }
+            | Inbound::Command { .. }
+            | Inbound::Subscribe { .. }
+            | Inbound::Open { .. }
+            | Inbound::Seen { .. }
+    )
+}
+
+/// The number to answer such a frame with.
+fn number_of(inbound: &Inbound) -> Option<N> {
     match inbound {
-        Inbound::Event { n, .. } => Some(*n),
+        Inbound::Event { n, .. } => *n,
         Inbound::Command { n, .. }
         | Inbound::Subscribe { n, .. }
         | Inbound::Open { n, .. }
-        | Inbound::Seen { n, .. } => Some(Some(*n)),
+        | Inbound::Seen { n, .. } => Some(*n),
         _ => None,
     }
 }

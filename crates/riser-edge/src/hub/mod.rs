@@ -383,12 +383,11 @@ impl Inner {
             watch.members.insert(member.id);
         }
         let (_, subs) = self.members.entry(member.id).or_insert_with(|| (member.clone(), Vec::new()));
-        match subs.iter_mut().find(|s| s.to == sub.to) {
-            Some(old) => *old = sub,
-            None => {
-                subs.push(sub);
-                self.subscriptions += 1;
-            }
+        if let Some(old) = subs.iter_mut().find(|s| s.to == sub.to) {
+            *old = sub;
+        } else {
+            subs.push(sub);
+            self.subscriptions += 1;
         }
         self.forget_filters();
     }

@@ -25,7 +25,7 @@ impl Bucket {
         let ms = elapsed.as_millis();
         if ms > 0 {
             // What is left of a millisecond counts the next time.
-            self.filled_at = now - (elapsed - Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX)));
+            self.filled_at += Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX));
         }
         let added = i128::try_from(ms).unwrap_or(i128::MAX).saturating_mul(i128::from(rate));
         self.level = self.level.saturating_add(added).min(i128::from(rate) * UNIT);
