@@ -89,22 +89,23 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, tls: Opti
                 continue;
             }
         };
-        match (enter(&shared, peer), &tls) {
-            (Ok(place), None) => {
-                let visitor = Visitor { peer, place: Mutex::new(Some(place)) };
-                shared.tasks.spawn(serve(shared.clone(), stream, visitor, |stream| stream));
-            }
-            (Ok(place), Some(tls)) => {
-                let visitor = Visitor { peer, place: Mutex::new(Some(place)) };
-                let tls = tls.borrow().clone();
-                shared.tasks.spawn(serve_tls(shared.clone(), tls, stream, visitor));
-            }
-            (Err(crowded), tls) => {
+        let place = match enter(&shared, peer) {
+            Ok(place) => Mutex::new(Some(place)),
+            Err(crowded) => {
                 shared.metrics.refused(crowded.as_str());
                 // Over TLS an answer would cost the handshake that there is no room for.
                 if tls.is_none() {
-                    shared.answers.refuse(stream, shared.random());
+                    shared.answers.refuse(&stream, shared.any());
                 }
+                continue;
+            }
+        };
+        let visitor = Visitor { peer, place };
+        match &tls {
+            None => shared.tasks.spawn(serve(shared.clone(), stream, visitor, |stream| stream)),
+            Some(tls) => {
+                let tls = tls.borrow().clone();
+                shared.tasks.spawn(serve_tls(shared.clone(), tls, stream, visitor));
             }
         }
     }
@@ -272,8 +273,9 @@ fn client(shared: &Shared, visitor: &Visitor, headers: &HeaderMap) -> Result<IpA
     if let Some(ignored) = ignored {
         shared.metrics.forwarded_ignored(ignored);
     }
-    // A proxy may pass the requests of many on over one connection. Its own address has no bound beside that in all.
-    if forwarded::is_trusted(visitor.peer, trusted) && !forwarded::is_trusted(from, trusted) {
+    // A proxy may pass the requests of many on over one connection. Those of whom it cannot be told who they are, who may
+    // have seen to that, share what its own address may have.
+    if forwarded::is_trusted(visitor.peer, trusted) {
         visitor.counts(|place| place.of_address(from)).map_err(|why| crowded(shared, why))?;
     }
     Ok(from)
@@ -296,10 +298,10 @@ fn busy(shared: &Shared, reason: &'static str, detail: &str) -> Refused {
     Refused::new(reason, Problem::unavailable(detail, u32::try_from(after).unwrap_or(1)))
 }
 
-/// Sends away for a few seconds, spread.
+/// Sends away for a moment: another edge is likely ready, and a gateway that moves has only so long.
 fn not_ready(shared: &Shared, detail: &str) -> Refused {
-    let after = 1 + shared.jitter(Duration::from_secs(4)).as_secs();
-    Refused::new("not_ready", Problem::unavailable(detail, u32::try_from(after).unwrap_or(1)))
+    let after = if shared.any().is_multiple_of(2) { 1 } else { 2 };
+    Refused::new("not_ready", Problem::unavailable(detail, after))
 }
 
 /// What must hold for every request, before anything else of it is looked at.
@@ -387,7 +389,7 @@ fn upgrade(
     }
     if let Some(identity) = &identity {
         visitor.counts(|place| place.of_tenant(&identity.tenant)).map_err(|why| crowded(shared, why))?;
-        if identity.address().is_some() && !shared.lines.has_room(&identity.tenant) {
+        if identity.address().is_some() && !shared.turnstile.has_room(&identity.tenant) {
             return Err(busy(shared, Missed::Full.as_str(), "too many gateways of this tenant are being let in"));
         }
     }

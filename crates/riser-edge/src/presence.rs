@@ -296,7 +296,7 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Delive
                     Ok(())
                 }
                 Ok(ToEdge::Hears { edge, epoch }) => {
-                    shared.live.gateway_moved(&key, &Holder { edge, epoch });
+                    shared.live.gateway_came(&key, &Holder { edge, epoch });
                     Ok(())
                 }
                 Ok(message) => {

@@ -129,16 +129,20 @@ pub(crate) struct Session {
     shared: Arc<Shared>,
     id: u64,
     phase: Phase,
+    /// Its place at the door, until the session begins. Who is refused has it until the connection has ended: a socket that
+    /// lingers is none that anybody else could have.
+    place: Option<Box<Place>>,
 }
 
 impl Session {
     /// A session that waits for its `hello`.
-    pub(crate) fn new(shared: Arc<Shared>, conn: &Arc<Conn>, upgrade: Upgrade) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, conn: &Arc<Conn>, mut upgrade: Upgrade) -> Self {
         let id = shared.next_session();
         let handle = SessionHandle { conn: conn.clone(), since: Instant::now(), from: upgrade.from, open: None };
         shared.sessions.lock().insert(id, handle);
         shared.metrics.connections.inc();
-        Self { shared, id, phase: Phase::Hello(Box::new(upgrade)) }
+        let place = upgrade.place.take().map(Box::new);
+        Self { shared, id, phase: Phase::Hello(Box::new(upgrade)), place }
     }
 
     fn protocol_error(conn: &Conn, message: &str) {
@@ -147,7 +151,7 @@ impl Session {
 
     fn hello(&mut self, conn: &Arc<Conn>, n: Option<N>, token: Option<Credential>, remembers_ms: u64) {
         let Phase::Hello(upgrade) = std::mem::replace(&mut self.phase, Phase::Over) else { return };
-        let Upgrade { identity, proof, origin, place, from, seat } = *upgrade;
+        let Upgrade { identity, proof, origin, from, place: _, seat } = *upgrade;
         let (identity, proof) = match (identity, token) {
             (Some(_), Some(_)) => {
                 return Self::protocol_error(conn, "two credentials: one with the upgrade, one in hello");
@@ -180,7 +184,7 @@ impl Session {
             return;
         };
         // A gateway's next wait has a bound of its own.
-        drop(place);
+        self.place = None;
         self.open(conn, n, Proved { identity, proof, seat }, remembers_ms);
     }
 

@@ -19,7 +19,7 @@ use riser_registry::{CommandStore, Lease, Registry, RegistryError, StateStore, S
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
-use crate::admission::{Door, Lines};
+use crate::admission::{Door, Turnstile};
 use crate::auth::{self, AuthError, KeyUses, Lockout, Proof, Seen};
 use crate::clock::Clock;
 use crate::commands::keeper;
@@ -89,7 +89,7 @@ pub(crate) struct Shared {
     /// Places for connections whose session has not begun.
     pub(crate) door: Arc<Door>,
     /// Gateways that wait to be fenced.
-    pub(crate) lines: Arc<Lines>,
+    pub(crate) turnstile: Arc<Turnstile>,
     /// What a connection beyond the bounds is told.
     pub(crate) answers: BusyAnswers,
     /// Places for HTTP calls that wait for a command's outcome, in all and by tenant.
@@ -156,7 +156,7 @@ impl Shared {
             someone_left: Notify::new(),
             echo: Echo::default(),
             door: Door::new(config.handshakes, config.handshakes_each),
-            lines: Lines::new(config.openings, config.handshakes),
+            turnstile: Turnstile::new(config.openings, config.handshakes),
             answers: BusyAnswers::new(),
             waits: (Arc::new(Semaphore::new(WAITS)), Mutex::default()),
             busy: AtomicUsize::new(0),
@@ -294,14 +294,14 @@ impl Shared {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Anything from 0 up to 1.
-    pub(crate) fn random(&self) -> f64 {
-        self.rng.lock().f64()
+    /// Any number.
+    pub(crate) fn any(&self) -> usize {
+        self.rng.lock().usize(..)
     }
 
     /// Anything from zero to `most`, so that many who wait do not come at once.
     pub(crate) fn jitter(&self, most: Duration) -> Duration {
-        most.mul_f64(self.random())
+        most.mul_f64(self.rng.lock().f64())
     }
 
     /// A number that no other life of this edge has.

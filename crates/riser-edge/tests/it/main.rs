@@ -8,6 +8,7 @@ mod door;
 mod edge;
 mod events;
 mod harness;
+mod hostile;
 mod http;
 mod live;
 mod strain;

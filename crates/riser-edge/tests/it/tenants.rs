@@ -28,17 +28,17 @@ impl Cluster {
 
     /// A token of acme's for a subject, or for a gateway when it is an address.
     fn token(&self, of: &str) -> Minted {
-        self.token_at(of, self.store.now_ms())
+        token_at(of, self.store.now_ms())
     }
+}
 
-    fn token_at(&self, of: &str, now_ms: u64) -> Minted {
-        let (peer, grants) = match of.parse() {
-            Ok(address) => (Peer::Gateway { address }, Vec::new()),
-            Err(_) => (Peer::Client { subject: of.into() }, vec![Grant::everything()]),
-        };
-        let order = TokenOrder { peer, grants, ttl_s: 900 };
-        mint(&acme(), &tenant(), &order, now_ms).expect("a token")
-    }
+fn token_at(of: &str, now_ms: u64) -> Minted {
+    let (peer, grants) = match of.parse() {
+        Ok(address) => (Peer::Gateway { address }, Vec::new()),
+        Err(_) => (Peer::Client { subject: of.into() }, vec![Grant::everything()]),
+    };
+    let order = TokenOrder { peer, grants, ttl_s: 900 };
+    mint(&acme(), &tenant(), &order, now_ms).expect("a token")
 }
 
 /// A peer that shows its token in `hello`.
@@ -106,7 +106,7 @@ async fn what_is_revoked_ends_at_every_edge_and_nothing_else_does() {
     let mut old = coming(&one);
     old.send(&json!({"t":"hello","token":flat.token})).await;
     assert_eq!(code(&mut old).await, 4504);
-    goes_on(&mut open(&one, &cluster.token_at("b/f1", from_ms)).await).await;
+    goes_on(&mut open(&one, &token_at("b/f1", from_ms)).await).await;
     // All of the tenant.
     cluster.change(|acme| acme.status = Status::Suspended);
     assert_eq!((code(bob_two).await, code(next_one).await), (json!(4502), json!(4502)));

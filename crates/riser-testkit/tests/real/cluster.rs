@@ -8,6 +8,7 @@ mod degraded;
 mod failover;
 mod flats;
 mod life;
+mod scale;
 mod watchers;
 mod world;
 
