@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use riser_core::tenant::HashKey;
 use riser_core::{AddressRange, EdgeId};
 
 /// How an edge behaves. [`EdgeConfig::new`] gives values that suit a cluster of any size.
@@ -42,6 +43,8 @@ pub struct EdgeConfig {
     pub slow: Duration,
     /// Connections whose session has not begun, in all. Each costs a socket and a few hundred bytes.
     pub handshakes: usize,
+    /// The secret that API keys are hashed with. Without one, those are known by their plain hashes alone.
+    pub hash_key: Option<HashKey>,
     /// Of these, most from one address (of IPv6: one site, the first 64 bits) and most of one tenant: half, so that the
     /// storm of one leaves room for the others.
     pub handshakes_each: usize,
@@ -74,6 +77,7 @@ impl EdgeConfig {
             conflate_above: 32 * 1024,
             slow: Duration::from_secs(300),
             handshakes: 4_096,
+            hash_key: None,
             handshakes_each: 2_048,
             openings: 256,
             trusted_proxies: Vec::new(),

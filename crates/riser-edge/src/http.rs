@@ -20,6 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use riser_core::frame::Credential;
+use riser_core::tenant::api_key::API_KEY_PREFIX;
 use riser_core::{ErrorCode, Identity};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -35,7 +36,7 @@ use crate::shared::Shared;
 use crate::tls::{self, ServerTls, TlsStream};
 use crate::ws::handshake::{self, Subprotocols};
 use crate::ws::tune;
-use crate::{api, auth, forwarded};
+use crate::{api, forwarded};
 use bounded::Bounded;
 
 /// The subprotocols that this edge speaks.
@@ -231,20 +232,37 @@ async fn route(
         let allow = HeaderValue::from_str(&allowed).map(|value| (ALLOW, value));
         return Err(Refused::with("method", problem, allow.into_iter().collect()));
     }
-    let (identity, _) =
-        authorize(shared, request.headers())?.ok_or_else(|| Refused::new("no_credential", Problem::unauthorized()))?;
+    let (identity, _) = authorize(shared, request.headers(), from)?
+        .ok_or_else(|| Refused::new("no_credential", Problem::unauthorized()))?;
     visitor.counts(|place| place.of_tenant(&identity.tenant)).map_err(|why| crowded(shared, why))?;
-    match parts[..] {
-        ["v1", "tokens"] => api::tokens(shared, &identity, request).await,
+    let calls = shared.api_call(&identity.tenant);
+    if let Some(calls) = calls.filter(|calls| calls.wait.is_some()) {
+        let problem = Problem::rate_limited(calls.again_s());
+        return Err(Refused::with("quota", problem, calls.headers()));
+    }
+    let mut response = serve_call(shared, &identity, request, visitor, &parts).await?;
+    response.headers_mut().extend(calls.map(|calls| calls.headers()).unwrap_or_default());
+    Ok(response)
+}
+
+async fn serve_call(
+    shared: &Arc<Shared>,
+    identity: &Identity,
+    request: Request<Incoming>,
+    visitor: &Visitor,
+    parts: &[&str],
+) -> Result<Response<Full<Bytes>>, Refused> {
+    match *parts {
+        ["v1", "tokens"] => api::tokens(shared, identity, request).await,
         ["v1", "commands"] if request.method() == Method::POST => {
-            api::commands::post(shared, &identity, request, visitor).await
+            api::commands::post(shared, identity, request, visitor).await
         }
-        ["v1", "events", building, gateway] => api::events::post(shared, &identity, request, building, gateway).await,
-        ["v1", "events"] => api::events::list(shared, &identity, &request).await,
-        ["v1", "commands"] => api::commands::list(shared, &identity, &request).await,
-        ["v1", "commands", cmd] => api::commands::get(shared, &identity, &request, cmd).await,
-        ["v1", "state", building, gateway] => api::state(shared, &identity, &request, building, gateway).await,
-        _ => api::presence(shared, &identity, &request).await,
+        ["v1", "events", building, gateway] => api::events::post(shared, identity, request, building, gateway).await,
+        ["v1", "events"] => api::events::list(shared, identity, &request).await,
+        ["v1", "commands"] => api::commands::list(shared, identity, &request).await,
+        ["v1", "commands", cmd] => api::commands::get(shared, identity, &request, cmd).await,
+        ["v1", "state", building, gateway] => api::state(shared, identity, &request, building, gateway).await,
+        _ => api::presence(shared, identity, &request).await,
     }
 }
 
@@ -266,6 +284,13 @@ fn client(shared: &Shared, visitor: &Visitor, headers: &HeaderMap) -> Result<IpA
 /// Sends away because of others of the same tenant or address.
 fn crowded(shared: &Shared, why: Crowded) -> Refused {
     busy(shared, why.as_str(), "too many connections of this tenant or address are being opened")
+}
+
+/// Sends away because the tenant has as many sessions as it may.
+fn over_quota(shared: &Shared) -> Refused {
+    let after = u32::try_from(shared.after_quota().as_secs()).unwrap_or(u32::MAX);
+    let problem = Problem::rate_limited(after);
+    Refused::new("quota", Problem { detail: "the tenant has as many sessions as its quota allows".into(), ..problem })
 }
 
 fn busy(shared: &Shared, reason: &'static str, detail: &str) -> Refused {
@@ -320,13 +345,13 @@ fn has_credential(query: &str) -> bool {
     query.split('&').any(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         names.iter().any(|n| name.eq_ignore_ascii_case(n))
-            || value.starts_with(auth::API_KEY_PREFIX)
+            || value.starts_with(API_KEY_PREFIX)
             || value.starts_with("eyJ")
     })
 }
 
 /// Who the `Authorization` header proves; none when there is no such header.
-fn authorize(shared: &Shared, headers: &HeaderMap) -> Result<Option<(Identity, Proof)>, Refused> {
+fn authorize(shared: &Shared, headers: &HeaderMap, from: IpAddr) -> Result<Option<(Identity, Proof)>, Refused> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().unwrap_or_default();
@@ -334,7 +359,7 @@ fn authorize(shared: &Shared, headers: &HeaderMap) -> Result<Option<(Identity, P
     if values.next().is_some() || !scheme.eq_ignore_ascii_case("bearer") {
         return Err(Refused::new("malformed_credential", Problem::unauthorized()));
     }
-    let verified = auth::verify_with_proof(&shared.table(), &Credential::new(token.trim()), shared.clock.now_ms());
+    let verified = shared.verify(&Credential::new(token.trim()), Some(from));
     verified.map(Some).map_err(|error| Refused::new(error.reason(), error.into()))
 }
 
@@ -353,7 +378,7 @@ fn upgrade(
         Refused::with(refusal.reason.as_str(), problem, refusal.headers)
     })?;
     let origin = origin(shared, &parts.headers)?;
-    let (identity, proof) = authorize(shared, &parts.headers)?.unzip();
+    let (identity, proof) = authorize(shared, &parts.headers, from)?.unzip();
     if let Some(identity) = &identity
         && shared.with_tenant(&identity.tenant, |t| t.allows_origin(origin.as_deref())) != Some(true)
     {
@@ -368,7 +393,11 @@ fn upgrade(
             return Err(busy(shared, Missed::Full.as_str(), "too many gateways of this tenant are being let in"));
         }
     }
-    let upgrade = Upgrade { identity, proof, origin, from: Some(from), place: visitor.place.lock().take() };
+    let seat = match &identity {
+        Some(identity) => Some(shared.seat(identity).ok_or_else(|| over_quota(shared))?),
+        None => None,
+    };
+    let upgrade = Upgrade { identity, proof, origin, from: Some(from), place: visitor.place.lock().take(), seat };
     let upgraded = hyper::upgrade::on(Request::from_parts(parts, body));
     let task = become_session(shared.clone(), upgraded, upgrade);
     shared.tasks.spawn(task);

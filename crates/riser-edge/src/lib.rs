@@ -23,6 +23,7 @@ mod metrics;
 mod open;
 mod presence;
 pub mod problem;
+mod quota;
 mod session;
 mod shared;
 mod standing;

@@ -116,7 +116,11 @@ impl Problem {
 
 impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
-        Self::new(error.http_status(), error.error_code(), error.to_string())
+        let problem = Self::new(error.http_status(), error.error_code(), error.to_string());
+        match error.retry_after() {
+            Some(after) => problem.retry_after(u32::try_from(after.as_secs()).unwrap_or(u32::MAX)),
+            None => problem,
+        }
     }
 }
 
@@ -162,9 +166,14 @@ mod tests {
         for error in AuthError::ALL {
             let response = Problem::from(error).into_response();
             assert_eq!(response.status(), error.http_status());
-            assert_eq!(response.headers().contains_key(WWW_AUTHENTICATE), error != AuthError::Suspended, "{error:?}");
-            assert!(!response.headers().contains_key(RETRY_AFTER));
-            assert!(body(response).contains(r#""code":"forbidden""#), "{error:?}");
+            assert_eq!(
+                response.headers().contains_key(WWW_AUTHENTICATE),
+                error.http_status() == StatusCode::UNAUTHORIZED,
+                "{error:?}"
+            );
+            assert_eq!(response.headers().contains_key(RETRY_AFTER), error == AuthError::LockedOut);
+            let code = if error == AuthError::LockedOut { "rate_limited" } else { "forbidden" };
+            assert!(body(response).contains(&format!(r#""code":"{code}""#)), "{error:?}");
         }
         assert_eq!(Problem::unauthorized().into_response().headers()[WWW_AUTHENTICATE], "Bearer");
     }

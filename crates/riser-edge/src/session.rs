@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use riser_core::command::Word;
 use riser_core::event::{Cursor, EventId};
 use riser_core::frame::{Broken, Credential, Inbound, N, NewEvent, outbound};
+use riser_core::tenant::Quota;
 use riser_core::{
     Address, Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, Verb,
 };
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 use tracing::field;
 
 use crate::admission::Place;
-use crate::auth::{Lapse, Proof};
+use crate::auth::{AuthError, Lapse, Proof};
 use crate::commands::desk;
 use crate::commands::issuer::Issuer;
 use crate::gateway::Gateway;
@@ -28,6 +29,7 @@ use crate::hub::{Hub, Member, Sub, SubscribeError};
 use crate::live::ear::Ear;
 use crate::live::speaker::{self, Speaker, Wish};
 use crate::open::{Arrival, Progress, Slot};
+use crate::quota::{Own, Seat};
 use crate::shared::Shared;
 use crate::ws::{Conn, End, Handler, frame};
 use crate::{auth, events, open};
@@ -69,6 +71,15 @@ pub(crate) struct Upgrade {
     pub(crate) from: Option<IpAddr>,
     /// Its place at the door.
     pub(crate) place: Option<Place>,
+    /// Its place among the tenant's sessions, when it is known whose it is.
+    pub(crate) seat: Option<Seat>,
+}
+
+/// Who was let in.
+struct Proved {
+    identity: Identity,
+    proof: Option<Proof>,
+    seat: Seat,
 }
 
 enum Phase {
@@ -82,6 +93,12 @@ enum Phase {
 
 struct Open {
     identity: Arc<Identity>,
+    /// Its place among the tenant's sessions.
+    seat: Seat,
+    /// What it may send, when the tenant's quotas say so for each session.
+    own: Own,
+    /// Until when the session, or its tenant, is ahead of what it may send, once it was far ahead.
+    ahead: Option<(Instant, Quota)>,
     /// Set when the session is fenced; until then the connection is paused.
     gateway: Option<Slot>,
     listener: Option<Arc<Listener>>,
@@ -134,7 +151,7 @@ impl Session {
 
     fn hello(&mut self, conn: &Arc<Conn>, n: Option<N>, token: Option<Credential>, remembers_ms: u64) {
         let Phase::Hello(upgrade) = std::mem::replace(&mut self.phase, Phase::Over) else { return };
-        let Upgrade { identity, proof, origin, from: _, place: _ } = *upgrade;
+        let Upgrade { identity, proof, origin, from, place: _, seat } = *upgrade;
         let (identity, proof) = match (identity, token) {
             (Some(_), Some(_)) => {
                 return Self::protocol_error(conn, "two credentials: one with the upgrade, one in hello");
@@ -144,15 +161,13 @@ impl Session {
                 return end(conn, CloseCode::BadCredential, "hello has no token");
             }
             (Some(identity), None) => (identity, proof),
-            (None, Some(token)) => {
-                match auth::verify_with_proof(&self.shared.table(), &token, self.shared.clock.now_ms()) {
-                    Ok((identity, proof)) => (identity, Some(proof)),
-                    Err(error) => {
-                        self.shared.metrics.refused(error.reason());
-                        return end(conn, error.close_code(), &error.to_string());
-                    }
+            (None, Some(token)) => match self.shared.verify(&token, from) {
+                Ok((identity, proof)) => (identity, Some(proof)),
+                Err(error) => {
+                    self.shared.metrics.refused(error.reason());
+                    return refuse(conn, error);
                 }
-            }
+            },
         };
         let allowed = self.shared.with_tenant(&identity.tenant, |tenant| tenant.allows_origin(origin.as_deref()));
         if allowed != Some(true) {
@@ -162,23 +177,30 @@ impl Session {
         if self.shared.is_draining() {
             return end(conn, CloseCode::Drain, "the edge is going away");
         }
+        let Some(seat) = seat.or_else(|| self.shared.seat(&identity)) else {
+            self.shared.metrics.refused("quota");
+            let after = self.shared.after_quota().as_millis();
+            conn.close(CloseCode::OverLimit.number(), &format!("{{\"retry_after_ms\":{after}}}"));
+            return;
+        };
         // A gateway's next wait has a bound of its own.
         self.place = None;
-        self.open(conn, n, identity, proof, remembers_ms);
+        self.open(conn, n, Proved { identity, proof, seat }, remembers_ms);
     }
 
-    fn open(&mut self, conn: &Arc<Conn>, n: Option<N>, identity: Identity, proof: Option<Proof>, remembers_ms: u64) {
+    fn open(&mut self, conn: &Arc<Conn>, n: Option<N>, proved: Proved, remembers_ms: u64) {
         let shared = &self.shared;
-        let ends_at_ms = identity.expires_at_ms.map(ends_at_ms);
+        let Proved { identity, proof, seat } = proved;
+        let ends_at_ms = ends_at_ms(&identity);
         let is_gateway = identity.address().is_some();
         let identity = Arc::new(identity);
         let mut from = None;
         if let Some(handle) = shared.sessions.lock().get_mut(&self.id) {
             from = handle.from;
-            handle.open = Some(OpenHandle { is_gateway, ends_at_ms, identity: identity.clone(), proof });
+            handle.open = Some(OpenHandle { is_gateway, ends_at_ms, identity: identity.clone(), proof: proof.clone() });
         }
         tracing::debug!(session = self.id, tenant = %identity.tenant, from = from.map(field::display), "session begins");
-        if let Some(lapse) = lapsed(shared, &identity, proof) {
+        if let Some(lapse) = lapsed(shared, &identity, proof.as_ref()) {
             return revoke(shared, conn, lapse);
         }
         let mut gateway = None;
@@ -197,6 +219,9 @@ impl Session {
         }
         self.phase = Phase::Open(Box::new(Open {
             identity,
+            seat,
+            own: Own::default(),
+            ahead: None,
             gateway,
             listener: None,
             issuer: None,
@@ -208,7 +233,7 @@ impl Session {
 
 /// Why a credential that was verified a moment ago is not good any more. The table may have changed in between, and a
 /// look at all sessions may have missed this one: whoever has noted the session looks again.
-fn lapsed(shared: &Shared, identity: &Identity, proof: Option<Proof>) -> Option<Lapse> {
+fn lapsed(shared: &Shared, identity: &Identity, proof: Option<&Proof>) -> Option<Lapse> {
     auth::lapse(&shared.table(), identity, proof)
 }
 
@@ -225,8 +250,16 @@ pub(crate) fn revoke(shared: &Shared, conn: &Conn, lapse: Lapse) {
 }
 
 /// When a session must end because its credential ran out.
-fn ends_at_ms(expires_at_ms: u64) -> u64 {
-    expires_at_ms.saturating_add(u64::try_from(auth::LEEWAY.as_millis()).unwrap_or(0))
+fn ends_at_ms(identity: &Identity) -> Option<u64> {
+    // An API key runs out by the cluster's own clock, a token perhaps by somebody else's.
+    let leeway = if identity.is_by_token() { auth::LEEWAY } else { Duration::ZERO };
+    Some(identity.expires_at_ms?.saturating_add(u64::try_from(leeway.as_millis()).unwrap_or(0)))
+}
+
+/// Closes because of a credential.
+fn refuse(conn: &Conn, error: AuthError) {
+    let Some(after) = error.retry_after() else { return end(conn, error.close_code(), &error.to_string()) };
+    conn.close(error.close_code().number(), &format!("{{\"retry_after_ms\":{}}}", after.as_millis()));
 }
 
 /// Closes with a reason that the peer's developer can read.
@@ -262,6 +295,13 @@ impl Handler for Session {
             Phase::Open(open) => speaker::message(&self.shared, conn, open.speaker.as_ref(), data),
             Phase::Over => {}
         }
+    }
+
+    fn received(&mut self, _: &Arc<Conn>, bytes: usize, frames: u32) -> Duration {
+        let Phase::Open(open) = &mut self.phase else { return Duration::ZERO };
+        let charged = self.shared.charge(open.seat.usage(), &mut open.own, frames, bytes);
+        open.ahead = charged.refuse;
+        charged.pause
     }
 
     fn drained(&mut self, _: &Arc<Conn>) -> bool {
@@ -354,6 +394,17 @@ pub(crate) fn answer_error(shared: &Shared, conn: &Conn, n: Option<N>, code: Err
 
 impl Open {
     fn frame(&mut self, shared: &Arc<Shared>, id: u64, conn: &Arc<Conn>, inbound: Inbound) {
+        if let Some((until, quota)) = self.ahead
+            && can_be_sent_again(&inbound)
+            && let Some(wait) = until.checked_duration_since(Instant::now()).filter(|wait| !wait.is_zero())
+        {
+            shared.quota_refused(self.seat.usage(), quota);
+            shared.metrics.error(ErrorCode::RateLimited);
+            let text = format!("the tenant's quota {} is used up", quota.name());
+            let after = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            conn.push(frame::text(&outbound::error(number_of(&inbound), ErrorCode::RateLimited, &text, Some(after))));
+            return;
+        }
         match inbound {
             Inbound::Hello { .. } => Session::protocol_error(conn, "hello comes once"),
             Inbound::Ping { n } => self.ping(shared, conn, n),
@@ -478,11 +529,12 @@ impl Open {
 
     /// A fresh token of the same peer. Rights that it does not give any more are withdrawn.
     fn auth(&mut self, shared: &Arc<Shared>, id: u64, conn: &Arc<Conn>, n: N, token: &Credential) {
-        let (identity, proof) = match auth::verify_with_proof(&shared.table(), token, shared.clock.now_ms()) {
+        let from = shared.sessions.lock().get(&id).and_then(|session| session.from);
+        let (identity, proof) = match shared.verify(token, from) {
             Ok(proved) => proved,
             Err(error) => {
                 shared.metrics.refused(error.reason());
-                return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, &error.to_string());
+                return answer_error(shared, conn, Some(n), error.error_code(), &error.to_string());
             }
         };
         if identity.tenant != self.identity.tenant || identity.peer != self.identity.peer {
@@ -492,10 +544,10 @@ impl Open {
         if let Some(handle) = shared.sessions.lock().get_mut(&id)
             && let Some(open) = &mut handle.open
         {
-            open.ends_at_ms = identity.expires_at_ms.map(ends_at_ms);
-            (open.identity, open.proof) = (identity.clone(), Some(proof));
+            open.ends_at_ms = ends_at_ms(&identity);
+            (open.identity, open.proof) = (identity.clone(), Some(proof.clone()));
         }
-        if let Some(lapse) = lapsed(shared, &identity, Some(proof)) {
+        if let Some(lapse) = lapsed(shared, &identity, Some(&proof)) {
             return revoke(shared, conn, lapse);
         }
         self.identity = identity;
@@ -554,6 +606,31 @@ impl Open {
             let shared = shared.clone();
             shared.clone().tasks.spawn(async move { listener.work(&shared, limit).await });
         }
+    }
+}
+
+/// Whether a frame may be refused for a while, because whoever sent it can send it again. State is not among them: it
+/// merges, and a gateway's results and marks are what others wait for.
+fn can_be_sent_again(inbound: &Inbound) -> bool {
+    matches!(
+        inbound,
+        Inbound::Event { .. }
+            | Inbound::Command { .. }
+            | Inbound::Subscribe { .. }
+            | Inbound::Open { .. }
+            | Inbound::Seen { .. }
+    )
+}
+
+/// The number to answer such a frame with.
+fn number_of(inbound: &Inbound) -> Option<N> {
+    match inbound {
+        Inbound::Event { n, .. } => *n,
+        Inbound::Command { n, .. }
+        | Inbound::Subscribe { n, .. }
+        | Inbound::Open { n, .. }
+        | Inbound::Seen { n, .. } => Some(*n),
+        _ => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,25 +12,29 @@ use indexmap::IndexMap;
 use parking_lot::Mutex;
 use riser_bus::log::Log;
 use riser_bus::{Bus, Subject};
+use riser_core::frame::Credential;
 use riser_core::live::StreamId;
-use riser_core::{Epoch, GatewayKey, Reason, Snapshot, Tenant, TenantId, TenantTable};
+use riser_core::{Epoch, GatewayKey, Identity, Reason, Snapshot, Tenant, TenantId, TenantTable};
 use riser_registry::{CommandStore, Lease, Registry, RegistryError, StateStore, StreamStore};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::admission::{Door, Turnstile};
+use crate::auth::{self, AuthError, KeyUses, Lockout, Proof, Seen};
 use crate::clock::Clock;
 use crate::commands::keeper;
 use crate::commands::waiters::Waiters;
 use crate::config::EdgeConfig;
 use crate::echo::Echo;
 use crate::events::feed::Feed;
+use crate::forwarded;
 use crate::gateway::Gateway;
 use crate::http::busy::Busy as BusyAnswers;
 use crate::hub::Hub;
 use crate::live::LiveStreams;
 use crate::metrics::Metrics;
 use crate::presence::LeaseState;
+use crate::quota::Ledger;
 use crate::session::SessionHandle;
 use crate::tasks::Tasks;
 use crate::ws::{self, Settings};
@@ -97,6 +102,12 @@ pub(crate) struct Shared {
     /// False while this edge's sessions are being registered again after the registry lost its lease.
     registered: AtomicBool,
     registered_again: Notify,
+    /// Where wrong API keys come from.
+    lockout: Lockout,
+    /// When API keys were used last.
+    pub(crate) key_uses: KeyUses,
+    /// What tenants use of this edge.
+    pub(crate) ledger: Ledger,
     settings: Mutex<Vec<Arc<Settings>>>,
     hubs: Mutex<IndexMap<TenantId, Arc<Hub>>>,
     feeds: Mutex<IndexMap<TenantId, Arc<Feed>>>,
@@ -153,6 +164,9 @@ impl Shared {
             killed: AtomicBool::new(false),
             registered: AtomicBool::new(false),
             registered_again: Notify::new(),
+            lockout: Lockout::default(),
+            key_uses: KeyUses::default(),
+            ledger: Ledger::default(),
             settings: Mutex::default(),
             hubs: Mutex::default(),
             feeds: Mutex::default(),
@@ -204,6 +218,32 @@ impl Shared {
         published
     }
 
+    /// Whom a credential proves that came from this address.
+    pub(crate) fn verify(&self, credential: &Credential, from: Option<IpAddr>) -> Result<(Identity, Proof), AuthError> {
+        let now_ms = self.clock.now_ms();
+        // Behind a proxy that does not say for whom it asks stand many.
+        let guesser = from.filter(|from| !forwarded::is_trusted(*from, &self.config.trusted_proxies));
+        if auth::is_api_key_like(credential) && guesser.is_some_and(|from| self.lockout.holds(from)) {
+            return Err(AuthError::LockedOut);
+        }
+        let seen = Seen { now_ms, from, hash_key: self.config.hash_key.as_ref() };
+        let verified = auth::verify_with_proof(&self.table(), credential, &seen);
+        match (&verified, guesser) {
+            (Ok((identity, proof)), _) => {
+                if let Some(hash) = proof.api_key() {
+                    self.key_uses.note(&identity.tenant, hash, now_ms);
+                }
+            }
+            (Err(AuthError::UnknownApiKey), Some(from)) => {
+                if self.lockout.count(from) {
+                    tracing::warn!(%from, "too many wrong API keys: further ones from this address are not looked at");
+                }
+            }
+            (Err(_), _) => {}
+        }
+        verified
+    }
+
     /// The tenants as they are now.
     pub(crate) fn table(&self) -> Arc<TenantTable> {
         self.ports.tenants.borrow().clone()
@@ -211,7 +251,7 @@ impl Shared {
 
     /// A tenant as it is now.
     pub(crate) fn with_tenant<T>(&self, id: &TenantId, then: impl FnOnce(&Tenant) -> T) -> Option<T> {
-        self.ports.tenants.borrow().tenants.get(id).map(then)
+        self.ports.tenants.borrow().get(id).map(|tenant| then(tenant))
     }
 
     /// The hub of a tenant, made when its first listener comes.

@@ -288,7 +288,11 @@ pub(crate) enum TenantsAct {
     },
     /// Make an API key: print it, and on standard error what to put into the tenants file for it.
     #[command(after_help = "Example:\n  riser tenants new-key > backend.key")]
-    NewKey,
+    NewKey {
+        /// Hash it with this file's secret, which is the edges' tenants.hash_key_file.
+        #[arg(long, value_name = "FILE")]
+        hash_key_file: Option<PathBuf>,
+    },
     /// Make a secret for signing tokens, and print it alone.
     #[command(after_help = "Example:\n  (umask 077; riser tenants new-secret > acme-2026.secret)")]
     NewSecret,

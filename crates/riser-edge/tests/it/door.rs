@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use riser_core::tenant::ApiKey;
-use riser_core::{Grant, Identity, TenantTable};
+use riser_core::{Grant, Identity, Tenant, TenantTable};
 use riser_edge::auth;
 use riser_registry::memory::Faults;
 use serde_json::json;
@@ -43,12 +43,13 @@ fn is_told_when(head: &str) -> bool {
 
 /// A tenant `other` beside `acme`, and its key.
 pub(super) fn add_tenant(server: &Server) -> String {
-    let (key, hash) = auth::new_api_key();
+    let (key, hash) = auth::new_api_key(None);
     server.tenants.send_modify(|table: &mut Arc<TenantTable>| {
         let table = Arc::make_mut(table);
-        let mut other = table.tenants.values().next().expect("a tenant").clone();
-        other.api_keys = vec![ApiKey { name: "other".into(), hash, scope: vec![Grant::everything()] }];
-        table.tenants.insert("other".parse().expect("a tenant"), other);
+        let (_, first) = table.iter().next().expect("a tenant");
+        let api_keys = [(hash, ApiKey::new("other", vec![Grant::everything()]))].into();
+        let other = Tenant { api_keys, ..(**first).clone() };
+        table.insert("other".parse().expect("a tenant"), other);
     });
     key
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use riser_bus::log::memory::MemoryLog;
 use riser_bus::memory::MemoryNet;
 use riser_core::limits::Limits;
-use riser_core::tenant::{Algorithm, ApiKey, SigningKey};
+use riser_core::tenant::{ApiKey, HashKey, KeyHash, Quota, Quotas, SigningKey, Status};
 use riser_core::{BuildingId, Change, GatewayId, GatewayKey, Grant, Snapshot, Tenant, TenantId, TenantTable, Version};
 use riser_edge::{Edge, EdgeConfig, Metrics, Ports, ServerTls, auth, listen};
 use riser_registry::memory::{MemoryClient, MemoryRegistry};
@@ -20,25 +20,26 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) struct Server {
-    _edge: Edge,
+    edge: Edge,
     pub(super) address: std::net::SocketAddr,
     registry: prometheus::Registry,
     pub(super) key: String,
     pub(super) tenants: watch::Sender<Arc<TenantTable>>,
 }
 
-fn table(hash: [u8; 32], origins: Option<Vec<String>>) -> TenantTable {
-    let key = SigningKey { kid: "k".into(), algorithm: Algorithm::Hs256, secret: vec![7; 32] };
+fn acme() -> TenantId {
+    "acme".parse().expect("a tenant")
+}
+
+fn table(hash: KeyHash, origins: Option<Vec<String>>) -> TenantTable {
     let tenant = Tenant {
-        suspended: false,
         origins,
-        renewal: true,
         signing_kid: "k".into(),
-        signing_keys: [(("k".into(), Algorithm::Hs256), key)].into(),
-        api_keys: vec![ApiKey { name: "backend".into(), hash, scope: vec![Grant::everything()] }],
-        limits: Limits::default(),
+        signing_keys: [SigningKey::hs256("k", [7; 32]).entry()].into(),
+        api_keys: [(hash, ApiKey::new("backend", vec![Grant::everything()]))].into(),
+        ..Tenant::default()
     };
-    TenantTable { tenants: [("acme".parse().expect("a tenant"), tenant)].into() }
+    TenantTable::from_iter([(acme(), tenant)])
 }
 
 pub(super) async fn server(origins: Option<&[&str]>, configure: impl FnOnce(&mut EdgeConfig)) -> Server {
@@ -51,7 +52,7 @@ pub(super) async fn server_over(
     origins: Option<&[&str]>,
     configure: impl FnOnce(&mut EdgeConfig),
 ) -> Server {
-    let (key, hash) = auth::new_api_key();
+    let (key, hash) = auth::new_api_key(None);
     let id: riser_core::EdgeId = "edge-0".parse().expect("an edge");
     let store = MemoryRegistry::new(1_700_000_000_000).client(&id);
     let origins = origins.map(|list| list.iter().map(ToString::to_string).collect());
@@ -82,7 +83,7 @@ pub(super) async fn server_over(
     })
     .await
     .expect("ready in time");
-    Server { _edge: edge, address, registry, key, tenants }
+    Server { edge, address, registry, key, tenants }
 }
 
 impl Server {
@@ -315,11 +316,10 @@ async fn rest_of(stream: &mut TcpStream) -> String {
 #[tokio::test]
 async fn a_revoked_key_ends_its_sessions_and_no_others() {
     let server = server(None, |_| {}).await;
-    let (other, hash) = auth::new_api_key();
+    let (other, hash) = auth::new_api_key(None);
     let add = |table: &mut Arc<TenantTable>| {
-        let scope = vec![Grant::everything()];
-        let tenant = Arc::make_mut(table).tenants.values_mut().next().expect("a tenant");
-        tenant.api_keys.push(ApiKey { name: "other".into(), hash, scope });
+        let key = ApiKey::new("other", vec![Grant::everything()]);
+        Arc::make_mut(table).update(&acme(), |tenant| drop(tenant.api_keys.insert(hash, key)));
     };
     server.tenants.send_modify(add);
     let mut sessions = Vec::new();
@@ -343,16 +343,120 @@ async fn a_revoked_key_ends_its_sessions_and_no_others() {
     .await
     .expect("two sessions in time");
     server.tenants.send_modify(|table| {
-        let tenant = Arc::make_mut(table).tenants.values_mut().next().expect("a tenant");
-        tenant.api_keys.retain(|key| key.name == "other");
+        Arc::make_mut(table).update(&acme(), |tenant| tenant.api_keys.retain(|_, key| key.name == "other"));
     });
     let rest = rest_of(&mut sessions[0]).await;
     assert!(rest.contains("welcome") && rest.contains("the credential was revoked"), "{rest}");
     assert!((server.count("riser_closed_total", "4504") - 1.0).abs() < 0.1);
     assert!((server.count("riser_sessions", "client") - 1.0).abs() < 0.1, "the other key's session goes on");
     server.tenants.send_modify(|table| {
-        Arc::make_mut(table).tenants.values_mut().next().expect("a tenant").suspended = true;
+        Arc::make_mut(table).update(&acme(), |tenant| tenant.status = Status::Suspended);
     });
     assert!(rest_of(&mut sessions[1]).await.contains("the tenant is suspended"));
     assert!((server.count("riser_revoked_total", "") - 2.0).abs() < 0.1);
+}
+
+fn get(path: &str, key: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n\r\n")
+}
+
+impl Server {
+    async fn status(&self, key: &str) -> String {
+        self.head(&get("/v1/presence?building=b1", key)).await.split(' ').nth(1).unwrap_or_default().to_owned()
+    }
+
+    fn change_key(&self, change: impl Fn(&mut ApiKey)) {
+        self.tenants.send_modify(|table| {
+            Arc::make_mut(table).update(&acme(), |tenant| tenant.api_keys.values_mut().for_each(&change));
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_key_works_from_its_ranges_until_its_end() {
+    let server = server(None, |_| {}).await;
+    assert_eq!(server.status(&server.key).await, "200");
+    server.change_key(|key| key.from = vec!["10.0.0.0/8".parse().expect("a range")]);
+    assert_eq!(server.status(&server.key).await, "403");
+    assert!((server.count("riser_refused_total", "wrong_address") - 1.0).abs() < 0.1);
+    server.change_key(|key| key.from.push("127.0.0.0/8".parse().expect("a range")));
+    assert_eq!(server.status(&server.key).await, "200");
+    server.change_key(|key| key.expires_at_ms = Some(1));
+    assert_eq!(server.status(&server.key).await, "401");
+    server.change_key(|key| key.expires_at_ms = Some(u64::MAX));
+    assert_eq!(server.status(&server.key).await, "200");
+}
+
+#[tokio::test]
+async fn a_key_may_be_known_by_a_keyed_hash_alone() {
+    let hash_key = HashKey::new([5; 32]).expect("a long secret");
+    let given = hash_key.clone();
+    let server = server(None, |config| config.hash_key = Some(given)).await;
+    let (key, hash) = auth::new_api_key(Some(&hash_key));
+    let (stranger, foreign) = auth::new_api_key(HashKey::new([6; 32]).as_ref());
+    server.tenants.send_modify(|table| {
+        let keys = [(hash, "new"), (foreign, "foreign")];
+        let keys = keys.map(|(hash, name)| (hash, ApiKey::new(name, vec![Grant::everything()])));
+        Arc::make_mut(table).update(&acme(), |tenant| tenant.api_keys.extend(keys));
+    });
+    assert_eq!(server.status(&key).await, "200");
+    assert_eq!(server.status(&server.key).await, "200", "the key from before has a plain hash");
+    assert_eq!(server.status(&stranger).await, "401", "hashed with another secret");
+    let mut used: Vec<_> = server.edge.take_key_uses().into_iter().map(|told| told.hash).collect();
+    used.sort_unstable();
+    assert_eq!(used, [KeyHash::of(&server.key, None), hash]);
+    assert!(server.edge.take_key_uses().is_empty());
+}
+
+/// T4: a key with a wrong last byte, again and again.
+#[tokio::test]
+async fn who_tries_keys_is_locked_out_and_tokens_are_not() {
+    let server = server(None, |_| {}).await;
+    let (other, _) = auth::new_api_key(None);
+    let mut cut = server.key.clone();
+    cut.pop();
+    let mut refused = Vec::new();
+    for i in 0..101 {
+        refused.push(server.status(if i % 2 == 0 { &other } else { &cut }).await);
+    }
+    assert_eq!(refused[..100], vec!["401"; 100]);
+    assert_eq!(refused[100], "429");
+    let head = server.head(&get("/v1/presence?building=b1", &server.key)).await;
+    assert!(head.starts_with("HTTP/1.1 429") && head.to_lowercase().contains("retry-after: 60"), "{head}");
+    assert!((server.count("riser_refused_total", "locked_out") - 2.0).abs() < 0.1);
+    // A flat behind the same address goes on.
+    let token = server.head(&upgrade("Authorization: Bearer ey.ey.ey\r\n")).await;
+    assert!(token.starts_with("HTTP/1.1 401"), "{token}");
+}
+
+#[tokio::test]
+async fn calls_above_the_quota_are_refused_and_told_when_to_come_back() {
+    let server = server(None, |_| {}).await;
+    let request = get("/v1/presence?building=b1", &server.key);
+    assert!(
+        !server.head(&request).await.to_lowercase().contains("ratelimit"),
+        "without a quota nothing is said of one"
+    );
+    server.tenants.send_modify(|table| {
+        let quotas = Quotas::NONE.with(Quota::ApiCallsPerS, 2).with(Quota::ClientSessions, 1);
+        Arc::make_mut(table).update(&acme(), |tenant| tenant.quotas = quotas);
+    });
+    let refused = async {
+        loop {
+            let head = server.head(&request).await.to_lowercase();
+            assert!(head.contains("ratelimit-policy: \"api\";q=2;w=1") || head.starts_with("http/1.1 200"), "{head}");
+            if head.starts_with("http/1.1 429") {
+                return head;
+            }
+        }
+    };
+    let head = timeout(PATIENCE, refused).await.expect("refused in time");
+    assert!(head.contains("ratelimit: \"api\";r=0;t=1") && head.contains("retry-after: 1"), "{head}");
+    assert!(server.count("riser_quota_refused_total", "api_calls_per_s") > 0.0);
+    let upgrade = upgrade(&format!("Authorization: Bearer {}\r\n", server.key));
+    let mut stream = TcpStream::connect(server.address).await.expect("connected");
+    stream.write_all(upgrade.as_bytes()).await.expect("written");
+    assert!(head_of(&mut stream).await.starts_with("HTTP/1.1 101"));
+    let head = server.head(&upgrade).await.to_lowercase();
+    assert!(head.starts_with("http/1.1 429") && head.contains("retry-after: "), "{head}");
 }

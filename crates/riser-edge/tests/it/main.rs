@@ -12,5 +12,6 @@ mod hostile;
 mod http;
 mod live;
 mod strain;
+mod tenants;
 mod tls;
 mod ws;

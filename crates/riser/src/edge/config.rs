@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use riser_bus::nats::{KvConfig, LedgerConfig, LogConfig, NatsAuth, NatsConfig};
 use riser_core::EdgeId;
+use riser_core::tenant::HashKey;
+use riser_core::tenant::api_key::HASH_KEY_BYTES;
 use riser_edge::EdgeConfig;
 use riser_ops::logs::Format;
 use riser_registry::redis::RedisConfig;
@@ -170,6 +172,7 @@ fn edge(reader: &Reader<'_>, machine: &str) -> Result<(EdgeConfig, Duration), Co
         conflate_above: bytes(reader.size("edge", "conflate_above", 1 << 10..=1 << 20)?),
         slow: reader.time("edge", "slow", s(10)..=m(60))?,
         drain_window: reader.time("edge", "drain_window", s(0)..=m(10))?,
+        hash_key: hash_key(reader)?,
         ..EdgeConfig::new(edge_id(reader, machine)?)
     };
     let grace = reader.time("edge", "grace", AFTER_WINDOW..=m(20))?;
@@ -178,6 +181,12 @@ fn edge(reader: &Reader<'_>, machine: &str) -> Result<(EdgeConfig, Duration), Co
         return Err(given.bad("it must be at least 15s more than edge.drain_window"));
     }
     Ok((config, grace))
+}
+
+fn hash_key(reader: &Reader<'_>) -> Result<Option<HashKey>, ConfigError> {
+    let Some(secret) = reader.secret("tenants", "hash_key", "hash_key_file")? else { return Ok(None) };
+    let short = || ConfigError::bad(format!("tenants.hash_key has under {HASH_KEY_BYTES} bytes"));
+    HashKey::new(secret).map(Some).ok_or_else(short)
 }
 
 fn edge_id(reader: &Reader<'_>, machine: &str) -> Result<EdgeId, ConfigError> {

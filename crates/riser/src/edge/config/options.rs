@@ -254,6 +254,11 @@ pub(crate) const OPTIONS: &[Opt] = &[
         "tenants.toml",
         "The tenants, their keys and limits. Taken anew when it changes; see `riser tenants --help`.",
     ),
+    secret(
+        "tenants",
+        "hash_key",
+        "What API keys are hashed with, 32 bytes or more, the same at all edges: `riser tenants new-secret` makes one.",
+    ),
     text("log", "format", "text", "text for people, json for machines."),
     text(
         "log",
