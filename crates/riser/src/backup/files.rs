@@ -5,12 +5,12 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use riser_core::hex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::exit::Failure;
-use crate::tenants::file::hex;
 
 /// Longest line, in bytes: one gateway with all values and commands that it may have is under a third of that.
 const LINE_BYTES: u64 = 32 << 20;
