@@ -85,7 +85,13 @@ async fn attempt(world: &World, id: u32) -> Result<Tried> {
         }
         status => bail!("the upgrade was answered with {status}"),
     }
-    let stream = greet(world, id, &mut opening).await?;
+    let stream = match greet(world, id, &mut opening).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            let after = error.downcast_ref::<wire::Closed>().and_then(wire::Closed::come_back);
+            return after.map(Tried::Refused).ok_or(error);
+        }
+    };
     let conn = Conn::new(id, opening.stream, opening.left);
     conn.stream_id.set(stream);
     Ok(Tried::Open(conn))
