@@ -87,10 +87,10 @@ async fn attempt(world: &World, id: u32) -> Result<Tried> {
     }
     let stream = match greet(world, id, &mut opening).await {
         Ok(stream) => stream,
-        Err(error) => {
-            let after = error.downcast_ref::<wire::Closed>().and_then(wire::Closed::come_back);
-            return after.map(Tried::Refused).ok_or(error);
-        }
+        Err(error) => match error.downcast_ref::<wire::Closed>() {
+            Some(closed) if closed.is_for_now() => return Ok(Tried::Refused(closed.retry_after_s())),
+            _ => return Err(error),
+        },
     };
     let conn = Conn::new(id, opening.stream, opening.left);
     conn.stream_id.set(stream);

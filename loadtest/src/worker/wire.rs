@@ -82,9 +82,14 @@ impl Closed {
         Self { code, retry_after_ms: number_after(payload, br#""retry_after_ms":"#) }
     }
 
-    /// Whether Riser asks to come back, and after how many seconds, if it says so.
-    pub(crate) fn come_back(&self) -> Option<Option<u64>> {
-        (4_000..4_500).contains(&self.code).then(|| self.retry_after_ms.map(|ms| ms.div_ceil(1_000)))
+    /// Whether Riser asks to come back.
+    pub(crate) fn is_for_now(&self) -> bool {
+        (4_000..4_500).contains(&self.code)
+    }
+
+    /// After how many seconds, if it says so.
+    pub(crate) fn retry_after_s(&self) -> Option<u64> {
+        self.retry_after_ms.map(|ms| ms.div_ceil(1_000))
     }
 }
 
@@ -305,9 +310,9 @@ mod tests {
     #[test]
     fn an_end_says_whether_to_come_back() {
         let end = |code: u16, reason: &str| Closed::of(&[&code.to_be_bytes(), reason.as_bytes()].concat());
-        assert_eq!(end(4003, r#"{"retry_after_ms":1500}"#).come_back(), Some(Some(2)));
-        assert_eq!(end(4004, "").come_back(), Some(None));
-        assert_eq!(end(4502, "").come_back(), None);
+        assert_eq!(end(4003, r#"{"retry_after_ms":1500}"#).retry_after_s(), Some(2));
+        assert_eq!(end(4004, "").retry_after_s(), None);
+        assert_eq!([4_003, 4_004, 4_502, 1_009].map(|code| end(code, "").is_for_now()), [true, true, false, false]);
         assert_eq!(
             (end(4006, "").to_string(), Closed::of(b"").to_string()),
             ("closed: 4006".into(), "closed: 1005".into())
