@@ -4,7 +4,6 @@
 //!
 //!     cargo bench -p riser-loadtest
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::ops::ControlFlow;
 
@@ -15,7 +14,7 @@ use riser_core::frame::{Credential, Inbound};
 use riser_core::limits::Limits;
 use riser_core::routed::{self, Up};
 use riser_core::state::State;
-use riser_core::tenant::{Algorithm, SigningKey};
+use riser_core::tenant::SigningKey;
 use riser_core::{Address, Change, GatewayKey, Grant, Json, Path, PathFilter, Peer, Tenant, TenantTable, Version};
 use riser_edge::auth::{self, TokenOrder};
 use riser_edge::ws::{self, Decoder, frame};

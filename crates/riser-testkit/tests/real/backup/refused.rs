@@ -50,13 +50,16 @@ fn check(ended: &Ended, code: i32, parts: &[&str]) {
     assert!(parts.iter().all(|part| ended.err.contains(part)), "{parts:?} {ended:?}");
 }
 
+/// What is done to a backup's folder.
+type Break<'a> = &'a dyn Fn(&Path);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_that_is_not_whole_is_refused_before_anything_is_written() {
     let (old, dir) = saved(20).await;
     let new = Site::prepare(1).await;
     new.forget_tenants();
     let nothing = new.holds().await;
-    let breaks: [(&str, i32, &dyn Fn(&Path), [&str; 2]); 6] = [
+    let breaks: [(&str, i32, Break<'_>, [&str; 2]); 6] = [
         (
             "short",
             69,
