@@ -250,7 +250,7 @@ pub(crate) struct Restore {
 #[command(after_help = "\
 Examples:
   riser ledger --config /etc/riser/riser.toml --tenant acme
-  riser ledger --config /etc/riser/riser.toml --tenant acme --of b12/f0304 --since 7d --json
+  riser ledger --tenant acme --of b12/f0304 --since 7d --json
 
 Each command with its outcomes, the oldest first, as far as the edges could write it and the ledger keeps it. Arguments and \
 data are not in it.")]

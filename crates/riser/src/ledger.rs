@@ -70,8 +70,8 @@ mod tests {
     use super::*;
 
     fn entry() -> LedgerEntry {
-        let text = r#"{"cmd":"b12.f0304.000000000000000000000000000000ab.19ac0000000","path":"hall/lock","action":"un\u202elock",
-            "by":"client:alice","outcomes":[{"status":"held","at_ms":1760000000000},{"status":"sent","at_ms":1760000000100},
+        let text = r#"{"cmd":"b12.f0304.000000000000000000000000000000ab.19ac0000000","path":"hall/lock","action":"unlock",
+            "by":"client:\u202ealice","outcomes":[{"status":"held","at_ms":1760000000000},{"status":"sent","at_ms":1760000000100},
             {"status":"failed","code":"jammed","at_ms":1760000000123}]}"#;
         serde_json::from_str(text).expect("an entry")
     }
@@ -80,7 +80,7 @@ mod tests {
     fn an_entry_is_a_line_that_a_peer_cannot_break() {
         assert_eq!(
             row(&entry()),
-            "2025-10-09T08:53:20.123Z  b12/f0304       hall/lock un\\u202elock    held, sent, failed (jammed)  client:alice\n"
+            "2025-10-09T08:53:20.123Z  b12/f0304       hall/lock unlock          held, sent, failed (jammed)  client:\\u202ealice\n"
         );
     }
 
