@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::exit::Failure;
-use crate::tenants::file::hex;
 
 /// Longest line, in bytes: one gateway with all values and commands that it may have is under a third of that.
 const LINE_BYTES: u64 = 32 << 20;
@@ -152,6 +151,11 @@ fn same(path: &Path, entry: &Entry, bytes: u64, hash: &Sha256) -> Result<(), Fai
         return Err(damaged(path, &format!("it has {bytes} bytes, and had {} when it was saved", entry.bytes)));
     }
     if hex(&hash.clone().finalize()) == entry.sha256 { Ok(()) } else { Err(damaged(path, "its checksum is another")) }
+}
+
+/// Bytes as hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn unread(path: &Path, error: &io::Error) -> Failure {

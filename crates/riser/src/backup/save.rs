@@ -37,7 +37,7 @@ pub(super) async fn run(settings: &Settings, dir: &Path) -> Result<Summary, Fail
     let log = nats.log(settings.events.clone());
     let streams = patiently("nats: listing streams ($JS.API.STREAM.NAMES)", async || log.streams().await).await?;
     files::make_folder(dir)?;
-    let mut all: BTreeSet<TenantId> = tenants.value.tenants.keys().cloned().collect();
+    let mut all: BTreeSet<TenantId> = tenants.value.iter().map(|(tenant, _)| tenant.clone()).collect();
     all.extend(streams.into_iter().map(|stream| stream.tenant));
     let files = copy_files(dir, &settings.tenants, &tenants.files)?;
     let mut saving = Saving { dir, log, registry, progress: Progress::new(), summary: Summary::default() };

@@ -132,9 +132,9 @@ impl WatchedLog {
             sleep(ASK_EVERY).await;
             let next = {
                 let table = tenants.borrow();
-                let mut after =
-                    table.tenants.keys().filter(|tenant| asked.as_ref().is_none_or(|asked| *tenant > asked));
-                after.next().or_else(|| table.tenants.keys().next()).cloned()
+                let mut names = table.iter().map(|(tenant, _)| tenant);
+                let after = names.find(|tenant| asked.as_ref().is_none_or(|asked| *tenant > asked));
+                after.or_else(|| table.iter().next().map(|(tenant, _)| tenant)).cloned()
             };
             if let Some(tenant) = &next {
                 // What it answers is noted on the way.
