@@ -119,16 +119,8 @@ fn state(c: &mut Criterion) {
 
 /// A tenant that signs tokens.
 fn tenant() -> Tenant {
-    let key = SigningKey { kid: "k1".into(), algorithm: Algorithm::Hs256, secret: vec![7; 32] };
-    Tenant {
-        suspended: false,
-        origins: None,
-        renewal: true,
-        signing_kid: "k1".into(),
-        signing_keys: BTreeMap::from([(("k1".into(), Algorithm::Hs256), key)]),
-        api_keys: Vec::new(),
-        limits: Limits::default(),
-    }
+    let keys = [SigningKey::hs256("k1", vec![7; 32]).entry()];
+    Tenant { signing_kid: "k1".into(), signing_keys: keys.into(), ..Tenant::default() }
 }
 
 fn tokens(c: &mut Criterion) {
@@ -136,7 +128,7 @@ fn tokens(c: &mut Criterion) {
     let order =
         TokenOrder { peer: Peer::Client { subject: "alice".into() }, grants: vec![Grant::everything()], ttl_s: 3_600 };
     let token = auth::mint(&id, &tenant(), &order, NOW_MS).expect("a good order").token;
-    let table = TenantTable { tenants: BTreeMap::from([(id, tenant())]) };
+    let table: TenantTable = [(id, tenant())].into_iter().collect();
     let credential = Credential::new(token);
     auth::verify(&table, &credential, NOW_MS).expect("a good token");
     c.bench_function("auth: verify a client's token", |b| {

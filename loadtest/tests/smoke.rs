@@ -122,8 +122,9 @@ fn noisy_answers_the_quiet_ones() {
     none(&runs, "unanswered", 2);
     none(&runs, "not_shown", 2);
     let noise = figures(&runs, "noise_sent");
-    assert!(noise["riser, beside noise"] > 1_000.0 && noise["riser, alone"] == 0.0, "{noise:?}");
-    assert!(figures(&runs, "noise_rounds_of_storm")["riser, beside noise"] > 0.0);
+    let beside = "riser, beside noise of its own tenant";
+    assert!(noise[beside] > 1_000.0 && noise["riser, alone"] == 0.0, "{noise:?}");
+    assert!(figures(&runs, "noise_rounds_of_storm")[beside] > 0.0);
 }
 
 #[test]

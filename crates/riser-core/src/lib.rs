@@ -23,6 +23,7 @@ pub mod server;
 pub mod state;
 pub mod tenant;
 mod text;
+pub use text::hex;
 pub mod time;
 pub mod version;
 

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use riser_bus::kv::{Kv, KvError, Value, Written};
 use riser_bus::{Bucket, Entry};
-use riser_core::command::{CommandId, Digest, KEPT_MS, Record, Step};
+use riser_core::command::{CommandId, Digest, KEPT_MS, Outcome, Record, Step};
 use riser_core::{EdgeId, Epoch, GatewayKey, TenantId};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -304,7 +304,7 @@ impl Inner {
 
     /// Tells of a command that was not held.
     fn tell(&self, key: &GatewayKey, stepped: &Stepped) {
-        if stepped.record.outcomes.iter().skip(stepped.before).any(|outcome| outcome.is_final()) {
+        if stepped.record.outcomes.iter().skip(stepped.before).any(Outcome::is_final) {
             self.tell_final(key, &stepped.record);
         }
     }

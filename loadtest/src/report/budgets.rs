@@ -226,8 +226,12 @@ fn crowd(all: &[Summary], figure: &str, title: &str) -> Line {
 
 fn noisy(all: &[Summary]) -> Vec<Line> {
     let p99 = |variant| p99(all, "noisy", variant, is_riser);
-    let (Some(beside), Some(alone)) = (p99(run::noisy::BESIDE), p99(run::noisy::ALONE)) else { return Vec::new() };
-    vec![told("noisy", "a quiet tenant beside a noisy one, p99 µs", Some(beside), Some(("alone".into(), alone)))]
+    let Some(alone) = p99(run::noisy::ALONE) else { return Vec::new() };
+    let line = |variant| {
+        let beside = p99(variant)?;
+        Some(told("noisy", format!("a quiet tenant {variant}, p99 µs"), Some(beside), Some(("alone".into(), alone))))
+    };
+    [run::noisy::BESIDE_ANOTHER, run::noisy::BESIDE_ITS_OWN].into_iter().filter_map(line).collect()
 }
 
 fn poll(all: &[Summary]) -> Vec<Line> {

@@ -47,8 +47,8 @@ pub(crate) struct Params {
 
 /// Those who make noise.
 struct Noise {
-    /// Those who send what a schedule says, each with its rate.
-    senders: Vec<(Fleet, f64)>,
+    /// Those who send what a schedule says, each with its rate: states, events, subscriptions.
+    senders: [(Fleet, f64); 3],
     storm: Fleet,
     slow: Fleet,
 }
@@ -57,24 +57,28 @@ impl Params {
     pub(crate) async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
         for round in 1..=bench.rounds {
             for noise in [false, true] {
-                let variant = if noise { BESIDE } else { ALONE };
-                bench.step(round, &format!("{name}, {variant}"));
+                bench.step(round, &format!("{name}, {}", if noise { "beside noise" } else { ALONE }));
+                let server = bench.riser(1).await?;
+                let variant = match (noise, &server.other_tenant) {
+                    (false, _) => ALONE,
+                    (true, Some(_)) => BESIDE_ANOTHER,
+                    (true, None) => BESIDE_ITS_OWN,
+                };
                 let mut run = bench.run_of_riser(name, variant, round);
-                self.measure(bench, noise, &mut run).await?;
+                self.measure(bench, &server, noise, &mut run).await?;
                 out.push(run);
             }
         }
         Ok(())
     }
 
-    async fn measure(&self, bench: &Bench, noise: bool, run: &mut Run) -> Result<()> {
-        let server = bench.riser(1).await?;
-        let mut quiet = bench.spread(&server, Role::Report(reporter()), self.gateways, 0).await?;
-        let mut board = bench.spread(&server, Role::Watch(watcher("b0/*")), 1, LISTENERS).await?;
-        let mut loud = if noise { Some(self.noise(bench, &server).await?) } else { None };
-        let meter = Meter::begin(&server, &mut [&mut quiet, &mut board])?;
+    async fn measure(&self, bench: &Bench, server: &Server, noise: bool, run: &mut Run) -> Result<()> {
+        let mut quiet = bench.spread(server, Role::Report(reporter()), self.gateways, 0).await?;
+        let mut board = bench.spread(server, Role::Watch(watcher("b0/*")), 1, LISTENERS).await?;
+        let mut loud = if noise { Some(self.noise(bench, server).await?) } else { None };
+        let meter = Meter::begin(server, &mut [&mut quiet, &mut board])?;
         let mut calm = schedule(self.per_second, self.seconds, 1);
-        let mut noises = Report::default();
+        let mut noises: [Report; 3] = Default::default();
         let rounds = Cell::new(0);
         if let Some(loud) = &mut loud {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -86,7 +90,7 @@ impl Params {
         }
         let shown = arrived(&mut board, calm.ticks, DELIVERY).await?;
         let (sent, seen) = (quiet.report().await?, board.report().await?);
-        let (cpu, generator) = meter.end(&server, &[&quiet, &board], &sent.late)?;
+        let (cpu, generator) = meter.end(server, &[&quiet, &board], &sent.late)?;
         run.take(&seen);
         for (what, count) in sent.errors {
             run.notes.push(format!("quiet gateways: {count} × {what}"));
@@ -97,8 +101,11 @@ impl Params {
             run.figure("ok_p99_us", ratio(ok.at(0.99), 1));
         }
         run.figure("server_cpu_us_per_second", ratio(cpu, 1) / (self.seconds + 2.0 * AROUND_S));
+        for (kind, report) in ["states", "events", "subscriptions"].iter().zip(&noises) {
+            run.figure(&format!("noise_{kind}_answered"), ratio(report.answered, 1));
+        }
+        let noises = together(noises);
         run.figure("noise_sent", ratio(noises.sent, 1));
-        run.figure("noise_answered", ratio(noises.answered, 1));
         run.figure("noise_refused", ratio(noises.errors.values().sum(), 1));
         run.figure("noise_sessions_ended", ratio(noises.lost, 1));
         run.figure("noise_rounds_of_storm", f64::from(rounds.get()));
@@ -122,7 +129,7 @@ impl Params {
                 LISTENERS * 4,
             )
             .await?,
-            senders: vec![
+            senders: [
                 (open(Role::Report(states), self.noisy_gateways, OTHERS).await?, self.noisy_per_second),
                 (open(Role::Report(events), self.noisy_gateways, RESTING).await?, self.events_per_second),
                 (open(churn, self.subscribers, LISTENERS * 5).await?, self.subscriptions_per_second),
@@ -135,7 +142,9 @@ impl Params {
 /// The variants.
 pub(crate) const ALONE: &str = "alone";
 /// See [`ALONE`].
-pub(crate) const BESIDE: &str = "beside noise";
+pub(crate) const BESIDE_ANOTHER: &str = "beside another tenant's noise";
+/// See [`ALONE`].
+pub(crate) const BESIDE_ITS_OWN: &str = "beside noise of its own tenant";
 
 impl Noise {
     /// Makes noise while something else is done, for so many seconds at least, and tells what became of it.
@@ -144,7 +153,7 @@ impl Noise {
         quiet: impl Future<Output = Result<()>>,
         seconds: f64,
         rounds: &Cell<u32>,
-    ) -> Result<Report> {
+    ) -> Result<[Report; 3]> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         self.slow.all(&Order::Pause((seconds * 1_000.0) as u64)).await?;
         let floods = self.senders.iter_mut().map(|(fleet, per_second)| {
@@ -158,11 +167,8 @@ impl Noise {
             done = work => drop(done?),
             failed = &mut storm => failed?,
         }
-        let mut reports = Vec::new();
-        for (fleet, _) in &mut self.senders {
-            reports.push(fleet.report().await?);
-        }
-        Ok(together(reports))
+        let [(states, _), (events, _), (subscriptions, _)] = &mut self.senders;
+        Ok([states.report().await?, events.report().await?, subscriptions.report().await?])
     }
 }
 

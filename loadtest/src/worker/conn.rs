@@ -172,7 +172,7 @@ impl Conn {
                     wire::frame(wire::PONG, payload, &mut pong);
                     self.send(world, &pong);
                 }
-                wire::CLOSE => bail!("closed: {}", close(payload)),
+                wire::CLOSE => return Err(wire::Closed::of(payload).into()),
                 op => world.message(self, op, payload),
             }
             used += whole;
@@ -186,11 +186,6 @@ impl Conn {
         wire::frame(wire::CLOSE, &1000_u16.to_be_bytes(), &mut frame);
         self.send(world, &frame);
     }
-}
-
-fn close(payload: &[u8]) -> String {
-    let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
-    code.to_string()
 }
 
 /// A connection that is being opened: whole messages, one after the other.
@@ -242,7 +237,7 @@ impl Opening {
         loop {
             if let Some((op, payload, whole)) = wire::first(&self.left)? {
                 if op == wire::CLOSE {
-                    bail!("closed: {}", close(payload));
+                    return Err(wire::Closed::of(payload).into());
                 }
                 let payload = payload.to_vec();
                 self.left.drain(..whole);

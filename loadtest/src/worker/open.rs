@@ -85,7 +85,13 @@ async fn attempt(world: &World, id: u32) -> Result<Tried> {
         }
         status => bail!("the upgrade was answered with {status}"),
     }
-    let stream = greet(world, id, &mut opening).await?;
+    let stream = match greet(world, id, &mut opening).await {
+        Ok(stream) => stream,
+        Err(error) => match error.downcast_ref::<wire::Closed>() {
+            Some(closed) if closed.is_for_now() => return Ok(Tried::Refused(closed.retry_after_s())),
+            _ => return Err(error),
+        },
+    };
     let conn = Conn::new(id, opening.stream, opening.left);
     conn.stream_id.set(stream);
     Ok(Tried::Open(conn))

@@ -67,6 +67,40 @@ pub(crate) fn first(bytes: &[u8]) -> Result<Option<(u8, &[u8], usize)>> {
     Ok(rest.get(..length).map(|payload| (head & 15, payload, whole)))
 }
 
+/// The server's end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Closed {
+    code: u16,
+    /// What Riser says of coming back.
+    retry_after_ms: Option<u64>,
+}
+
+impl Closed {
+    /// From a close frame's payload.
+    pub(crate) fn of(payload: &[u8]) -> Self {
+        let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
+        Self { code, retry_after_ms: number_after(payload, br#""retry_after_ms":"#) }
+    }
+
+    /// Whether Riser asks to come back.
+    pub(crate) fn is_for_now(&self) -> bool {
+        (4_000..4_500).contains(&self.code)
+    }
+
+    /// After how many seconds, if it says so.
+    pub(crate) fn retry_after_s(&self) -> Option<u64> {
+        self.retry_after_ms.map(|ms| ms.div_ceil(1_000))
+    }
+}
+
+impl std::fmt::Display for Closed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "closed: {}", self.code)
+    }
+}
+
+impl std::error::Error for Closed {}
+
 /// The head of an upgrade.
 pub(crate) fn upgrade(path: &str, subprotocol: Option<&str>, bearer: Option<&str>) -> String {
     let mut head = format!(
@@ -271,6 +305,18 @@ mod tests {
             frame(BINARY, &vec![0; length], &mut out);
             assert_eq!(out.len(), head + length, "{length}");
         }
+    }
+
+    #[test]
+    fn an_end_says_whether_to_come_back() {
+        let end = |code: u16, reason: &str| Closed::of(&[&code.to_be_bytes(), reason.as_bytes()].concat());
+        assert_eq!(end(4003, r#"{"retry_after_ms":1500}"#).retry_after_s(), Some(2));
+        assert_eq!(end(4004, "").retry_after_s(), None);
+        assert_eq!([4_003, 4_004, 4_502, 1_009].map(|code| end(code, "").is_for_now()), [true, true, false, false]);
+        assert_eq!(
+            (end(4006, "").to_string(), Closed::of(b"").to_string()),
+            ("closed: 4006".into(), "closed: 1005".into())
+        );
     }
 
     #[test]

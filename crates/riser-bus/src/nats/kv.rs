@@ -186,7 +186,7 @@ impl NatsKv {
         let mut entries = vec![];
         for kept in page.into_iter().filter(|kept| !kept.payload.is_empty()) {
             match Entry::parse(bucket, &kept.subject) {
-                Some(entry) => entries.push((entry, value(kept))),
+                Some(entry) => entries.push((entry, value(&kept))),
                 None => self.jetstream.0.signals.ignore("an entry"),
             }
         }
@@ -216,7 +216,7 @@ impl Change<'_> {
 impl Kv for NatsKv {
     async fn get(&self, entry: &Entry) -> Result<Option<Value>, KvError> {
         let last = within(patiently(|| self.last(entry))).await?;
-        Ok(last.filter(|kept| !kept.payload.is_empty()).map(value))
+        Ok(last.filter(|kept| !kept.payload.is_empty()).as_ref().map(value))
     }
 
     async fn put(&self, entry: &Entry, value: Bytes, expected: u64, ttl: Option<Duration>) -> Result<Written, KvError> {
@@ -260,6 +260,6 @@ async fn within<T>(call: impl Future<Output = T>) -> Result<T, KvError> {
 }
 
 /// A message's value. Copied, since a small one would keep the block that was read with it.
-fn value(kept: Kept) -> Value {
+fn value(kept: &Kept) -> Value {
     Value { bytes: Bytes::copy_from_slice(&kept.payload), revision: kept.seq }
 }

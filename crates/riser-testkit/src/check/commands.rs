@@ -199,10 +199,8 @@ impl Commands {
         let wrong = follows(&before, became).map(|why| (Rule::Outcome, format!("{key} {cmd}: {why}")));
         let mut found: Found = wrong.into_iter().collect();
         let mut issued = self.issued.get_mut(&(tenant.to_owned(), of, key.clone()));
-        if became.status == "held" {
-            if let Some(issued) = &mut issued {
-                issued.held.get_or_insert(self.line);
-            }
+        if let Some(issued) = issued.as_mut().filter(|_| became.status == "held") {
+            issued.held.get_or_insert(self.line);
         }
         if let (Some(body), Some(issued)) = (&became.body, issued)
             && *body != issued.order.body

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use riser_core::hex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -151,11 +152,6 @@ fn same(path: &Path, entry: &Entry, bytes: u64, hash: &Sha256) -> Result<(), Fai
         return Err(damaged(path, &format!("it has {bytes} bytes, and had {} when it was saved", entry.bytes)));
     }
     if hex(&hash.clone().finalize()) == entry.sha256 { Ok(()) } else { Err(damaged(path, "its checksum is another")) }
-}
-
-/// Bytes as hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn unread(path: &Path, error: &io::Error) -> Failure {

@@ -132,9 +132,9 @@ impl WatchedLog {
             sleep(ASK_EVERY).await;
             let next = {
                 let table = tenants.borrow();
-                let mut names = table.iter().map(|(tenant, _)| tenant);
-                let after = names.find(|tenant| asked.as_ref().is_none_or(|asked| *tenant > asked));
-                after.or_else(|| table.iter().next().map(|(tenant, _)| tenant)).cloned()
+                let all = || table.iter().map(|(tenant, _)| tenant);
+                let after = all().find(|tenant| asked.as_ref().is_none_or(|asked| *tenant > asked));
+                after.or_else(|| all().next()).cloned()
             };
             if let Some(tenant) = &next {
                 // What it answers is noted on the way.

@@ -61,8 +61,8 @@ async fn gateway(site: &Site, key: &str, address: &str, value: &str) -> (Link, E
 
 /// Writes the files of two tenants; the key of the second one.
 fn two_tenants(site: &Site) -> String {
-    let (key, hash) = riser_edge::auth::new_api_key();
-    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (key, hash) = riser_edge::auth::new_api_key(None);
+    let hash = riser_core::hex(hash.bytes());
     let file = std::fs::read_to_string(site.edges.path("tenants.toml")).expect("the tenants file");
     let second = format!(
         "[tenants.zeta]\nsigning_keys = [{{ kid = \"z\", secret_file = \"keys/zeta.secret\" }}]\n\
