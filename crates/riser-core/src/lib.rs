@@ -15,6 +15,8 @@ pub mod id;
 pub mod json;
 pub mod limits;
 pub mod live;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod path;
 pub mod presence;
 pub mod range;

@@ -45,6 +45,7 @@ pub use backup::{BadSaved, SavedGateway};
 pub use config::{Address, ConnectError, Identity, Password, RedisConfig, Servers, Tls};
 pub use counts::Counts;
 pub use info::{LeaseInfo, ServerInfo};
+pub use keys::Naming;
 
 use crate::RegistryError;
 use link::{Call, Link};

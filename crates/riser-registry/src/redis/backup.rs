@@ -13,7 +13,7 @@ use riser_core::command::{KEPT_MS, Record};
 use riser_core::{Address, BuildingId, GatewayId, GatewayKey, Reason, TenantId};
 use serde::{Deserialize, Serialize};
 
-use super::commands::{due_name, room_note, size};
+use super::commands::{room_note, size};
 use super::head::Head;
 use super::keys::{self, Building, Tenant};
 use super::link::{Arguments, Call};
@@ -231,7 +231,7 @@ impl RedisRegistry {
                 decided.push((super::commands::room_name(&record.cmd), record.cmd.at_ms, size(record)));
                 continue;
             }
-            let (deadline, due) = (record.deadline_at_ms.to_string(), due_name(tenant, &record.cmd));
+            let (deadline, due) = (record.deadline_at_ms.to_string(), keys::due_entry(tenant, &record.cmd));
             call = call.command("ZADD", Some(keys::due()), &[deadline.as_bytes(), due.as_bytes()]);
             call = super::commands::opened(call, tenant, record, true);
         }

@@ -215,7 +215,7 @@ impl RedisRegistry {
             .number(expiry)
             .number(DECIDED as u64)
             .number(DECIDED_BYTES as u64);
-        let due = due_name(&key.tenant, &record.cmd);
+        let due = keys::due_entry(&key.tenant, &record.cmd);
         let call = if is_open {
             let deadline = record.deadline_at_ms.to_string();
             Call::new().command("ZADD", Some(keys::due()), &[deadline.as_bytes(), due.as_bytes()])
@@ -402,7 +402,7 @@ impl CommandStore for RedisRegistry {
             self.link.bad("the deadline of a command", gone.len() as u64);
             let many = named.len() + gone.len();
             let (open, decided) = self.still_open(named).await?;
-            gone.extend(decided.iter().map(|due| due_name(&due.tenant, &due.cmd)));
+            gone.extend(decided.iter().map(|due| keys::due_entry(&due.tenant, &due.cmd)));
             self.forget_due(&gone).await?;
             overdue.extend(open);
             if many == 0 || gone.is_empty() {
@@ -439,14 +439,9 @@ struct Due {
 
 impl Due {
     fn parse(name: &str, deadline_at_ms: u64) -> Option<Self> {
-        let (tenant, cmd) = name.split_once(' ')?;
-        Some(Self { tenant: tenant.parse().ok()?, cmd: cmd.parse().ok()?, deadline_at_ms })
+        let (tenant, cmd) = keys::parse_due_entry(name)?;
+        Some(Self { tenant, cmd, deadline_at_ms })
     }
-}
-
-/// What a command is called among the deadlines.
-pub(super) fn due_name(tenant: &TenantId, cmd: &CommandId) -> String {
-    format!("{tenant} {cmd}")
 }
 
 /// What a command is called among the decided ones of its tenant.

@@ -1,4 +1,4 @@
-//! The names of all keys.
+//! The names of all keys, and of what has a tenant in its name below keys that all tenants share.
 //!
 //! What belongs to one building is in one hash slot (`{tenant/building}`), what belongs to a whole tenant in another
 //! (`{tenant}`), and so are all leases and the index of deadlines. No name of ours holds `{`, `}`, `:`, `/` or a blank, and
@@ -24,6 +24,9 @@
 //! | `riser:{_life}:n` | string | a random number: another one tells that everything was lost |
 //! | `riser:{_due}:z`, `riser:{_due}:by` | zset, string | open commands by deadline, and which edge sweeps them |
 
+use std::fmt;
+
+use riser_core::command::CommandId;
 use riser_core::{Address, BuildingId, GatewayKey, TenantId};
 
 use crate::Lease;
@@ -72,83 +75,168 @@ fn zset(name: String) -> Key {
     Key::new(name, Kind::Zset)
 }
 
-/// The keys of one building.
-pub(super) struct Building(String);
+/// What has a tenant in it, and is written or read here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// The heads of a building's gateways.
+    Heads,
+    /// Their open commands.
+    OpenCommands,
+    /// Leases that were swept in a building.
+    Swept,
+    /// The values of a gateway.
+    State,
+    /// The records of its commands.
+    Records,
+    /// Its decided commands by place.
+    Decided,
+    /// Its decided commands by when they are forgotten.
+    Expiry,
+    /// The buildings of a tenant.
+    Buildings,
+    /// Its open streams.
+    Streams,
+    /// When they end.
+    StreamEnds,
+    /// When those at one address end.
+    StreamsAt,
+    /// What its open commands take.
+    Opened,
+    /// What its decided commands take.
+    Room,
+    /// A building in the index of a lease.
+    LeaseEntry,
+    /// A command among all deadlines.
+    DueEntry,
+}
 
-impl Building {
-    pub(super) fn new(tenant: &TenantId, building: &BuildingId) -> Self {
-        Self(format!("riser:{{{tenant}/{building}}}"))
+/// A tenant as a name has it. All names of this module get theirs from here, so that a test can make each of them wrong.
+#[cfg(not(feature = "mutants"))]
+fn written(_in: Naming, tenant: &TenantId) -> &TenantId {
+    tenant
+}
+
+/// Whose a name is that was read. All tenants that this module reads come from here.
+#[cfg(not(feature = "mutants"))]
+fn read(_in: Naming, tenant: TenantId) -> TenantId {
+    tenant
+}
+
+#[cfg(feature = "mutants")]
+mod mutants;
+#[cfg(feature = "mutants")]
+use mutants::{read, written};
+
+/// The keys of one building.
+pub(super) struct Building<'a> {
+    tenant: &'a TenantId,
+    building: &'a BuildingId,
+}
+
+impl<'a> Building<'a> {
+    pub(super) fn new(tenant: &'a TenantId, building: &'a BuildingId) -> Self {
+        Self { tenant, building }
     }
 
-    pub(super) fn of(key: &GatewayKey) -> Self {
+    pub(super) fn of(key: &'a GatewayKey) -> Self {
         Self::new(&key.tenant, key.address.building())
     }
 
+    fn name(&self, naming: Naming, rest: impl fmt::Display) -> String {
+        format!("riser:{{{}/{}}}:{rest}", written(naming, self.tenant), self.building)
+    }
+
     pub(super) fn heads(&self) -> Key {
-        hash(format!("{}:g", self.0))
+        hash(self.name(Naming::Heads, 'g'))
     }
 
     pub(super) fn open(&self) -> Key {
-        hash(format!("{}:q", self.0))
+        hash(self.name(Naming::OpenCommands, 'q'))
     }
 
     pub(super) fn swept(&self) -> Key {
-        hash(format!("{}:f", self.0))
+        hash(self.name(Naming::Swept, 'f'))
     }
 
     pub(super) fn state(&self, of: &Address) -> Key {
         let head = Some((self.heads().name, of.gateway().to_string()));
-        Key { head, ..hash(format!("{}:s:{}", self.0, of.gateway())) }
+        Key { head, ..hash(self.name(Naming::State, format_args!("s:{}", of.gateway()))) }
     }
 
     pub(super) fn records(&self, of: &Address) -> Key {
-        hash(format!("{}:c:{}", self.0, of.gateway()))
+        hash(self.name(Naming::Records, format_args!("c:{}", of.gateway())))
     }
 
     pub(super) fn decided(&self, of: &Address) -> Key {
-        zset(format!("{}:d:{}", self.0, of.gateway()))
+        zset(self.name(Naming::Decided, format_args!("d:{}", of.gateway())))
     }
 
     pub(super) fn expiry(&self, of: &Address) -> Key {
-        zset(format!("{}:x:{}", self.0, of.gateway()))
+        zset(self.name(Naming::Expiry, format_args!("x:{}", of.gateway())))
     }
 }
 
 /// The keys of one tenant.
-pub(super) struct Tenant(String);
+pub(super) struct Tenant<'a>(&'a TenantId);
 
-impl Tenant {
-    pub(super) fn new(tenant: &TenantId) -> Self {
-        Self(format!("riser:{{{tenant}}}"))
+impl<'a> Tenant<'a> {
+    pub(super) fn new(tenant: &'a TenantId) -> Self {
+        Self(tenant)
+    }
+
+    fn name(&self, naming: Naming, rest: impl fmt::Display) -> String {
+        format!("riser:{{{}}}:{rest}", written(naming, self.0))
     }
 
     pub(super) fn buildings(&self) -> Key {
-        Key::new(format!("{}:b", self.0), Kind::Set)
+        Key::new(self.name(Naming::Buildings, 'b'), Kind::Set)
     }
 
     pub(super) fn streams(&self) -> Key {
-        hash(format!("{}:l", self.0))
+        hash(self.name(Naming::Streams, 'l'))
     }
 
     pub(super) fn stream_ends(&self) -> Key {
-        zset(format!("{}:z", self.0))
+        zset(self.name(Naming::StreamEnds, 'z'))
     }
 
     pub(super) fn streams_at(&self, at: &Address) -> Key {
-        zset(format!("{}:a:{at}", self.0))
+        zset(self.name(Naming::StreamsAt, format_args!("a:{at}")))
     }
 
     /// Of the open commands: their deadlines, their bytes, and all bytes.
     pub(super) fn opened(&self) -> [Key; 3] {
-        let total = Key::new(format!("{}:ob", self.0), Kind::Text);
-        [zset(format!("{}:oa", self.0)), hash(format!("{}:os", self.0)), total]
+        let name = |rest| self.name(Naming::Opened, rest);
+        [zset(name("oa")), hash(name("os")), Key::new(name("ob"), Kind::Text)]
     }
 
     /// Of the decided commands: their ages, their bytes, and all bytes.
     pub(super) fn room(&self) -> [Key; 3] {
-        let total = Key::new(format!("{}:rb", self.0), Kind::Text);
-        [zset(format!("{}:ra", self.0)), hash(format!("{}:rs", self.0)), total]
+        let name = |rest| self.name(Naming::Room, rest);
+        [zset(name("ra")), hash(name("rs")), Key::new(name("rb"), Kind::Text)]
     }
+}
+
+/// What a building is called in the index of a lease.
+pub(super) fn lease_entry(tenant: &TenantId, building: &BuildingId) -> String {
+    format!("{}/{building}", written(Naming::LeaseEntry, tenant))
+}
+
+/// Reads what a building is called in the index of a lease.
+pub(super) fn parse_lease_entry(name: &str) -> Option<(TenantId, BuildingId)> {
+    let (tenant, building) = name.split_once('/')?;
+    Some((read(Naming::LeaseEntry, tenant.parse().ok()?), building.parse().ok()?))
+}
+
+/// What a command is called among the deadlines.
+pub(super) fn due_entry(tenant: &TenantId, cmd: &CommandId) -> String {
+    format!("{} {cmd}", written(Naming::DueEntry, tenant))
+}
+
+/// Reads what a command is called among the deadlines.
+pub(super) fn parse_due_entry(name: &str) -> Option<(TenantId, CommandId)> {
+    let (tenant, cmd) = name.split_once(' ')?;
+    Some((read(Naming::DueEntry, tenant.parse().ok()?), cmd.parse().ok()?))
 }
 
 pub(super) fn leases() -> Key {
@@ -177,42 +265,4 @@ pub(super) fn sweeper() -> Key {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What Redis Cluster hashes: what is between the first `{` and the first `}` after it.
-    fn tag(key: &Key) -> &str {
-        let inner = key.name.split_once('{').expect("a tag").1;
-        inner.split_once('}').expect("a tag").0
-    }
-
-    #[test]
-    fn all_keys_of_a_building_are_in_one_slot_and_no_two_are_the_same() {
-        let building = |tenant: &str, name: &str| {
-            let key = GatewayKey::new(tenant.parse().expect("a tenant"), name.parse().expect("an address"));
-            let (b, of) = (Building::of(&key), &key.address);
-            [b.heads(), b.open(), b.swept(), b.state(of), b.records(of), b.decided(of), b.expiry(of)]
-        };
-        let tenant = |tenant: &str| {
-            let (tenant, at) = (tenant.parse().expect("a tenant"), "b/g".parse().expect("an address"));
-            let keys = Tenant::new(&tenant);
-            let mut all = vec![keys.buildings(), keys.streams(), keys.stream_ends(), keys.streams_at(&at)];
-            all.extend(keys.room().into_iter().chain(keys.opened()));
-            all
-        };
-        let mut all = vec![leases(), due(), sweeper(), mark()];
-        for keys in [building("t", "b/g").to_vec(), building("t", "b/h").to_vec(), building("t", "_/_").to_vec()] {
-            assert!(keys.iter().all(|key| tag(key) == tag(&keys[0])));
-            all.extend(keys);
-        }
-        for keys in [tenant("t"), tenant("leases"), tenant("due")] {
-            assert!(keys.iter().all(|key| tag(key) == tag(&keys[0])));
-            all.extend(keys);
-        }
-        let mut names: Vec<_> = all.iter().map(|key| &key.name).collect();
-        names.sort();
-        // The heads, the open commands and the swept leases of a building are shared by its gateways.
-        names.dedup();
-        assert_eq!(names.len(), all.len() - 3);
-    }
-}
+mod tests;

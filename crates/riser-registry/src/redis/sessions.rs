@@ -32,7 +32,11 @@ impl RedisRegistry {
         // A count would begin anew after a sweep, and another sweep could take the new entry for the one it has seen.
         let mark = fastrand::u64(..FIRST_INEXACT).to_string();
         call.command("HSETNX", Some(keys::leases()), &[name(lease).as_bytes(), ADOPTED])
-            .command("ZADD", Some(keys::lease_index(lease)), &[mark.as_bytes(), member(tenant, building).as_bytes()])
+            .command(
+                "ZADD",
+                Some(keys::lease_index(lease)),
+                &[mark.as_bytes(), keys::lease_entry(tenant, building).as_bytes()],
+            )
             .command("SADD", Some(Tenant::new(tenant).buildings()), &[building.as_str().as_bytes()])
     }
 
@@ -232,10 +236,7 @@ impl Registry for RedisRegistry {
         let mut index = vec![];
         while items.left() > 0 {
             let name = items.bytes();
-            let pair = name.as_deref().and_then(|name| {
-                let (tenant, building) = std::str::from_utf8(name).ok()?.split_once('/')?;
-                Some((tenant.parse().ok()?, building.parse().ok()?))
-            });
+            let pair = name.as_deref().and_then(|name| keys::parse_lease_entry(std::str::from_utf8(name).ok()?));
             self.link.bad("a building of a lease", u64::from(pair.is_none()));
             index.extend(pair);
         }
@@ -251,7 +252,7 @@ impl Registry for RedisRegistry {
         building: &BuildingId,
     ) -> Result<Vec<(GatewayId, Ended)>, RegistryError> {
         let (keys, index, member) =
-            (Building::new(tenant, building), keys::lease_index(lease), member(tenant, building));
+            (Building::new(tenant, building), keys::lease_index(lease), keys::lease_entry(tenant, building));
         let arguments = Arguments::new().add(lease.edge.as_str()).number(lease.start);
         let arguments = arguments.add(reason.as_str()).number(SWEPT_MS).number(fastrand::u64(..));
         let call = Call::new().command("ZSCORE", Some(index.clone()), &[member.as_bytes()]).script(
@@ -314,11 +315,6 @@ fn name(lease: &Lease) -> String {
 pub(super) fn lease(name: &[u8]) -> Option<Lease> {
     let (edge, start) = std::str::from_utf8(name).ok()?.split_once(':')?;
     Some(Lease { edge: edge.parse().ok()?, start: start.parse().ok()? })
-}
-
-/// What a building is called in the index of a lease.
-fn member(tenant: &TenantId, building: &BuildingId) -> String {
-    format!("{tenant}/{building}")
 }
 
 /// A score, which is a whole number of ours.
