@@ -9,8 +9,10 @@ use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
 mod raw;
+mod wire;
 
 pub use raw::RawNats;
+pub use wire::{NatsWire, Said};
 
 use super::folder::Folder;
 use super::http;

@@ -8,6 +8,7 @@ mod backup;
 mod cluster;
 mod deploy;
 mod edge;
+mod isolation;
 mod nats;
 mod redis;
 
