@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use tokio::time::Instant;
 
 use crate::PATIENCE;
@@ -46,7 +47,50 @@ async fn run(world: &World, mutant: Option<&Mutant>, patience: Duration) -> Resu
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_of_a_tenant_shows_in_another_that_uses_the_same_names_and_asks_for_it() {
     let world = World::start().await;
-    let begun = Instant::now();
     run(&world, None, PATIENCE).await.expect("nothing of another tenant, and all of its own");
-    println!("{:?}", begun.elapsed());
+}
+
+/// Pairs of tenants that are at it at once. Most of what a mutant costs is the wait for what never comes.
+const AT_ONCE: usize = 12;
+/// Among so many mutants is one pair with nothing wrong, which tells how long that takes here and now.
+const CONTROL_EVERY: usize = 16;
+/// How long a mutant may take, at least and in times of what a pair takes with nothing wrong. What has not come by then will not
+/// come; and the controls must have been faster.
+const MUTANT_PATIENCE: (Duration, u32) = (Duration::from_secs(4), 4);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_drops_its_tenant_or_swaps_it_for_another_is_caught() {
+    let world = World::start().await;
+    let begun = Instant::now();
+    run(&world, None, PATIENCE).await.expect("nothing wrong when no name is");
+    let patience = MUTANT_PATIENCE.0 + begun.elapsed() * MUTANT_PATIENCE.1;
+    let mutants = Mutant::all();
+    let controls = mutants.len().div_ceil(CONTROL_EVERY);
+    let rounds = mutants.chunks(CONTROL_EVERY).flat_map(|some| some.iter().map(Some).chain([None]));
+    let found = stream::iter(rounds).map(async |mutant| {
+        let begun = Instant::now();
+        let found = run(&world, mutant, if mutant.is_some() { patience } else { PATIENCE }).await;
+        (mutant, found, begun.elapsed())
+    });
+    let found: Vec<_> = found.buffer_unordered(AT_ONCE).collect().await;
+    let (mut caught, mut foreign, mut slowest) = (0, 0, Duration::ZERO);
+    for (mutant, found, took) in &found {
+        let name = mutant.map_or("nothing wrong", |mutant| &mutant.name);
+        println!("{name}: {found:?}");
+        match (mutant, found) {
+            (Some(_), found) => {
+                caught += usize::from(found.is_err());
+                foreign += usize::from(matches!(found, Err(Finding::Foreign(_))));
+            }
+            (None, found) => {
+                assert_eq!(*found, Ok(()), "nothing was wrong");
+                slowest = slowest.max(*took);
+            }
+        }
+    }
+    let missing = caught - foreign;
+    println!("{caught} of {} caught: {foreign} showed something foreign, {missing} lacked something", mutants.len());
+    assert_eq!(found.len(), mutants.len() + controls);
+    assert_eq!(caught, mutants.len(), "a mutant was not caught");
+    assert!(slowest < patience, "too slow to tell what is missing from what is late: {slowest:?}, where {patience:?} were given");
 }

@@ -63,8 +63,8 @@ async fn commands(act: &mut Act<'_>, others: &Given) -> Result<(), Finding> {
 async fn streams(act: &mut Act<'_>, others: &Given) -> Result<(), Finding> {
     act.client.refused(json!({"t":"close","stream":others.stream})).await?;
     let canary = act.one().canary.clone();
-    act.client.say(others.stream, &canary)?;
-    act.gateway.say(others.stream, &canary)
+    act.client.say(others.stream, &canary).await?;
+    act.gateway.say(others.stream, &canary).await
 }
 
 /// Paths of the HTTP API that lead to the other if anything does.
