@@ -16,6 +16,8 @@ pub(super) enum How {
 /// One name that is wrong in one way.
 pub(super) struct Mutant {
     pub(super) name: String,
+    /// Only the list of all streams shows it.
+    pub(super) is_of_lists: bool,
     confuse: Box<dyn Fn(&Pair) + Send + Sync>,
 }
 
@@ -50,7 +52,9 @@ where
                 confuse(naming, side, a, for_a);
                 confuse(naming, side, b, for_b);
             };
-            all.push(Mutant { name: format!("{of} {naming:?} {side:?} {how:?}"), confuse: Box::new(put) });
+            let name = format!("{of} {naming:?} {side:?} {how:?}");
+            let is_of_lists = name.starts_with("subject EventStream Read");
+            all.push(Mutant { name, is_of_lists, confuse: Box::new(put) });
         }
     }
 }

@@ -82,13 +82,10 @@ impl<'w> Left<'w> {
         Ok(left)
     }
 
-    /// What becomes of it; and what lies in buckets, among streams and in the ledger.
+    /// What becomes of it; and what lies in buckets and in the ledger.
     pub(super) async fn found(&self) -> Result<(), Finding> {
         self.entry().await?;
         self.held().await?;
-        let streams = self.world.nats.log(World::log_config()).streams().await.map_err(|_| missing("streams")())?;
-        let own = streams.iter().filter(|found| found.tenant == self.pair.of[self.whose].id);
-        same("its streams", own.count(), &1)?;
         let written = async {
             while !self.ledger().await? {
                 sleep(LOOK_EVERY).await;
@@ -96,6 +93,13 @@ impl<'w> Left<'w> {
             Ok(())
         };
         timeout_at(self.until, written).await.map_err(|_| missing("the ledger")())?
+    }
+
+    /// In the list of all streams of events, one is its own.
+    pub(super) async fn streams(&self) -> Result<(), Finding> {
+        let streams = self.world.nats.log(World::log_config()).streams().await.map_err(|_| missing("streams")())?;
+        let own = streams.iter().filter(|found| found.tenant == self.pair.of[self.whose].id);
+        same("its streams", own.count(), &1)
     }
 
     /// Its entry in the table of tenants is its own.
