@@ -41,14 +41,14 @@ async fn run(world: &World, mutant: Option<&Mutant>, patience: Duration, company
         mutant.apply(&pair);
     }
     let since = world.heard.lock().len();
+    if company == Company::Good {
+        ports::streams(world, &pair).await?;
+    }
     let meeting = Meeting::new();
     let one = async |whose| {
         let left = Left::behind(world, &pair, whose, until).await?;
         let act = Act::begin(world, &pair, whose, &meeting, until).await?.play().await?;
         left.found().await?;
-        if company == Company::Good {
-            left.streams().await?;
-        }
         // Until the servers were looked at, its streams are open.
         Ok::<_, Finding>(act)
     };
@@ -116,4 +116,9 @@ async fn a_name_that_drops_its_tenant_or_swaps_it_for_another_is_caught() {
         slowest < patience,
         "too slow to tell what is missing from what is late: {slowest:?}, where {patience:?} were given"
     );
+}
+
+#[test]
+fn every_tenant_in_a_name_is_one_that_can_be_made_wrong() {
+    mutants::check_sources();
 }

@@ -231,7 +231,7 @@ impl<'w> Act<'w> {
             let record = self.read(&format!("/v1/commands/{cmd}")).await?;
             expect("its command", record["cmd"] == *cmd, &record)?;
         }
-        let events = self.read(&format!("/v1/events?to=*/*&cursor={}", others.cursor)).await?;
+        let events = self.read(&format!("/v1/events?to=b1/*&cursor={}", others.cursor)).await?;
         let kinds = events["events"].as_array().into_iter().flatten().map(|event| event["type"].as_str());
         expect("three events", kinds.eq([Some("ring"), Some("notice"), Some("seen")]), &events)?;
         expect("a gap", events["gap"] == true, &events)?;

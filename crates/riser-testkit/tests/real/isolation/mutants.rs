@@ -58,3 +58,66 @@ where
         }
     }
 }
+
+/// The modules that make names, and how many names they have.
+const MODULES: [(&str, &str, usize); 2] = [
+    (
+        "riser-bus/src/subject.rs",
+        include_str!("../../../../riser-bus/src/subject.rs"),
+        riser_bus::Naming::WRITTEN.len(),
+    ),
+    (
+        "riser-registry/src/redis/keys.rs",
+        include_str!("../../../../riser-registry/src/redis/keys.rs"),
+        riser_registry::redis::Naming::WRITTEN.len(),
+    ),
+];
+/// What names begin with, and what nobody else may write.
+const BEGINNINGS: [&str; 4] = ["\"riser.v1", "\"riser:", "\"$KV.", "\"riser-ev"];
+
+/// Checks that each function of the modules that has to do with a tenant is one of the mutants', and that nobody else makes
+/// names.
+pub(super) fn check_sources() {
+    for (module, source, count) in MODULES {
+        let (_, after) = source.split_once("pub enum Naming {").expect("the names");
+        let (declared, code) = after.split_once("\n}\n").expect("their end");
+        let variants: Vec<_> = declared.lines().filter_map(|line| line.trim().strip_suffix(',')).collect();
+        assert_eq!(variants.len(), count, "{module}: all names are written");
+        for variant in variants {
+            assert!(code.contains(&format!("Naming::{variant}")), "{module} does not use {variant}");
+        }
+        // From one function to the next; what stands between belongs to the one before and does no harm.
+        let mut functions = code.split("fn ").skip(1).filter(|function| !function.starts_with("written("));
+        let wrong: Vec<_> = functions.by_ref().filter(|function| passes_by(function)).collect();
+        assert!(wrong.is_empty(), "{module} has a tenant in a name that no mutant has: {wrong:#?}");
+    }
+    let crates = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    for folder in ["riser-bus/src", "riser-registry/src", "riser-edge/src", "riser/src"] {
+        check_folder(&crates.join(folder));
+    }
+}
+
+/// Whether a function puts a tenant into a text, or reads one from there, past the functions that mutants change.
+fn passes_by(function: &str) -> bool {
+    let makes = ["format!(", "write!("].iter().any(|makes| function.contains(makes));
+    let reads = function.contains(".parse()");
+    let has_tenant = ["tenant", "key)", "Tokens("].iter().any(|word| function.contains(word));
+    has_tenant && (makes || reads) && !function.contains("Naming::") && !function.contains("naming")
+}
+
+fn check_folder(folder: &std::path::Path) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.display().to_string();
+        if path.is_dir() {
+            check_folder(&path);
+        } else if name.ends_with(".rs") && !MODULES.iter().any(|(module, ..)| name.ends_with(module)) {
+            let source = std::fs::read_to_string(&path).expect("a source");
+            // Tests write names to see that they are those.
+            let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+            let is_test = name.ends_with("tests.rs") || name.contains("/tests/") || name.contains("suite");
+            let found = BEGINNINGS.iter().find(|begin| code.contains(**begin)).filter(|_| !is_test);
+            assert_eq!(found, None, "{name} makes names of its own");
+        }
+    }
+}

@@ -1,10 +1,14 @@
 //! What no peer can ask of an edge, but an edge of its servers: leases, overdue commands, buckets, the ledger.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use riser_bus::kv::{Kv as _, Value, Written};
+use riser_bus::log::Log as _;
 use riser_bus::nats::LedgerFrom;
 use riser_bus::{Bucket, Entry};
 use riser_core::command::{Body, CommandId, DEADLINE_MS, Digest, Status};
+use riser_core::event::Event;
 use riser_core::{GatewayKey, Json, Pattern, Reason};
 use riser_registry::{CommandStore as _, Created, Lease, NewCommand, Registry as _};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -95,13 +99,6 @@ impl<'w> Left<'w> {
         timeout_at(self.until, written).await.map_err(|_| missing("the ledger")())?
     }
 
-    /// In the list of all streams of events, one is its own.
-    pub(super) async fn streams(&self) -> Result<(), Finding> {
-        let streams = self.world.nats.log(World::log_config()).streams().await.map_err(|_| missing("streams")())?;
-        let own = streams.iter().filter(|found| found.tenant == self.pair.of[self.whose].id);
-        same("its streams", own.count(), &1)
-    }
-
     /// Its entry in the table of tenants is its own.
     async fn entry(&self) -> Result<(), Finding> {
         let (kv, one) = (self.world.nats.kv(World::kv_config()), &self.pair.of[self.whose]);
@@ -152,5 +149,28 @@ impl<'w> Left<'w> {
                 None => return Ok(done),
             }
         }
+    }
+}
+
+/// Of two tenants of which one has stored an event, that one is in the list of streams, and the other is not.
+pub(super) async fn streams(world: &World, pair: &Pair) -> Result<(), Finding> {
+    let log = world.nats.log(World::log_config());
+    let event = Event {
+        of: "b7/f1".parse().expect("an address"),
+        id: "e1".parse().expect("an event id"),
+        path: None,
+        kind: "ring".parse().expect("an event type"),
+        data: Some(Json::of(&pair.of[0].canary)),
+        from: "gateway:b7/f1".into(),
+        at_ms: 0,
+        ts_ms: None,
+    };
+    log.append(&pair.of[0].id, event, Duration::from_secs(120)).await.map_err(|_| missing("an event")())?;
+    let found = log.streams().await.map_err(|_| missing("streams")())?;
+    let has = |whose: usize| found.iter().any(|found| found.tenant == pair.of[whose].id);
+    match (has(0), has(1)) {
+        (true, false) => Ok(()),
+        (false, false) => Err(missing("a stream in the list")()),
+        (_, true) => Err(Finding::Foreign("a stream in the list of who has none".into())),
     }
 }

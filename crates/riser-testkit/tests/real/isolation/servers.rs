@@ -62,10 +62,8 @@ async fn redis(world: &World, pair: &Pair) -> Result<(), Finding> {
     }
     for key in &keys {
         let parts = key.strip_prefix("riser:{").and_then(|key| key.split_once("}:"));
-        let (Some((of, rest)), Some(kind)) = (parts, parts.and_then(|(_, rest)| rest.split(':').next())) else {
-            return Err(Finding::Foreign(format!("there is {key}: {parts:?}")));
-        };
-        let _ = rest;
+        let Some((of, rest)) = parts else { return Err(Finding::Foreign(format!("there is {key}"))) };
+        let kind = rest.split(':').next().unwrap_or_default();
         for (whose, one) in pair.of.iter().enumerate() {
             if of.split('/').next() == Some(one.id.as_str()) {
                 kinds[whose].insert(kind.to_owned());
@@ -131,17 +129,10 @@ async fn nats(world: &World, pair: &Pair, since: usize) -> Result<(), Finding> {
     let heard: Vec<String> = world.heard.lock()[since..].to_vec();
     heard.iter().try_for_each(|line| check_line(pair, line))?;
     for one in &pair.of {
-        let name = format!(".{}", one.id);
-        let has = |kind: &&&str| {
-            let subjects = heard.iter().filter_map(|line| line.split(' ').next());
-            !subjects.into_iter().any(|subject| {
-                subject.starts_with(**kind)
-                    && subject
-                        .match_indices(&name)
-                        .any(|(at, _)| matches!(subject[at + name.len()..].chars().next(), None | Some('.')))
-            })
-        };
-        let lacks: Vec<_> = KINDS_OF_SUBJECTS.iter().filter(has).collect();
+        let names = |subject: &str| subject.split('.').any(|token| token == one.id.as_str());
+        let own: Vec<_> = heard.iter().filter_map(|line| line.split(' ').next()).filter(|&line| names(line)).collect();
+        let lacks = |kind: &&&str| !own.iter().any(|subject| subject.starts_with(**kind));
+        let lacks: Vec<_> = KINDS_OF_SUBJECTS.iter().filter(lacks).collect();
         if !lacks.is_empty() {
             return Err(Finding::Missing(format!("subjects of {}: {lacks:?}", one.id)));
         }
