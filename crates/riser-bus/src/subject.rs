@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use riser_core::command::Digest;
+use riser_core::command::{CommandId, Digest};
 use riser_core::{Address, EdgeId, GatewayKey, Pattern, TenantId};
 
 /// First tokens of all subjects of this release.
@@ -173,6 +173,12 @@ impl LedgerSubject {
         tokens.next().is_none().then_some(Self(key))
     }
 
+    /// What finds the repetition of an entry, in the stream that all tenants share. It has no [`Naming`]: the digest in `cmd` is
+    /// over the tenant too, so that nobody could tell if the tenant were another one here.
+    pub(crate) fn id(&self, cmd: &CommandId) -> String {
+        format!("{} {cmd}", self.0.tenant)
+    }
+
     /// What the subjects of all entries match.
     pub(crate) fn all() -> String {
         format!("{ROOT}.ledger.*.*.*")
@@ -188,6 +194,11 @@ impl fmt::Display for LedgerSubject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{ROOT}.ledger.{}", Tokens(Naming::Ledger, &self.0))
     }
+}
+
+/// The subject of probes of this name. Names are those of this workspace's own programs, and no part of a tenant's subjects.
+pub(crate) fn probe_subject(name: &str) -> String {
+    format!("{ROOT}.probe.{name}")
 }
 
 /// A bucket of [`crate::kv::Kv`].

@@ -169,10 +169,11 @@ impl Writer {
 
     async fn store(&self, key: &GatewayKey, entry: &LedgerEntry) -> Result<(), Trouble> {
         let mut headers = HeaderMap::new();
-        headers.insert("Nats-Msg-Id", format!("{} {}", key.tenant, entry.cmd));
         let payload: Bytes = serde_json::to_vec(entry).map_err(|_| Trouble::Full)?.into();
-        let subject = LedgerSubject(key.clone()).to_string();
-        let ack: Ack = self.jetstream.parse("store", &self.jetstream.one(subject, headers, payload).await?)?;
+        let subject = LedgerSubject(key.clone());
+        headers.insert("Nats-Msg-Id", subject.id(&entry.cmd));
+        let ack: Ack =
+            self.jetstream.parse("store", &self.jetstream.one(subject.to_string(), headers, payload).await?)?;
         if ack.stream == LEDGER_STREAM { Ok(()) } else { Err(Trouble::Silent) }
     }
 

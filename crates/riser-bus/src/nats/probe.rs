@@ -7,12 +7,13 @@ use futures_util::StreamExt;
 use tokio::time::timeout;
 
 use super::{NatsClient, PUBLISH_LIMIT};
+use crate::subject::probe_subject;
 use crate::{BusError, Subscription};
 
 impl NatsClient {
     /// Answers each probe of this name with what it brought, until the guard is dropped.
     pub async fn answer_probes(&self, name: &str) -> Result<Subscription, BusError> {
-        let subscribed = timeout(PUBLISH_LIMIT, self.link.client.subscribe(subject(name))).await;
+        let subscribed = timeout(PUBLISH_LIMIT, self.link.client.subscribe(probe_subject(name))).await;
         let Ok(Ok(mut probes)) = subscribed else { return Err(BusError::Unavailable) };
         let link = self.link.clone();
         let answering = async move {
@@ -29,12 +30,7 @@ impl NatsClient {
 
     /// Asks whoever answers probes of this name, and gives what comes back.
     pub async fn probe(&self, name: &str, payload: Bytes) -> Result<Bytes, BusError> {
-        let asked = timeout(PUBLISH_LIMIT, self.link.client.request(subject(name), payload)).await;
+        let asked = timeout(PUBLISH_LIMIT, self.link.client.request(probe_subject(name), payload)).await;
         asked.ok().and_then(Result::ok).map(|answer| answer.payload).ok_or(BusError::Unavailable)
     }
-}
-
-/// Names are those of this workspace's own programs, and no part of a tenant's subjects.
-fn subject(name: &str) -> String {
-    format!("riser.v1.probe.{name}")
 }

@@ -303,3 +303,81 @@ fn what_is_no_subject_of_a_stream_of_events_is_not_read() {
         assert_eq!(EventSubject::parse(text), None, "{text:?}");
     }
 }
+
+/// What the names of one gateway of a tenant are made of.
+fn parts() -> impl Strategy<Value = (GatewayKey, EdgeId, Digest, u64)> {
+    let digest = any::<u128>().prop_map(|digest| Digest(digest.to_be_bytes()));
+    (keys(), edges(), digest, 1..u64::MAX)
+}
+
+/// All names that messages and entries of a gateway, and what is kept of its tenant, are stored or sent under.
+fn names_of((key, edge, digest, life): &(GatewayKey, EdgeId, Digest, u64)) -> Vec<String> {
+    let tenant = &key.tenant;
+    vec![
+        Subject::Up(key.clone()).to_string(),
+        Subject::Edge(edge.clone(), key.clone()).to_string(),
+        Subject::Live(key.clone()).to_string(),
+        Subject::EdgeLive(edge.clone(), key.clone()).to_string(),
+        EventSubject { tenant: tenant.clone(), life: *life }.to_string(),
+        event_stream(tenant),
+        LedgerSubject(key.clone()).to_string(),
+        Entry::Held(key.clone(), *digest).to_string(),
+        Entry::Tenant(tenant.clone()).to_string(),
+    ]
+}
+
+/// All that a tenant asks for: of one address, of its building, of everything.
+fn filters_of(key: &GatewayKey) -> Vec<String> {
+    let (tenant, address) = (&key.tenant, &key.address);
+    let patterns = [Pattern::One(address.clone()), Pattern::Building(address.building().clone()), Pattern::All];
+    let of = |pattern: Pattern| {
+        let up = Filter::Up(tenant.clone(), pattern.clone()).to_string();
+        let live = Filter::Live(tenant.clone(), pattern.clone()).to_string();
+        [up, live, LedgerSubject::of(tenant, &pattern)]
+    };
+    patterns.into_iter().flat_map(of).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 2_048,
+        rng_seed: RngSeed::Fixed(7),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn no_name_of_a_tenant_is_another_ones_and_no_filter_of_it_matches_one(
+        a in parts(),
+        b in parts(),
+        same_address in any::<bool>(),
+        same_edge in any::<bool>(),
+    ) {
+        let mut b = b;
+        if same_address {
+            b.0.address = a.0.address.clone();
+        }
+        if same_edge {
+            (b.1, b.2, b.3) = (a.1.clone(), a.2, a.3);
+        }
+        prop_assume!(a.0.tenant != b.0.tenant);
+        let (of_a, of_b) = (names_of(&a), names_of(&b));
+        for name in &of_a {
+            prop_assert!(!of_b.contains(name), "{name}");
+            prop_assert_eq!(of_a.iter().filter(|other| *other == name).count(), 1, "{}", name);
+        }
+        for (filters, names, own) in [(filters_of(&a.0), &of_b, &of_a), (filters_of(&b.0), &of_a, &of_b)] {
+            for filter in filters {
+                prop_assert!(!names.iter().any(|name| tokens_match(&filter, name)), "{filter} matches one of {names:?}");
+                prop_assert_eq!(own.iter().filter(|name| tokens_match(&filter, name)).count(), 1, "{}", filter);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_a_tenant_is_read_as_it_was_written(tenant in tenants(), life in 1..u64::MAX) {
+        prop_assert_eq!(tenant_of_stream(&event_stream(&tenant)), Some(tenant.clone()));
+        let events = EventSubject { tenant, life };
+        prop_assert_eq!(EventSubject::parse(&events.to_string()), Some(events));
+    }
+}

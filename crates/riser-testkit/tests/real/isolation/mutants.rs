@@ -75,6 +75,15 @@ const MODULES: [(&str, &str, usize); 2] = [
 /// What names begin with, and what nobody else may write.
 const BEGINNINGS: [&str; 4] = ["\"riser.v1", "\"riser:", "\"$KV.", "\"riser-ev"];
 
+/// A function whose tenant nobody could miss, as it says itself.
+const UNSEEN: [&str; 1] = ["id(&self, cmd: &CommandId)"];
+
+/// A function up to its end.
+fn whole(text: &str) -> &str {
+    let ends = ["\n}\n", "\n    }\n\n", "\n    }\n}\n"].into_iter().filter_map(|end| text.find(end));
+    ends.min().map_or(text, |end| &text[..end])
+}
+
 /// Checks that each function of the modules that has to do with a tenant is one of the mutants', and that nobody else makes
 /// names.
 pub(super) fn check_sources() {
@@ -86,9 +95,9 @@ pub(super) fn check_sources() {
         for variant in variants {
             assert!(code.contains(&format!("Naming::{variant}")), "{module} does not use {variant}");
         }
-        // From one function to the next; what stands between belongs to the one before and does no harm.
-        let mut functions = code.split("fn ").skip(1).filter(|function| !function.starts_with("written("));
-        let wrong: Vec<_> = functions.by_ref().filter(|function| passes_by(function)).collect();
+        let functions = code.split("fn ").skip(1).map(whole);
+        let exempt = |function: &&str| UNSEEN.iter().any(|name| function.starts_with(name));
+        let wrong: Vec<_> = functions.filter(|function| !exempt(function) && passes_by(function)).collect();
         assert!(wrong.is_empty(), "{module} has a tenant in a name that no mutant has: {wrong:#?}");
     }
     let crates = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
