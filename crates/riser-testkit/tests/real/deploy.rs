@@ -69,14 +69,18 @@ fn nats_and_an_edge_take_what_compose_gives_them() {
     run(Command::new(program("RISER_BIN")).env_clear().args(check).arg(etc.join("edge.toml")));
 }
 
+/// The part of the configuration of NATS that says what an edge may do, with this password.
+pub(super) fn rights(password: &str) -> String {
+    let conf = text(&Path::new(DEPLOY).join("nats/nats.conf"));
+    let rights = conf.split_once("# What an edge does").expect("the rights").1;
+    format!("# {}", rights.replace("$RISER_NATS_PASSWORD", password))
+}
+
 /// Servers with the rights that compose gives an edge, and what an edge's configuration says of them.
 async fn rightful(at: &Path) -> (NatsServers, RedisServers, EdgesOptions) {
     let secrets = at.join("compose/secrets");
     let (of_nats, of_redis) = (text(&secrets.join("edge/nats.password")), text(&secrets.join("edge/redis.password")));
-    let conf = text(&at.join("nats/nats.conf"));
-    let rights = conf.split_once("# What an edge does").expect("the rights").1;
-    let extra = format!("# {}", rights.replace("$RISER_NATS_PASSWORD", &of_nats));
-    let options = NatsOptions { extra, ..NatsOptions::default() };
+    let options = NatsOptions { extra: rights(&of_nats), ..NatsOptions::default() };
     let nats = NatsServers::start_with(&program("RISER_NATS_SERVER"), 1, &options).await.expect("NATS");
     // The launcher has ports of its own, and no replica.
     let own = |line: &&str| !["#", "port ", "min-replicas", "append"].iter().any(|begin| line.starts_with(begin));

@@ -14,6 +14,7 @@ mod malice;
 mod mutants;
 mod pair;
 mod ports;
+mod second;
 mod servers;
 mod witness;
 mod world;
