@@ -29,11 +29,11 @@ pub fn confuse<N: Debug>(naming: N, side: Side, tenant: TenantId, with: TenantId
 }
 
 /// The tenant that a name gets.
-pub fn instead<N: Debug>(naming: N, side: Side, tenant: &TenantId) -> TenantId {
+pub fn instead<N: Debug>(naming: N, side: Side, tenant: TenantId) -> TenantId {
     let wrong = WRONG.read().unwrap_or_else(PoisonError::into_inner);
-    match wrong.get(tenant) {
+    match wrong.get(&tenant) {
         Some((name, at, with)) if *at == side && *name == whole(naming) => with.clone(),
-        _ => tenant.clone(),
+        _ => tenant,
     }
 }
 

@@ -35,9 +35,9 @@ impl Naming {
 }
 
 pub(super) fn written(naming: Naming, tenant: &TenantId) -> TenantId {
-    instead(naming, Side::Written, tenant)
+    instead(naming, Side::Written, tenant.clone())
 }
 
 pub(super) fn read(naming: Naming, tenant: TenantId) -> TenantId {
-    instead(naming, Side::Read, &tenant)
+    instead(naming, Side::Read, tenant)
 }

@@ -120,7 +120,9 @@ fn check_folder(folder: &std::path::Path) {
         let name = path.display().to_string();
         if path.is_dir() {
             check_folder(&path);
-        } else if name.ends_with(".rs") && !MODULES.iter().any(|(module, ..)| name.ends_with(module)) {
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            && !MODULES.iter().any(|(module, ..)| name.ends_with(module))
+        {
             let source = std::fs::read_to_string(&path).expect("a source");
             // Tests write names to see that they are those.
             let code = source.split("#[cfg(test)]").next().unwrap_or_default();

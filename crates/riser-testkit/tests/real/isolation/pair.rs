@@ -65,7 +65,9 @@ impl Pair {
         assert_ne!(of[0].hash, of[1].hash);
         world.tenants.send_modify(|table| {
             let table = Arc::make_mut(table);
-            of.iter().for_each(|one| table.insert(one.id.clone(), one.tenant.clone()));
+            for one in &of {
+                table.insert(one.id.clone(), one.tenant.clone());
+            }
         });
         let marks = of.iter().enumerate().map(|(whose, one)| (one.canary.clone(), whose)).collect();
         Self { run, of, marks: Mutex::new(marks) }

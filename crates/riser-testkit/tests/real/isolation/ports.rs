@@ -30,8 +30,8 @@ fn missing(what: &str) -> impl Fn() -> Finding {
 }
 
 /// Whether what is there is what is this tenant's; anything else is somebody else's.
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, got: T, own: &T) -> Result<(), Finding> {
-    if got == *own { Ok(()) } else { Err(Finding::Foreign(format!("{what} is {got:?} and not {own:?}"))) }
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, got: &T, own: &T) -> Result<(), Finding> {
+    if got == own { Ok(()) } else { Err(Finding::Foreign(format!("{what} is {got:?} and not {own:?}"))) }
 }
 
 impl<'w> Left<'w> {
@@ -71,17 +71,17 @@ impl<'w> Left<'w> {
         let own = left.key(&format!("{canary}/f1"));
         for key in [&left.key("b7/f1"), &own] {
             let acquired = registry.acquire(&lease, key, None).await.map_err(|_| missing("an epoch")())?;
-            same("who held it", (acquired.before, acquired.taken_from), &(None, None))?;
+            same("who held it", &(acquired.before, acquired.taken_from), &(None, None))?;
         }
         let index = registry.lease_index(&lease).await.map_err(|_| missing("an index")())?;
         let mut expected: Vec<_> =
             [left.key("b7/f1"), own].map(|key| (key.tenant, key.address.building().clone())).into();
         expected.sort();
-        same("the index of a lease", index, &expected)?;
+        same("the index of a lease", &index, &expected)?;
         for (tenant, building) in expected {
             let swept = registry.sweep(&lease, Reason::EdgeLost, &tenant, &building).await;
             let swept = swept.map_err(|_| missing("a sweep")())?;
-            same("what a sweep ended", swept.len(), &1)?;
+            same("what a sweep ended", &swept.len(), &1)?;
         }
         Ok(left)
     }
@@ -106,7 +106,7 @@ impl<'w> Left<'w> {
         let written = kv.put(&entry, value.clone(), 0, None).await.map_err(|_| missing("an entry")())?;
         let Written::Yes(revision) = written else { return Err(Finding::Foreign(format!("{entry} is there"))) };
         let read = kv.get(&entry).await.map_err(|_| missing("an entry")())?;
-        same("an entry", read, &Some(Value { bytes: value, revision }))?;
+        same("an entry", &read, &Some(Value { bytes: value, revision }))?;
         self.entries(Bucket::Tenants).await
     }
 
@@ -124,7 +124,7 @@ impl<'w> Left<'w> {
                 let (Entry::Held(GatewayKey { tenant, .. }, _) | Entry::Tenant(tenant)) = &entry;
                 let (_, marked) = self.pair.shown(&String::from_utf8_lossy(&value.bytes));
                 if marked[self.whose] {
-                    same("whose an entry is", tenant, &&one.id)?;
+                    same("whose an entry is", tenant, &one.id)?;
                     own += 1;
                 }
             }
