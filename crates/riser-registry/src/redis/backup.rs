@@ -242,7 +242,7 @@ impl RedisRegistry {
     pub async fn any_key(&self) -> Result<Option<String>, RegistryError> {
         let mut cursor = b"0".to_vec();
         loop {
-            let call = Call::new().command("SCAN", None, &[&cursor, b"MATCH", b"riser:*", b"COUNT", SCANNED]);
+            let call = Call::new().command("SCAN", None, &[&cursor, b"MATCH", keys::ALL, b"COUNT", SCANNED]);
             let items = self.link.run(call).await?.into_iter().next().and_then(Items::of);
             let found = items.and_then(|mut items| Some((items.bytes()?, Items::of(items.value()?)?)));
             let (next, mut names) = found.ok_or_else(|| self.link.strange("the names of keys"))?;

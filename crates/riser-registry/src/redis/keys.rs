@@ -31,6 +31,9 @@ use riser_core::{Address, BuildingId, GatewayKey, TenantId};
 
 use crate::Lease;
 
+/// What the names of all keys match.
+pub(super) const ALL: &[u8] = b"riser:*";
+
 /// What a key is when only we write it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
