@@ -11,15 +11,20 @@ use tokio::time::timeout;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A connection to one server.
-pub struct RawNats(BufReader<TcpStream>);
+pub struct RawNats {
+    stream: BufReader<TcpStream>,
+    /// Where answers come, and to no other connection.
+    answers: String,
+}
 
 impl RawNats {
     /// Connects to a server on this machine.
     pub async fn connect(port: u16) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.context("the server cannot be reached")?;
-        let mut raw = Self(BufReader::new(stream));
+        let mut raw = Self { stream: BufReader::new(stream), answers: format!("answers.{:016x}", fastrand::u64(..)) };
         raw.line().await?;
-        raw.send("CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB answers 1\r\n").await?;
+        let hello = r#"CONNECT {"verbose":false,"headers":true,"no_responders":true}"#;
+        raw.send(&format!("{hello}\r\nSUB {} 1\r\n", raw.answers)).await?;
         Ok(raw)
     }
 
@@ -37,7 +42,7 @@ impl RawNats {
 
     /// Asks something, and gives the answer's payload.
     pub async fn ask(&mut self, subject: &str, payload: &str) -> anyhow::Result<String> {
-        self.send(&format!("PUB {subject} answers {}\r\n{payload}\r\n", payload.len())).await?;
+        self.send(&format!("PUB {subject} {} {}\r\n{payload}\r\n", self.answers, payload.len())).await?;
         timeout(LIMIT, self.answer()).await.context("nobody answered")?
     }
 
@@ -47,7 +52,7 @@ impl RawNats {
             if line.starts_with("MSG ") {
                 let bytes: usize = line.rsplit(' ').next().unwrap_or_default().parse().context("a length")?;
                 let mut payload = vec![0; bytes];
-                self.0.read_exact(&mut payload).await.context("an answer ended too early")?;
+                self.stream.read_exact(&mut payload).await.context("an answer ended too early")?;
                 return String::from_utf8(payload).context("an answer that is no text");
             }
             if line.starts_with("HMSG ") {
@@ -60,7 +65,7 @@ impl RawNats {
     async fn line(&mut self) -> anyhow::Result<String> {
         loop {
             let mut line = String::new();
-            if self.0.read_line(&mut line).await.context("the server cannot be read")? == 0 {
+            if self.stream.read_line(&mut line).await.context("the server cannot be read")? == 0 {
                 bail!("the server closed the connection");
             }
             match line.trim_end() {
@@ -72,6 +77,6 @@ impl RawNats {
     }
 
     async fn send(&mut self, text: &str) -> anyhow::Result<()> {
-        self.0.get_mut().write_all(text.as_bytes()).await.context("the server takes nothing")
+        self.stream.get_mut().write_all(text.as_bytes()).await.context("the server takes nothing")
     }
 }

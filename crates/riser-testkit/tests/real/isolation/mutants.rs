@@ -73,7 +73,7 @@ const MODULES: [(&str, &str, usize); 2] = [
     ),
 ];
 /// What names begin with, and what nobody else may write.
-const BEGINNINGS: [&str; 5] = ["\"riser.v1.", "\"riser:{", "\"riser:*", "\"$KV.", "\"riser-ev"];
+const BEGINNINGS: [&str; 5] = ["\"riser.v1.", "\"riser:{", "\"riser:*", "\"$KV.", "\"riser-ev-"];
 
 /// A function whose tenant nobody could miss, as it says itself.
 const UNSEEN: [&str; 1] = ["id(&self, cmd: &CommandId)"];
