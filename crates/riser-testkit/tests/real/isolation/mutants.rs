@@ -104,6 +104,18 @@ pub(super) fn check_sources() {
     for folder in ["riser-bus/src", "riser-registry/src", "riser-edge/src", "riser/src"] {
         check_folder(&crates.join(folder));
     }
+    check_features(crates);
+}
+
+/// Checks that no program has mutants in it: only these tests ask for them.
+fn check_features(crates: &std::path::Path) {
+    for entry in std::fs::read_dir(crates).expect("a folder") {
+        let manifest = entry.expect("an entry").path().join("Cargo.toml");
+        let text = std::fs::read_to_string(&manifest).expect("a manifest");
+        let (for_all, _for_tests) = text.split_once("[dev-dependencies]").unwrap_or((&text, ""));
+        let asks = for_all.lines().find(|line| line.contains("mutants") && line.contains("workspace"));
+        assert_eq!(asks, None, "{}", manifest.display());
+    }
 }
 
 /// Whether a function puts a tenant into a text, or reads one from there, past the functions that mutants change.
