@@ -2,13 +2,19 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use riser_client::{End, Link};
 use riser_core::frame::Credential;
-use tokio::time::sleep;
+use riser_core::tenant::KeyHash;
+use riser_edge::auth::new_api_key;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::flats::Flats;
 use super::noise::Noise;
 use super::watchers::{Commander, Watchers};
+use super::world::Shape;
 use super::{World, addresses, check_commands};
+use crate::PATIENCE;
 
 /// Gateways of the quiet tenant.
 const QUIET: usize = 40;
@@ -18,6 +24,13 @@ const EVERY: Duration = Duration::from_millis(200);
 const NOISE: Duration = Duration::from_secs(12);
 /// Frames that make noise: half of what one gateway alone may send in that time.
 const LOUD: u64 = 12_000;
+
+/// Sessions of a key that is revoked, and as many of another one.
+const SESSIONS: usize = 1_000;
+/// Sessions that are opened at once.
+const OPENING: usize = 50;
+/// How soon the sessions of a revoked key are closed.
+const REVOKED: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn beside_a_tenant_that_does_all_it_can_everything_of_another_arrives_and_nothing_is_refused() {
@@ -51,4 +64,38 @@ async fn beside_a_tenant_that_does_all_it_can_everything_of_another_arrives_and_
         let shown = watcher.shown();
         assert_eq!(shown.sessions, 1, "a client of {} was sent away", watcher.of);
     }
+}
+
+/// Sessions with this key, spread over three edges.
+async fn sessions(world: &World, key: &str) -> Vec<Link> {
+    let opening = (0..SESSIONS).map(async |number| world.edges.link(number % 3, key).await.expect("a session").0);
+    futures_util::stream::iter(opening).buffer_unordered(OPENING).collect().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_sessions_of_a_revoked_key_end_at_three_edges_and_a_thousand_others_go_on() {
+    // Whose pings nobody answers while it waits for its turn is not to end of that.
+    let world = World::shaped(&Shape { heartbeat: "60s", ..Shape::default() }).await;
+    let (other, hash) = new_api_key(None);
+    world.edges.write_tenants(&[("leaked", KeyHash::of(&world.edges.key, None)), ("other", hash)]).expect("a file");
+    for edge in 0..3 {
+        world.until(edge, r#"riser_reloads_total{outcome="taken",what="tenants"}"#, |taken| taken > 0.0).await;
+    }
+    let (leaked, others) = tokio::join!(sessions(&world, &world.edges.key), sessions(&world, &other));
+    world.edges.write_tenants(&[("other", hash)]).expect("a file");
+    let by = Instant::now() + REVOKED;
+    let ends = leaked.into_iter().map(async |mut link| timeout_at(by, link.next()).await);
+    let ends: Vec<_> = futures_util::stream::iter(ends).buffer_unordered(SESSIONS).collect().await;
+    let closed = ends.iter().filter(|end| matches!(end, Ok(Err(End::Closed { code: 4504, .. })))).count();
+    let wrong = ends.iter().find(|end| !matches!(end, Ok(Err(End::Closed { code: 4504, .. }))));
+    assert_eq!(closed, SESSIONS, "one of the others: {wrong:?}");
+    let going_on = others.into_iter().map(async |mut link| {
+        link.send(r#"{"t":"ping","n":7}"#)?;
+        link.next().await
+    });
+    let answers = futures_util::stream::iter(going_on).buffer_unordered(SESSIONS).collect::<Vec<_>>();
+    let answers = timeout_at(Instant::now() + PATIENCE, answers).await.expect("answers in time");
+    let gone = answers.iter().find(|answer| !matches!(answer, Ok(text) if text.contains("\"pong\"")));
+    assert!(gone.is_none(), "{gone:?}");
+    assert!(world.edges.link(1, &world.edges.key).await.is_err(), "the key is good for nothing any more");
 }
