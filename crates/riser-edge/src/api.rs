@@ -6,15 +6,14 @@ pub(crate) mod events;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use riser_core::frame::outbound;
 use riser_core::{Address, BuildingId, GatewayId, GatewayKey, Identity, PathFilter, Pattern, Presence, Verb};
+use riser_ops::request::{bad, json, query};
 use riser_registry::PRESENCE_PAGE;
 use serde::Serialize;
-use tokio::time::timeout;
 
 use crate::auth::{self, ORDER_BYTES, TokenOrder};
 use crate::http::Refused;
@@ -29,32 +28,13 @@ const ROWS_BYTES: usize = 1024 * 1024;
 
 type Answer = Result<Response<Full<Bytes>>, Refused>;
 
-fn json(status: StatusCode, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert("cache-control", HeaderValue::from_static("no-store"));
-    response
-}
-
-fn bad(detail: impl Into<String>) -> Refused {
-    Refused::new("bad_request", Problem::bad_frame(detail))
-}
-
 fn unavailable() -> Refused {
     Refused::new("registry_unavailable", Problem::unavailable("the registry does not answer", 2))
 }
 
 /// The whole body of a request, of at most `limit` bytes.
 async fn body(shared: &Shared, request: Request<Incoming>, limit: usize) -> Result<Bytes, Refused> {
-    match timeout(shared.config.hello, Limited::new(request.into_body(), limit).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Refused::new("body_too_large", Problem::too_large(limit)))
-        }
-        Ok(Err(_)) => Err(bad("the body ended before its time")),
-        Err(_) => Err(Refused::new("body_timeout", Problem::bad_frame("the body did not arrive in time"))),
-    }
+    riser_ops::request::body(request, limit, shared.config.hello).await
 }
 
 /// `POST /v1/tokens`.
@@ -164,22 +144,4 @@ fn unescaped(text: &str) -> String {
         .fold(text.to_owned(), |text, slash| text.replace(slash, "/"))
         .replace("%2A", "*")
         .replace("%2a", "*")
-}
-
-/// The values of the query's parameters in the order of `known`. What is not known is refused by name, rather than
-/// ignored and believed to work.
-fn query<'a>(request: &'a Request<Incoming>, known: &[&str]) -> Result<Vec<Option<&'a str>>, Refused> {
-    let mut values = vec![None; known.len()];
-    let query = request.uri().query().unwrap_or_default();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let Some(at) = known.iter().position(|k| *k == name) else {
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            return Err(bad(format!("the query has a parameter that is not known here; known are: {known}")));
-        };
-        if values[at].replace(value).is_some() {
-            return Err(bad(format!("`{name}` stands there twice")));
-        }
-    }
-    Ok(values)
 }

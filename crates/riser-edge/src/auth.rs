@@ -10,6 +10,7 @@ mod claims;
 mod jwt;
 mod mint;
 mod order;
+mod refusal;
 mod standing;
 
 use std::time::Duration;
@@ -22,6 +23,7 @@ use riser_core::frame::inbound::CREDENTIAL_BYTES;
 use riser_core::grant::{Identity, Peer, SUBJECT_BYTES};
 use riser_core::path::is_hidden;
 use riser_core::tenant::TenantTable;
+pub use riser_ops::request::API_KEY_PREFIX;
 use sha2::{Digest, Sha256};
 
 pub use jwt::is_kid;
@@ -38,8 +40,6 @@ pub const LEEWAY: Duration = Duration::from_secs(60);
 /// Shortest secret that tokens are signed with, in bytes: as long as the hash (RFC 7518 §3.2). A shorter one, above all
 /// an empty one, could be guessed, so that keys with it count as unknown.
 pub const SECRET_BYTES: usize = 32;
-/// What every API key starts with. No token does: those start with the base64url of `{`.
-pub const API_KEY_PREFIX: &str = "rk_";
 /// Random bytes in an API key: so many that its plain hash cannot be searched.
 const API_KEY_BYTES: usize = 32;
 
