@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 mod commands;
 mod config;
 mod counts;
+mod erase;
 mod head;
 mod info;
 mod keys;

@@ -443,7 +443,7 @@ fn room_name(cmd: &CommandId) -> String {
     format!("{} {}", cmd.of, cmd.digest)
 }
 
-fn room_parts(name: &str) -> Option<(Address, &str)> {
+pub(super) fn room_parts(name: &str) -> Option<(Address, &str)> {
     let (of, hex) = name.split_once(' ')?;
     digest(hex)?;
     Some((of.parse().ok()?, hex))
