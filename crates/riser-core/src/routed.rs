@@ -77,6 +77,11 @@ pub enum ToEdge {
         /// The newer session.
         epoch: Epoch,
     },
+    /// To the edge that holds it: somebody who may wants its session closed.
+    Kick {
+        /// Which session. A newer one is not meant.
+        epoch: Epoch,
+    },
     /// To the edge that holds it: there is a command for it. A hint only: the record decides.
     Dispatch {
         /// Who asks, to be told when it is not here.

@@ -1,0 +1,54 @@
+//! Deleting a tenant: first nobody can come in any more, then all that it had is erased.
+
+use std::time::Duration;
+
+use riser_bus::log::LogError;
+use riser_core::TenantId;
+use riser_registry::{Erased, RegistryError};
+use tokio::time::sleep;
+
+use crate::control::Control;
+
+/// How long edges get to end what a deleted tenant had open. The table reaches them in milliseconds; an edge that is not
+/// reached by then ends its sessions when it is, and what they may write until then is erased by deleting once more.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// What was erased of a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ErasedTenant {
+    /// Its stored events.
+    pub events: u64,
+    /// What the registry had of it.
+    pub registry: Erased,
+}
+
+/// Why not all was erased.
+#[derive(Debug, thiserror::Error)]
+pub enum EraseError {
+    /// The event store.
+    #[error("the tenant's events are not all erased")]
+    Log(#[from] LogError),
+    /// The registry.
+    #[error("the tenant's presence, values and commands are not all erased")]
+    Registry(#[from] RegistryError),
+}
+
+impl Control {
+    /// Erases all that a tenant has, which must be buried already. What sessions write that are not closed yet is erased
+    /// too: it is done again once they had the time to end.
+    pub(crate) async fn erase(&self, tenant: &TenantId) -> Result<ErasedTenant, EraseError> {
+        let first = self.erase_once(tenant).await?;
+        sleep(SETTLE).await;
+        let mut both = self.erase_once(tenant).await?;
+        both.events += first.events;
+        both.registry += first.registry;
+        Ok(both)
+    }
+
+    async fn erase_once(&self, tenant: &TenantId) -> Result<ErasedTenant, EraseError> {
+        Ok(ErasedTenant {
+            registry: self.ports.registry.erase(tenant).await?,
+            events: self.ports.log.erase(tenant).await?,
+        })
+    }
+}
