@@ -2,7 +2,7 @@
 //!
 //! [`Bus`] is the contract; [`memory`] is the twin that `riser dev` and the simulation run on, [`nats`] the one for a
 //! cluster; [`suite`] holds what every implementation must do. [`subject`] is the only place that knows how a subject is
-//! written. [`log`] is the same for events that are stored.
+//! written. [`log`] is the same for events that are stored, [`kv`] for small things that are kept under a name.
 //!
 //! # What holds for every implementation
 //!
@@ -19,13 +19,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
+pub mod kv;
 pub mod log;
 pub mod memory;
 pub mod nats;
 pub mod subject;
 pub mod suite;
 
-pub use subject::{Filter, Subject};
+pub use subject::{Bucket, Entry, Filter, Subject};
 
 /// Why a message was not sent or a subscription not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

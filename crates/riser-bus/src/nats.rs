@@ -1,6 +1,6 @@
-//! NATS: the bus on its core, the log on JetStream. `async_nats` is named here and below, and nowhere else.
+//! NATS: the bus on its core, the log and the buckets on JetStream. `async_nats` is named here and below, and nowhere else.
 //!
-//! A process has one connection, [`NatsClient`], and takes its [`NatsBus`] and [`NatsLog`] from it. What the library
+//! A process has one connection, [`NatsClient`], and takes its [`NatsBus`], [`NatsLog`] and [`NatsKv`] from it. What the library
 //! leaves open is closed here:
 //!
 //! - While the connection is down nothing is queued for it: publishing fails at once, and has a time limit always.
@@ -11,7 +11,7 @@
 //! - Reconnects have jitter, so that the edges of a dead server do not come all at once.
 //!
 //! A user of an edge needs to publish and subscribe below `riser.v1.>`, to subscribe `_INBOX.>` and
-//! `$JS.EVENT.ADVISORY.STREAM.>`, and to publish to `$JS.FC.>` and, below `$JS.API.`, to `DIRECT.GET.*`,
+//! `$JS.EVENT.ADVISORY.STREAM.>`, and to publish below `$KV.riser-held.>`, to `$JS.FC.>` and, below `$JS.API.`, to `DIRECT.GET.*`,
 //! `STREAM.MSG.GET.*`, `STREAM.{INFO,CREATE,UPDATE,PURGE}.*` and `CONSUMER.{CREATE,DELETE}.>`; the doctor also asks `INFO`. It
 //! deletes no stream.
 
@@ -36,14 +36,17 @@ mod bus;
 mod complaints;
 mod config;
 mod jetstream;
+mod kv;
 mod log;
 mod replies;
 mod tail;
 mod time;
 mod version;
+mod watches;
 
 pub use bus::NatsBus;
-pub use config::{LogConfig, NatsAuth, NatsConfig};
+pub use config::{KvConfig, LogConfig, NatsAuth, NatsConfig};
+pub use kv::NatsKv;
 pub use log::{CALL_LIMIT, NatsLog};
 
 use complaints::Complaints;
@@ -192,6 +195,11 @@ impl NatsClient {
     /// The log on this connection. `config` must be the same at all edges, once they are all rolled.
     pub fn log(&self, config: LogConfig) -> NatsLog {
         NatsLog::new(self.clone(), config)
+    }
+
+    /// The buckets on this connection. `config` must be the same at all edges, once they are all rolled.
+    pub fn kv(&self, config: KvConfig) -> NatsKv {
+        NatsKv::new(self.clone(), config)
     }
 
     /// Messages on our subjects and in our streams that no edge of ours wrote. They are ignored.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use riser_core::command::Digest;
 use riser_core::{Address, EdgeId, GatewayKey, Pattern, TenantId};
 
 /// First tokens of all subjects of this release.
@@ -102,6 +103,80 @@ impl fmt::Display for EventSubject {
 /// The name of the stream that keeps a tenant's events: `riser-ev-<tenant>`.
 pub(crate) fn event_stream(tenant: &TenantId) -> String {
     format!("riser-ev-{tenant}")
+}
+
+/// A bucket of [`crate::kv::Kv`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Bucket {
+    /// Copies of the records of held commands: `riser-held`.
+    Held,
+    /// The tenant table: `riser-tenants`.
+    Tenants,
+}
+
+impl Bucket {
+    /// Every bucket.
+    pub const ALL: [Self; 2] = [Self::Held, Self::Tenants];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Held => "riser-held",
+            Self::Tenants => "riser-tenants",
+        }
+    }
+
+    /// The stream that keeps it, as NATS' own tools call it.
+    pub(crate) fn stream(self) -> String {
+        format!("KV_{}", self.name())
+    }
+
+    /// What the subjects of all its entries match.
+    pub(crate) fn subjects(self) -> String {
+        format!("$KV.{}.>", self.name())
+    }
+}
+
+/// What an entry of a bucket is called.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Entry {
+    /// The record of a held command, in [`Bucket::Held`]: `<tenant>.<building>.<gateway>.<digest>`.
+    Held(GatewayKey, Digest),
+    /// What edges are to know of a tenant, in [`Bucket::Tenants`]: `<tenant>`.
+    Tenant(TenantId),
+}
+
+impl Entry {
+    /// Where it is kept.
+    pub fn bucket(&self) -> Bucket {
+        match self {
+            Self::Held(..) => Bucket::Held,
+            Self::Tenant(_) => Bucket::Tenants,
+        }
+    }
+
+    /// Reads the subject of an entry as it is written; none when it is not one of this bucket's.
+    pub(crate) fn parse(bucket: Bucket, subject: &str) -> Option<Self> {
+        let name = subject.strip_prefix("$KV.")?.strip_prefix(bucket.name())?.strip_prefix('.')?;
+        let mut tokens = name.split('.');
+        let mut next = || tokens.next();
+        let entry = match bucket {
+            Bucket::Held => Self::Held(key(next()?, next()?, next()?)?, next()?.parse().ok()?),
+            Bucket::Tenants => Self::Tenant(next()?.parse().ok()?),
+        };
+        next().is_none().then_some(entry)
+    }
+}
+
+/// The subject of an entry.
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "$KV.{}.", self.bucket().name())?;
+        match self {
+            Self::Held(key, digest) => write!(f, "{}.{digest}", Tokens(key)),
+            Self::Tenant(tenant) => write!(f, "{tenant}"),
+        }
+    }
 }
 
 struct Tokens<'a>(&'a GatewayKey);
@@ -372,6 +447,58 @@ mod tests {
         assert_eq!(events.to_string(), "riser.v1.log.acme.00000000000000ab");
         assert_eq!(EventSubject::parse("riser.v1.log.acme.00000000000000ab"), Some(events));
         assert_eq!(Subject::parse("riser.v1.log.acme.00000000000000ab"), None);
+    }
+
+    fn entries() -> impl Strategy<Value = Entry> {
+        prop_oneof![
+            2 => (keys(), any::<u128>()).prop_map(|(key, digest)| Entry::Held(key, Digest(digest.to_be_bytes()))),
+            1 => tenants().prop_map(Entry::Tenant),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 512,
+            rng_seed: RngSeed::Fixed(7),
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn an_entry_is_read_as_it_was_written_and_by_its_own_bucket_alone(entry in entries()) {
+            let subject = entry.to_string();
+            for bucket in Bucket::ALL {
+                let own = (bucket == entry.bucket()).then(|| entry.clone());
+                prop_assert_eq!(tokens_match(&bucket.subjects(), &subject), own.is_some());
+                prop_assert_eq!(Entry::parse(bucket, &subject), own);
+            }
+            prop_assert_eq!(Subject::parse(&subject), None);
+        }
+
+        #[test]
+        fn an_entry_with_one_hostile_token_is_none(
+            entry in entries(),
+            at in any::<prop::sample::Index>(),
+            hostile in prop::sample::select(vec!["", "*", ">", " ", "\r\nPUB", "$SYS", "\0", "\u{430}", "a b", "-", "A B"]),
+        ) {
+            let text = entry.to_string();
+            let mut tokens: Vec<_> = text.split('.').collect();
+            let at = at.index(tokens.len());
+            tokens[at] = hostile;
+            prop_assert_eq!(Entry::parse(entry.bucket(), &tokens.join(".")), None, "{:?}", tokens);
+        }
+    }
+
+    #[test]
+    fn entries_are_written_like_this() {
+        let key = GatewayKey::new("acme".parse().expect("a tenant"), "b12/f0304".parse().expect("an address"));
+        let held = Entry::Held(key.clone(), Digest([0xab; 16]));
+        assert_eq!(held.to_string(), format!("$KV.riser-held.acme.b12.f0304.{}", "ab".repeat(16)));
+        assert_eq!(Entry::Tenant(key.tenant).to_string(), "$KV.riser-tenants.acme");
+        assert_eq!(Bucket::Held.stream(), "KV_riser-held");
+        assert_eq!(Bucket::Tenants.stream(), "KV_riser-tenants");
+        let upper = held.to_string().replace("abab", "ABAB");
+        assert_eq!(Entry::parse(Bucket::Held, &upper), None, "another way to write it");
     }
 
     #[test]

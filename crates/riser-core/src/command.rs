@@ -77,6 +77,21 @@ impl fmt::Display for Digest {
     }
 }
 
+/// Why a digest was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a digest: 32 hexadecimal digits in lower case")]
+pub struct DigestError;
+
+impl FromStr for Digest {
+    type Err = DigestError;
+    fn from_str(s: &str) -> Result<Self, DigestError> {
+        let number = u128::from_str_radix(s, 16).map_err(|_| DigestError)?;
+        let digest = Self(number.to_be_bytes());
+        // One name for one digest.
+        if digest.to_string() == s { Ok(digest) } else { Err(DigestError) }
+    }
+}
+
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -114,15 +129,7 @@ impl FromStr for CommandId {
         let (building, gateway, digest, at) = (next()?, next()?, next()?, next()?);
         let id = || {
             let of = Address::new(building.parse().ok()?, gateway.parse().ok()?).ok()?;
-            let mut bytes = [0; 16];
-            let hex = digest.as_bytes();
-            if hex.len() != 2 * bytes.len() {
-                return None;
-            }
-            for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
-                *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-            }
-            Some(Self { of, digest: Digest(bytes), at_ms: u64::from_str_radix(at, 16).ok()? })
+            Some(Self { of, digest: digest.parse().ok()?, at_ms: u64::from_str_radix(at, 16).ok()? })
         };
         // One name for one command: what reads well but would be written otherwise is none.
         id().filter(|id| parts.next().is_none() && id.to_string() == s).ok_or(CommandIdError)

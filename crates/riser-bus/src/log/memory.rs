@@ -13,7 +13,7 @@ use riser_core::{EdgeId, GatewayKey, TenantId};
 
 use super::{Appended, Bounds, Erased, Log, LogError, Page, Tail};
 
-mod faults;
+pub(crate) mod faults;
 mod repeats;
 mod store;
 mod stream;

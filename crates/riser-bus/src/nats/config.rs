@@ -1,4 +1,4 @@
-//! How NATS is reached, and how much of a tenant's events its streams keep.
+//! How NATS is reached, and how much its streams keep.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -74,5 +74,23 @@ impl Default for LogConfig {
     /// A week of a thousand homes that ring every ten minutes, in three copies.
     fn default() -> Self {
         Self { replicas: 3, max_age: Duration::from_secs(7 * 24 * 3_600), max_bytes: 512 << 20, max_events: 1_000_000 }
+    }
+}
+
+/// How the buckets are kept. A bucket follows when an edge with other settings first writes into it.
+#[derive(Debug, Clone)]
+pub struct KvConfig {
+    /// Servers that keep a copy of each entry, as [`LogConfig::replicas`].
+    pub replicas: usize,
+    /// Bytes that the records of held commands take at most, in each copy. JetStream sets them aside when the bucket is made.
+    pub held_bytes: u64,
+    /// The same of the tenant table.
+    pub tenants_bytes: u64,
+}
+
+impl Default for KvConfig {
+    /// Some hundred thousand held commands of a usual size and some ten thousand tenants, in three copies.
+    fn default() -> Self {
+        Self { replicas: 3, held_bytes: 256 << 20, tenants_bytes: 64 << 20 }
     }
 }

@@ -1,4 +1,5 @@
-//! What the log asks of JetStream: a few calls of its JSON interface, each with a time limit.
+//! What is asked of JetStream: a few calls of its JSON interface, each with a time limit. Those of the log are here; those of
+//! the buckets are made of them in `kv`.
 //!
 //! Only the leader of a stream answers for where it stands. Events are read from whichever copy is nearest, which may be
 //! a moment behind: what it does not have is asked of the leader.
@@ -36,8 +37,12 @@ mod codes {
     pub(super) const STREAM_NAME_IN_USE: u64 = 10_058;
     /// The same event is being stored at this moment; asked again, JetStream says where.
     pub(super) const IN_PROCESS: u64 = 10_158;
+    /// The last message of a subject is not the one that was expected.
+    pub(super) const CONFLICT: [u64; 2] = [10_071, 10_164];
+    /// A stream that refuses what is new has no room, or its store cannot write.
+    pub(super) const STORE_FAILED: u64 = 10_077;
     /// The account, the servers' memory, the number of streams, or the servers' disk.
-    pub(super) const FULL: [u64; 5] = [10_002, 10_023, 10_027, 10_028, 10_047];
+    pub(super) const FULL: [u64; 6] = [10_002, 10_023, 10_027, 10_028, 10_047, STORE_FAILED];
 }
 
 /// Why a call has no answer.
@@ -51,6 +56,8 @@ pub(super) enum Trouble {
     Taken,
     /// There is no such stream or message.
     Missing,
+    /// Something else is there than what was expected.
+    Conflict,
     /// Another error of JetStream, by its number.
     Failed(u64),
 }
@@ -85,15 +92,15 @@ pub(super) struct Kept {
 /// Where an event was stored.
 #[derive(Deserialize)]
 pub(super) struct Ack {
-    stream: String,
+    pub(super) stream: String,
     pub(super) seq: u64,
     #[serde(default)]
     pub(super) duplicate: bool,
 }
 
 #[derive(Deserialize)]
-struct Info {
-    config: Value,
+pub(super) struct Info {
+    pub(super) config: Value,
     state: State,
 }
 
@@ -106,10 +113,17 @@ struct State {
 }
 
 #[derive(Deserialize)]
+struct Consumer {
+    /// Messages that it has not sent yet.
+    num_pending: u64,
+}
+
+#[derive(Deserialize)]
 struct Got {
     message: GotMessage,
 }
 
+/// A message as the leader of its stream gives it.
 #[derive(Deserialize)]
 struct GotMessage {
     subject: String,
@@ -225,10 +239,36 @@ impl JetStream {
 
     /// The events of a stream from this number on, at least one if there is one.
     pub(super) async fn page(&self, subject: &EventSubject, seq: u64, most: usize) -> Result<Vec<Kept>, Trouble> {
-        let name = format!("$JS.API.DIRECT.GET.{}", event_stream(&subject.tenant));
-        let asked = json!({ "seq": seq, "batch": most, "max_bytes": BATCH_BYTES });
+        let stream = event_stream(&subject.tenant);
+        let page = self.batch(&stream, &json!({ "seq": seq, "batch": most, "max_bytes": BATCH_BYTES }), most).await?;
+        if !page.is_empty() {
+            return Ok(page);
+        }
+        let next = self.ask_leader(&stream, &json!({ "seq": seq, "next_by_subj": subject.to_string() })).await?;
+        Ok(next.into_iter().collect())
+    }
+
+    /// What a stream has on these subjects from this number on, at least one message if there is one.
+    pub(super) async fn page_of(
+        &self,
+        stream: &str,
+        subjects: &str,
+        seq: u64,
+        most: usize,
+    ) -> Result<Vec<Kept>, Trouble> {
+        let mut asked = json!({ "seq": seq, "next_by_subj": subjects });
+        let of_leader = asked.clone();
+        asked["batch"] = json!(most);
+        asked["max_bytes"] = json!(BATCH_BYTES);
+        let page = self.batch(stream, &asked, most).await?;
+        if page.is_empty() { Ok(self.ask_leader(stream, &of_leader).await?.into_iter().collect()) } else { Ok(page) }
+    }
+
+    /// Messages of a stream from the nearest copy, which may lack the newest.
+    async fn batch(&self, stream: &str, asked: &Value, most: usize) -> Result<Vec<Kept>, Trouble> {
+        let name = format!("$JS.API.DIRECT.GET.{stream}");
         // One more for the word that ends them.
-        let mut question = self.0.ask(name, HeaderMap::new(), body(&asked), most + 1).await?;
+        let mut question = self.0.ask(name, HeaderMap::new(), body(asked), most + 1).await?;
         let mut page = vec![];
         while page.len() < most {
             let message = timeout(ATTEMPT_LIMIT, question.next()).await.ok().flatten().ok_or(Trouble::Silent)?;
@@ -238,52 +278,52 @@ impl JetStream {
                 None => return Err(Trouble::Silent),
             }
         }
-        if !page.is_empty() {
-            return Ok(page);
-        }
-        match self.next_of_leader(subject, seq).await {
-            Ok(kept) => Ok(vec![kept]),
-            Err(Trouble::Missing) => Ok(vec![]),
-            Err(trouble) => Err(trouble),
-        }
+        Ok(page)
     }
 
-    /// The first event of this number or a later one, as the stream's leader has it.
-    async fn next_of_leader(&self, subject: &EventSubject, seq: u64) -> Result<Kept, Trouble> {
-        let asked = json!({ "seq": seq, "next_by_subj": subject.to_string() });
-        let GotMessage { subject, seq, data, time } =
-            self.call::<Got>("STREAM.MSG.GET", &event_stream(&subject.tenant), &asked).await?.message;
+    /// The message that was asked for, as the stream's leader has it.
+    pub(super) async fn ask_leader(&self, stream: &str, asked: &Value) -> Result<Option<Kept>, Trouble> {
+        let got = match self.call::<Got>("STREAM.MSG.GET", stream, asked).await {
+            Err(Trouble::Missing) => return Ok(None),
+            got => got?.message,
+        };
+        let GotMessage { subject, seq, data, time } = got;
         let payload = STANDARD.decode(data).map_err(|_| Trouble::Silent)?.into();
-        Ok(Kept { subject, seq, at_ms: time::millis(&time).ok_or(Trouble::Silent)?, payload })
+        Ok(Some(Kept { subject, seq, at_ms: time::millis(&time).ok_or(Trouble::Silent)?, payload }))
     }
 
     /// Makes a consumer that sends what is stored from this number on, until nobody listens any more.
     pub(super) async fn consume(&self, tenant: &TenantId, name: &str, to: &str, from: u64) -> Result<(), Trouble> {
-        let stream = event_stream(tenant);
-        let config = json!({
-            "stream_name": stream,
-            "action": "create",
-            "config": {
-                "name": name,
-                "deliver_subject": to,
-                "deliver_policy": "by_start_sequence",
-                "opt_start_seq": from,
-                "ack_policy": "none",
-                "max_deliver": 1,
-                "replay_policy": "instant",
-                "flow_control": true,
-                "idle_heartbeat": nanos(super::tail::HEARTBEAT),
-                "inactive_threshold": nanos(super::tail::INACTIVE),
-                "num_replicas": 1,
-                "mem_storage": true,
-            },
+        let from = json!({ "deliver_policy": "by_start_sequence", "opt_start_seq": from });
+        self.push(&event_stream(tenant), name, to, &from).await.map(drop)
+    }
+
+    /// Makes a consumer that sends what it is asked for to a subject, until nobody listens any more, and says how much that is
+    /// now.
+    pub(super) async fn push(&self, stream: &str, name: &str, to: &str, what: &Value) -> Result<u64, Trouble> {
+        let mut config = json!({
+            "name": name,
+            "deliver_subject": to,
+            "ack_policy": "none",
+            "max_deliver": 1,
+            "replay_policy": "instant",
+            "flow_control": true,
+            "idle_heartbeat": nanos(super::tail::HEARTBEAT),
+            "inactive_threshold": nanos(super::tail::INACTIVE),
+            "num_replicas": 1,
+            "mem_storage": true,
         });
-        self.call::<Value>("CONSUMER.CREATE", &format!("{stream}.{name}"), &config).await.map(drop)
+        for (field, value) in what.as_object().into_iter().flatten() {
+            config[field] = value.clone();
+        }
+        let asked = json!({ "stream_name": stream, "action": "create", "config": config });
+        let made: Consumer = self.call("CONSUMER.CREATE", &format!("{stream}.{name}"), &asked).await?;
+        Ok(made.num_pending)
     }
 
     /// Ends a consumer; if that is lost, it ends by itself.
-    pub(super) async fn end_consumer(&self, tenant: &TenantId, name: &str) {
-        let subject = format!("$JS.API.CONSUMER.DELETE.{}.{name}", event_stream(tenant));
+    pub(super) async fn end_consumer(&self, stream: &str, name: &str) {
+        let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{name}");
         drop(self.0.send(subject, HeaderMap::new(), Bytes::new()).await);
     }
 
@@ -305,12 +345,17 @@ impl JetStream {
     }
 
     /// Makes one call of JetStream's interface.
-    async fn call<T: for<'de> Deserialize<'de>>(&self, call: &str, of: &str, asked: &Value) -> Result<T, Trouble> {
+    pub(super) async fn call<T: for<'de> Deserialize<'de>>(
+        &self,
+        call: &str,
+        of: &str,
+        asked: &Value,
+    ) -> Result<T, Trouble> {
         self.parse(call, &self.one(format!("$JS.API.{call}.{of}"), HeaderMap::new(), body(asked)).await?)
     }
 
     /// Reads an answer, or the error in it.
-    fn parse<T: for<'de> Deserialize<'de>>(&self, call: &str, message: &Message) -> Result<T, Trouble> {
+    pub(super) fn parse<T: for<'de> Deserialize<'de>>(&self, call: &str, message: &Message) -> Result<T, Trouble> {
         let value: Value = serde_json::from_slice(&message.payload).map_err(|_| Trouble::Silent)?;
         let Some(error) = value.get("error") else {
             return T::deserialize(value).map_err(|_| Trouble::Silent);
@@ -320,6 +365,7 @@ impl JetStream {
             codes::NO_MESSAGE | codes::NOT_DELETED | codes::STREAM_NOT_FOUND => Trouble::Missing,
             codes::STREAM_NAME_IN_USE => Trouble::Taken,
             codes::IN_PROCESS => Trouble::Silent,
+            code if codes::CONFLICT.contains(&code) => Trouble::Conflict,
             code if codes::FULL.contains(&code) => Trouble::Full,
             code => Trouble::Failed(code),
         };
@@ -331,7 +377,7 @@ impl JetStream {
     }
 
     /// Asks what has one answer.
-    async fn one(&self, subject: String, headers: HeaderMap, payload: Bytes) -> Result<Message, Trouble> {
+    pub(super) async fn one(&self, subject: String, headers: HeaderMap, payload: Bytes) -> Result<Message, Trouble> {
         let answer = async {
             let mut question = self.0.ask(subject, headers, payload, 1).await?;
             question.next().await.ok_or(Trouble::Silent)
@@ -353,7 +399,7 @@ fn set_limits(config: &mut Value, log: &LogConfig, window: Duration) {
 }
 
 /// JetStream's unit of time; none of its fields holds more than this type's half.
-fn nanos(duration: Duration) -> u64 {
+pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).min(u64::MAX / 2)
 }
 

@@ -69,10 +69,10 @@ struct Known {
 
 /// How often a call was tried in vain.
 #[derive(Default)]
-struct Tries(u32);
+pub(super) struct Tries(u32);
 
 impl Tries {
-    async fn pause(&mut self) {
+    pub(super) async fn pause(&mut self) {
         let most = PAUSE.saturating_mul(1 << self.0.min(8)).min(PAUSE_MOST);
         self.0 += 1;
         sleep(most.mul_f64(0.5 + fastrand::f64() / 2.0)).await;

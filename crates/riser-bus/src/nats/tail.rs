@@ -22,7 +22,7 @@ use crate::subject::{EventSubject, event_stream};
 /// Between two signs of life of a consumer that has nothing to send.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
 /// After so long without a sign a consumer is gone: two signs may be late.
-const SILENCE: Duration = Duration::from_secs(5);
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
 /// How long a consumer stays that nobody listens to.
 pub(super) const INACTIVE: Duration = Duration::from_secs(10);
 /// How long a tail tries to go on before it ends: a failover and some.
@@ -92,7 +92,7 @@ pub(super) async fn begin(client: &NatsClient, tenant: &TenantId) -> Result<Tail
     }
 }
 
-async fn subscribe(jetstream: &JetStream, subject: String) -> Result<Subscriber, NotSent> {
+pub(super) async fn subscribe(jetstream: &JetStream, subject: String) -> Result<Subscriber, NotSent> {
     if !jetstream.0.is_up() {
         return Err(NotSent);
     }
@@ -117,7 +117,7 @@ impl Feeder {
     async fn feed(mut self, mut consumer: Consumer, mut news: Subscriber) {
         loop {
             let step = self.follow(&mut consumer, &mut news).await;
-            self.jetstream.end_consumer(&self.tenant, &consumer.name).await;
+            self.jetstream.end_consumer(&event_stream(&self.tenant), &consumer.name).await;
             if !matches!(step, Step::Again) {
                 return;
             }
@@ -158,7 +158,7 @@ impl Feeder {
         if message.status == Some(StatusCode::IDLE_HEARTBEAT) {
             return self.control(message).await;
         }
-        let Some((seq, at_ms)) = message.reply.as_deref().and_then(position) else {
+        let Some(Position { seq, at_ms, .. }) = message.reply.as_deref().and_then(position) else {
             return self.foreign();
         };
         match EventSubject::parse(&message.subject) {
@@ -189,10 +189,7 @@ impl Feeder {
 
     /// Answers the consumer when it asks whether what it sent has come, and looks at what it says it sent.
     async fn control(&self, message: &Message) -> Step {
-        let asked = message.reply.as_deref().or_else(|| header(message, "Nats-Consumer-Stalled"));
-        if let Some(asked) = asked.filter(|asked| asked.starts_with("$JS.FC.")) {
-            drop(self.jetstream.0.send(asked.to_owned(), HeaderMap::new(), Bytes::new()).await);
-        }
+        answer_flow_control(&self.jetstream, message).await;
         match header(message, "Nats-Last-Stream").and_then(|seq| seq.parse::<u64>().ok()) {
             Some(sent) if sent >= self.next => Step::Again,
             _ => Step::On,
@@ -230,32 +227,54 @@ impl Feeder {
     }
 }
 
-/// The number of an event and when it was stored, Unix milliseconds, from the subject that a consumer names for answers:
+/// Tells a consumer that what it sent has come, when that is what its message asks; whether it was.
+pub(super) async fn answer_flow_control(jetstream: &JetStream, message: &Message) -> bool {
+    let asked = message.reply.as_deref().or_else(|| header(message, "Nats-Consumer-Stalled"));
+    let Some(asked) = asked.filter(|asked| asked.starts_with("$JS.FC.")) else { return false };
+    drop(jetstream.0.send(asked.to_owned(), HeaderMap::new(), Bytes::new()).await);
+    true
+}
+
+/// What a consumer says of a message that it sends.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    /// The message's number in its stream.
+    pub(super) seq: u64,
+    /// The message's place among all that the consumer sent, from 1.
+    pub(super) place: u64,
+    /// When it was stored, Unix milliseconds.
+    pub(super) at_ms: u64,
+    /// How many more the consumer has to send now.
+    pub(super) pending: u64,
+}
+
+/// Reads it from the subject that a consumer names for answers:
 /// `$JS.ACK.<stream>.<consumer>.<deliveries>.<number>.<place>.<time>.<pending>`, where two more tokens may stand before
 /// the stream, and then one at the end.
-fn position(reply: &str) -> Option<(u64, u64)> {
+pub(super) fn position(reply: &str) -> Option<Position> {
     let tokens: Vec<_> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
     let from = match tokens.len() {
         7 => 0,
         9.. => 2,
         _ => return None,
     };
-    Some((tokens[from + 3].parse().ok()?, tokens[from + 5].parse::<u64>().ok()? / 1_000_000))
+    let number = |at: usize| tokens[from + at].parse::<u64>().ok();
+    Some(Position { seq: number(3)?, place: number(4)?, at_ms: number(5)? / 1_000_000, pending: number(6)? })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::position;
+    use super::{Position, position};
 
     #[test]
     fn the_place_of_an_event_is_read_from_either_form() {
-        let (seq, at_ms) = (41, 1_795_691_374_215);
+        let here = || Some(Position { seq: 41, place: 7, at_ms: 1_795_691_374_215, pending: 3 });
         for reply in [
-            "$JS.ACK.riser-ev-acme.riser-1.1.41.7.1795691374215999999.0",
-            "$JS.ACK._.hash.riser-ev-acme.riser-1.1.41.7.1795691374215999999.0",
-            "$JS.ACK.hub.hash.riser-ev-acme.riser-1.1.41.7.1795691374215999999.0.random",
+            "$JS.ACK.riser-ev-acme.riser-1.1.41.7.1795691374215999999.3",
+            "$JS.ACK._.hash.riser-ev-acme.riser-1.1.41.7.1795691374215999999.3",
+            "$JS.ACK.hub.hash.riser-ev-acme.riser-1.1.41.7.1795691374215999999.3.random",
         ] {
-            assert_eq!(position(reply), Some((seq, at_ms)), "{reply}");
+            assert_eq!(position(reply), here(), "{reply}");
         }
         for bad in ["", "$JS.ACK.", "$JS.ACK.a.b.1.x.7.1.0", "$JS.ACK.a.b.1.41.7.1", "_INBOX.a.b.1.41.7.1.0"] {
             assert_eq!(position(bad), None, "{bad}");

@@ -1,4 +1,5 @@
 //! Integration tests of riser-bus.
 
 mod bus;
+mod kv;
 mod log;

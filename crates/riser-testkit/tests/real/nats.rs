@@ -19,6 +19,7 @@ use super::{program, unique};
 mod bus;
 mod connecting;
 mod failover;
+mod kv;
 mod log;
 mod network;
 mod rights;

@@ -44,7 +44,7 @@ pub struct FaultCounts {
 }
 
 /// The links of all edges. An edge keeps its link, and so its faults, when it starts again.
-pub(super) struct Links(Mutex<Table>);
+pub(crate) struct Links(Mutex<Table>);
 
 struct Table {
     seeds: Rng,
@@ -55,7 +55,7 @@ struct Table {
 }
 
 /// Between one edge and the store.
-pub(super) struct Link(Mutex<Wire>);
+pub(crate) struct Link(Mutex<Wire>);
 
 struct Wire {
     faults: Faults,
@@ -74,7 +74,7 @@ enum Fate {
 }
 
 impl Links {
-    pub(super) fn seeded(seed: u64) -> Self {
+    pub(crate) fn seeded(seed: u64) -> Self {
         Self(Mutex::new(Table {
             seeds: Rng::with_seed(seed),
             faults: Faults::default(),
@@ -84,25 +84,25 @@ impl Links {
         }))
     }
 
-    pub(super) fn of(&self, edge: &EdgeId) -> Arc<Link> {
+    pub(crate) fn of(&self, edge: &EdgeId) -> Arc<Link> {
         let Table { seeds, faults, cut, links, .. } = &mut *self.0.lock();
         let mut wire = || Wire { faults: faults.clone(), cut: *cut, rng: seeds.fork() };
         links.entry(edge.clone()).or_insert_with(|| Arc::new(Link(Mutex::new(wire())))).clone()
     }
 
-    pub(super) fn set_all(&self, faults: &Faults) {
+    pub(crate) fn set_all(&self, faults: &Faults) {
         let mut table = self.0.lock();
         table.faults = faults.clone();
         table.links.values().for_each(|link| link.set(faults.clone()));
     }
 
-    pub(super) fn cut_all(&self, cut: Option<Duration>) {
+    pub(crate) fn cut_all(&self, cut: Option<Duration>) {
         let mut table = self.0.lock();
         table.cut = cut;
         table.links.values().for_each(|link| link.set_cut(cut));
     }
 
-    pub(super) fn counts(&self) -> FaultCounts {
+    pub(crate) fn counts(&self) -> FaultCounts {
         self.0.lock().counts
     }
 
@@ -112,20 +112,20 @@ impl Links {
 }
 
 impl Link {
-    pub(super) fn set(&self, faults: Faults) {
+    pub(crate) fn set(&self, faults: Faults) {
         self.0.lock().faults = faults;
     }
 
-    pub(super) fn set_cut(&self, cut: Option<Duration>) {
+    pub(crate) fn set_cut(&self, cut: Option<Duration>) {
         self.0.lock().cut = cut;
     }
 
-    pub(super) fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         self.0.lock().cut.is_some()
     }
 
     /// Brings a request to the store.
-    pub(super) async fn request(&self, links: &Links) -> Result<(), LogError> {
+    pub(crate) async fn request(&self, links: &Links) -> Result<(), LogError> {
         self.pass_cut(links, |counts| counts.refused += 1).await?;
         let fate = self.0.lock().draw(|faults| faults.lost_request);
         match fate {
@@ -140,7 +140,7 @@ impl Link {
     }
 
     /// Brings a reply back. What it answers was done, whatever becomes of it.
-    pub(super) async fn reply(&self, links: &Links) -> Result<(), LogError> {
+    pub(crate) async fn reply(&self, links: &Links) -> Result<(), LogError> {
         let fate = self.0.lock().draw(|faults| faults.lost_reply);
         match fate {
             Fate::Arrives(Duration::ZERO) => return Ok(()),

@@ -6,15 +6,18 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use nkeys::KeyPair;
+use riser_bus::kv::{Kv, Seen, Written};
 use riser_bus::log::Log;
 use riser_bus::nats::{NatsAuth, NatsClient, NatsConfig, NatsError};
-use riser_bus::{Bus, Filter, Subject, inbox};
+use riser_bus::{Bucket, Bus, Entry, Filter, Subject, inbox};
 use riser_core::GatewayKey;
+use riser_core::command::Digest;
 use riser_testkit::real::folder::Folder;
 use riser_testkit::real::nats::{NatsOptions, NatsServers};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use super::kv::kv_config;
 use super::{event, log_config, tenant};
 use crate::{PATIENCE, program};
 
@@ -85,7 +88,8 @@ async fn try_with(servers: &NatsServers, auth: NatsAuth) -> Result<NatsClient, N
 /// Does all that an edge does once.
 async fn works(client: &NatsClient) {
     let (bus, log, tenant) = (client.bus(), client.log(log_config(1)), tenant());
-    let subject = Subject::Up(GatewayKey::new(tenant.clone(), "b1/g1".parse().expect("an address")));
+    let key = GatewayKey::new(tenant.clone(), "b1/g1".parse().expect("an address"));
+    let subject = Subject::Up(key.clone());
     let (inbox, mut received) = inbox(4);
     let filter = Filter::Up(tenant.clone(), "b1/*".parse().expect("a pattern"));
     let _subscription = bus.subscribe(&filter, &inbox).await.expect("a subscription");
@@ -101,6 +105,17 @@ async fn works(client: &NatsClient) {
     assert_eq!(heard.seq, 2);
     assert_eq!(log.read(&tenant, 1).await.expect("an answer").events.len(), 2);
     log.append(&tenant, event("three"), 2 * LONG).await.expect("a stream whose window grows");
+    let (kv, held) = (client.kv(kv_config(1)), Entry::Held(key, Digest([1; 16])));
+    let mut watch = kv.watch(Bucket::Held).await.expect("a watch");
+    while timeout(PATIENCE, watch.recv()).await.expect("an entry in time").expect("an open watch") != Seen::All {}
+    let put = kv.put(&held, Bytes::from_static(b"one"), 0, Some(LONG)).await.expect("an answer");
+    let Written::Yes(revision) = put else { panic!("{put:?}") };
+    let seen = timeout(PATIENCE, watch.recv()).await.expect("a change in time");
+    assert!(matches!(seen, Some(Seen::Put(..))), "{seen:?}");
+    assert_eq!(kv.list(Bucket::Held, 0).await.expect("an answer").entries.len(), 1);
+    assert!(kv.get(&held).await.expect("an answer").is_some());
+    kv.delete(&held, revision).await.expect("an answer");
+    kv.watch(Bucket::Tenants).await.expect("a watch of what it may not write");
 }
 
 #[tokio::test]
@@ -121,7 +136,7 @@ async fn a_user_with_a_credentials_file_is_let_in_when_its_account_signed_it() {
 const RIGHTS: &str = r#"
 authorization { users: [
   { user: edge, password: right, permissions: {
-    publish: ["riser.v1.>", "$JS.FC.>", "$JS.API.DIRECT.GET.*", "$JS.API.STREAM.MSG.GET.*", "$JS.API.STREAM.INFO.*",
+    publish: ["riser.v1.>", "$KV.riser-held.>", "$JS.FC.>", "$JS.API.DIRECT.GET.*", "$JS.API.STREAM.MSG.GET.*", "$JS.API.STREAM.INFO.*",
       "$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*", "$JS.API.STREAM.PURGE.*", "$JS.API.CONSUMER.CREATE.>",
       "$JS.API.CONSUMER.DELETE.>"],
     subscribe: ["riser.v1.>", "_INBOX.>", "$JS.EVENT.ADVISORY.STREAM.>"] } },
