@@ -226,6 +226,8 @@ mod tests {
         assert_eq!(decode::<Up>(&bytes), Ok(up));
         let bytes = encode(&ToEdge::TakenOver { epoch: Epoch(8) });
         assert_eq!(String::from_utf8_lossy(&bytes), r#"{"v":1,"b":{"taken_over":{"epoch":8}}}"#);
+        let bytes = encode(&ToEdge::Kick { epoch: Epoch(8) });
+        assert_eq!(String::from_utf8_lossy(&bytes), r#"{"v":1,"b":{"kick":{"epoch":8}}}"#);
         let edge: EdgeId = "e-1".parse().expect("an edge");
         let bytes = encode(&AmongEdges::Ping { from: edge.clone(), to: None, n: 7 });
         assert_eq!(String::from_utf8_lossy(&bytes), r#"{"v":1,"b":{"ping":{"from":"e-1","n":7}}}"#);

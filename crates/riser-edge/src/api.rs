@@ -2,6 +2,7 @@
 
 pub(crate) mod commands;
 pub(crate) mod events;
+pub(crate) mod gateways;
 
 use std::sync::Arc;
 

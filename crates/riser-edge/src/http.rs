@@ -167,6 +167,7 @@ async fn route(
         ["v1", "tokens"] | ["v1", "events", _, _] => &[Method::POST],
         ["v1", "state", _, _] | ["v1", "presence" | "events"] | ["v1", "commands", _] => &[Method::GET],
         ["v1", "commands"] => &[Method::GET, Method::POST],
+        ["v1", "sessions" | "gateways", _, _] => &[Method::DELETE],
         _ => return Err(Refused::new("not_found", Problem::not_found("there is nothing at this path"))),
     };
     if !allowed.contains(request.method()) {
@@ -178,6 +179,12 @@ async fn route(
         ["v1", "tokens"] => api::tokens(shared, &identity, request).await,
         ["v1", "commands"] if request.method() == Method::POST => {
             api::commands::post(shared, &identity, request, permit).await
+        }
+        ["v1", "sessions", building, gateway] => {
+            api::gateways::kick(shared, &identity, &request, building, gateway).await
+        }
+        ["v1", "gateways", building, gateway] => {
+            api::gateways::erase(shared, &identity, &request, building, gateway).await
         }
         ["v1", "events", building, gateway] => api::events::post(shared, &identity, request, building, gateway).await,
         ["v1", "events"] => api::events::list(shared, &identity, &request).await,

@@ -274,7 +274,8 @@ impl Session {
         match &open.gateway {
             Some(slot) => {
                 self.shared.metrics.gateways.dec();
-                let reason = offline_reason(end);
+                let kicked = matches!(&*slot.lock(), Progress::Open(gateway) if gateway.is_kicked());
+                let reason = if kicked { Some(Reason::Kicked) } else { offline_reason(end) };
                 let before = std::mem::replace(&mut *slot.lock(), Progress::Ended(reason));
                 if let Progress::Open(gateway) = before
                     && !self.shared.killed.load(Ordering::Relaxed)

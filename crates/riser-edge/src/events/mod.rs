@@ -133,6 +133,14 @@ pub(crate) fn seen(identity: &Identity, of: Address, notice: &EventId) -> Event 
     }
 }
 
+/// The event that somebody has changed something, about the whole tenant.
+pub(crate) fn audit(shared: &Shared, identity: &Identity, what: Json) -> Event {
+    let key = GatewayKey::new(identity.tenant.clone(), "_/_".parse().expect("the address of a tenant"));
+    let id = format!("audit-{}", shared.next_key()).parse().expect("an edge's name and a number are a short text");
+    let kind = "audit".parse().expect("a word is a type");
+    Event { from: who(identity), ..of_broker(&key, id, kind, what) }
+}
+
 /// Whether a credential may send an event: at the address, and at its path or, without one, at all of its paths. A gateway
 /// may at its own address.
 pub(crate) fn may_send(identity: &Identity, of: &Address, new: &NewEvent) -> bool {
