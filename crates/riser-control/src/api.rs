@@ -29,8 +29,8 @@ use serde_json::Value;
 
 use crate::control::{Caller, Control};
 use crate::erase::EraseError;
-use riser_tenants::{Read, StoreError};
 use fields::Fields;
+use riser_tenants::{Read, StoreError};
 use routes::{Op, ROUTES, Route};
 
 pub use openapi::openapi;
@@ -161,10 +161,10 @@ fn find(method: &Method, path: &str) -> Result<(&'static Route, Vec<String>), Re
     let mut allowed = vec![];
     for route in &ROUTES {
         if let Some(values) = route.matches(path) {
-            if route.method == *method {
+            if route.method == method.as_str() {
                 return Ok((route, values));
             }
-            allowed.push(route.method.clone());
+            allowed.extend(route.method.parse::<Method>());
         }
     }
     if allowed.is_empty() {
@@ -240,7 +240,7 @@ impl Control {
         &self,
         id: &TenantId,
         expected: Option<u64>,
-        change: impl Fn(&mut TenantDoc) -> Result<T, Refused> + Send,
+        change: impl Fn(&mut TenantDoc) -> Result<T, Refused> + Send + Sync,
     ) -> Result<(T, Read), Refused> {
         let change = |doc: &mut TenantDoc| change(doc).map_err(NotDone);
         Ok(self.store.change(id, expected, change).await?)

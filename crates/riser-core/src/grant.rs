@@ -91,7 +91,7 @@ pub struct Identity {
     pub peer: Peer,
     /// The rights.
     pub grants: Vec<Grant>,
-    /// When the credential runs out, Unix milliseconds; none for an API key.
+    /// When the credential runs out, Unix milliseconds; none for an API key without an end.
     pub expires_at_ms: Option<u64>,
     /// For how long it was issued, in milliseconds, so that a renewal lasts as long; none for an API key.
     pub lifetime_ms: Option<u64>,
@@ -113,6 +113,16 @@ impl Identity {
     pub fn paths(&self, verb: Verb, to: &Pattern) -> Option<PathFilter> {
         let granted = self.grants.iter().filter(|g| g.may.contains(&verb) && g.to.contains(to));
         granted.map(|g| g.path.clone()).reduce(|a, b| a.union(&b))
+    }
+
+    /// Whether the credential is a token, not an API key.
+    pub fn is_by_token(&self) -> bool {
+        self.lifetime_ms.is_some()
+    }
+
+    /// When the token was issued, Unix milliseconds; 0 for an API key.
+    pub fn issued_at_ms(&self) -> u64 {
+        self.expires_at_ms.unwrap_or_default().saturating_sub(self.lifetime_ms.unwrap_or(u64::MAX))
     }
 
     /// The address, when it is a gateway.

@@ -17,6 +17,7 @@ pub mod limits;
 pub mod live;
 pub mod path;
 pub mod presence;
+pub mod range;
 pub mod routed;
 pub mod state;
 pub mod tenant;
@@ -32,6 +33,7 @@ pub use id::{Address, BuildingId, EdgeId, GatewayId, GatewayKey, Pattern, Tenant
 pub use json::Json;
 pub use path::Path;
 pub use presence::{Presence, Reason};
+pub use range::AddressRange;
 pub use state::Snapshot;
 pub use tenant::{Tenant, TenantTable};
 pub use version::{Epoch, Rev, Version};

@@ -33,3 +33,18 @@ macro_rules! short_text {
     };
 }
 pub(crate) use short_text;
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// 64 hexadecimal digits as bytes.
+pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
+    let digits: Option<Vec<u32>> = text.chars().map(|c| c.to_digit(16)).collect();
+    let digits: [u32; 64] = digits?.try_into().ok()?;
+    let byte = |at: usize| u8::try_from(digits[2 * at] * 16 + digits[2 * at + 1]).unwrap_or_default();
+    Some(std::array::from_fn(byte))
+}

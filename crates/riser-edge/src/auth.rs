@@ -13,20 +13,17 @@ mod order;
 mod refusal;
 mod standing;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use riser_core::close::{CloseCode, ErrorCode};
 use riser_core::frame::Credential;
 use riser_core::frame::inbound::CREDENTIAL_BYTES;
 use riser_core::grant::{Identity, Peer, SUBJECT_BYTES};
 use riser_core::path::is_hidden;
-use riser_core::tenant::TenantTable;
-pub use riser_ops::request::API_KEY_PREFIX;
-use sha2::{Digest, Sha256};
+use riser_core::tenant::api_key::{API_KEY_BYTES, API_KEY_PREFIX, api_key_text, is_api_key};
+use riser_core::tenant::{HashKey, KeyHash, TenantTable};
 
-pub use jwt::is_kid;
 pub use mint::{MintError, Minted, mint, renew};
 pub use standing::Proof;
 pub(crate) use standing::{Lapse, Standing, lapse};
@@ -37,11 +34,6 @@ pub use order::{
 
 /// How far a token's `exp`, `nbf` and `iat` may be off: what clocks in flats and in back ends are off by.
 pub const LEEWAY: Duration = Duration::from_secs(60);
-/// Shortest secret that tokens are signed with, in bytes: as long as the hash (RFC 7518 §3.2). A shorter one, above all
-/// an empty one, could be guessed, so that keys with it count as unknown.
-pub const SECRET_BYTES: usize = 32;
-/// Random bytes in an API key: so many that its plain hash cannot be searched.
-const API_KEY_BYTES: usize = 32;
 
 /// Why a credential was refused. Nothing in it, nor in what it prints, comes out of the credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -76,6 +68,12 @@ pub enum AuthError {
     /// The credential is good and its tenant is suspended.
     #[error("the tenant is suspended")]
     Suspended,
+    /// The token was good until it was revoked.
+    #[error("the credential was revoked")]
+    Revoked,
+    /// The API key is good, and not from here.
+    #[error("the API key may not be used from this address")]
+    WrongAddress,
 }
 
 /// One text for all that a stranger can cause, so that nobody finds out which tenants and keys there are.
@@ -83,7 +81,7 @@ const UNPROVEN: &str = "the credential is not valid";
 
 impl AuthError {
     /// Every reason.
-    pub const ALL: [AuthError; 10] = [
+    pub const ALL: [AuthError; 12] = [
         Self::Malformed,
         Self::UnknownTenant,
         Self::UnknownKey,
@@ -94,6 +92,8 @@ impl AuthError {
         Self::WrongAudience,
         Self::BadClaims,
         Self::Suspended,
+        Self::Revoked,
+        Self::WrongAddress,
     ];
 
     /// The reason as a label of metrics and a field of logs. Not for the peer, who gets the `Display`.
@@ -109,13 +109,15 @@ impl AuthError {
             Self::WrongAudience => "wrong_audience",
             Self::BadClaims => "bad_claims",
             Self::Suspended => "suspended",
+            Self::Revoked => "revoked",
+            Self::WrongAddress => "wrong_address",
         }
     }
 
     /// The answer to a request that came with it.
     pub fn http_status(self) -> http::StatusCode {
         match self {
-            Self::Suspended => http::StatusCode::FORBIDDEN,
+            Self::Suspended | Self::WrongAddress => http::StatusCode::FORBIDDEN,
             _ => http::StatusCode::UNAUTHORIZED,
         }
     }
@@ -123,7 +125,8 @@ impl AuthError {
     /// The end of a session whose `hello` came with it.
     pub fn close_code(self) -> CloseCode {
         match self {
-            Self::Suspended => CloseCode::NotAllowed,
+            Self::Suspended | Self::WrongAddress => CloseCode::NotAllowed,
+            Self::Revoked => CloseCode::Revoked,
             _ => CloseCode::BadCredential,
         }
     }
@@ -139,56 +142,89 @@ impl AuthError {
 /// A client's token keeps only the grants that are understood: one with an unknown word or member is void and left out.
 /// When none is left, the identity is good and may do nothing.
 pub fn verify(table: &TenantTable, credential: &Credential, now_ms: u64) -> Result<Identity, AuthError> {
-    verify_with_proof(table, credential, now_ms).map(|(identity, _)| identity)
+    let seen = Seen { now_ms, from: None, hash_key: None };
+    verify_with_proof(table, credential, &seen).map(|(identity, _)| identity)
 }
 
-/// The same, with what stands for the key that the credential was checked with.
-pub(crate) fn verify_with_proof(
+/// What a credential is looked at with.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// Unix milliseconds on the cluster's clock.
+    pub now_ms: u64,
+    /// Where it comes from, if that is known.
+    pub from: Option<IpAddr>,
+    /// The secret that API keys are hashed with, if the cluster has one.
+    pub hash_key: Option<&'a HashKey>,
+}
+
+/// The same as [`verify`], with all that counts, and with what stands for the key that the credential was checked with.
+pub fn verify_with_proof(
     table: &TenantTable,
     credential: &Credential,
-    now_ms: u64,
+    seen: &Seen<'_>,
 ) -> Result<(Identity, Proof), AuthError> {
     let text = credential.expose();
     if text.len() > CREDENTIAL_BYTES {
         return Err(AuthError::Malformed);
     }
-    if text.starts_with(API_KEY_PREFIX) {
-        return verify_api_key(table, text);
+    if is_api_key_like(credential) {
+        return verify_api_key(table, text, seen);
     }
     let unverified = jwt::Unverified::parse(text)?;
     let tenant_id = unverified.issuer()?;
-    let tenant = table.tenants.get(&tenant_id).ok_or(AuthError::UnknownTenant)?;
-    let (claims, proof) = unverified.verify(tenant)?;
-    let identity = claims::identity(&claims, tenant_id, now_ms)?;
-    if tenant.suspended { Err(AuthError::Suspended) } else { Ok((identity, proof)) }
+    let tenant = table.get(&tenant_id).ok_or(AuthError::UnknownTenant)?;
+    let (claims, key) = unverified.verify(tenant)?;
+    let (identity, jti) = claims::identity(&claims, tenant_id, seen.now_ms)?;
+    if tenant.revoked.covers(&jti, &identity.peer, identity.issued_at_ms()) {
+        return Err(AuthError::Revoked);
+    }
+    let proof = Proof::of_token(key, jti);
+    if tenant.is_suspended() { Err(AuthError::Suspended) } else { Ok((identity, proof)) }
 }
 
-fn verify_api_key(table: &TenantTable, text: &str) -> Result<(Identity, Proof), AuthError> {
-    let (id, tenant, key) = table.api_key(&hash_api_key(text)).ok_or(AuthError::UnknownApiKey)?;
-    if tenant.suspended {
+/// Whether a credential says of itself that it is an API key.
+pub(crate) fn is_api_key_like(credential: &Credential) -> bool {
+    credential.expose().starts_with(API_KEY_PREFIX)
+}
+
+/// What this tells a stranger by how long it takes is whether the checksum is right, which everybody can compute, and
+/// whether the hash of what was sent is somebody's, which helps nobody to find the next one.
+fn verify_api_key(table: &TenantTable, text: &str, seen: &Seen<'_>) -> Result<(Identity, Proof), AuthError> {
+    if !is_api_key(text) {
+        return Err(AuthError::UnknownApiKey);
+    }
+    // Keys from before the cluster had a secret keep their plain hashes.
+    let plain = table.api_key(&KeyHash::of(text, None)).map(|found| (KeyHash::of(text, None), found));
+    let keyed = || {
+        let hash = KeyHash::of(text, Some(seen.hash_key?));
+        Some((hash, table.api_key(&hash)?))
+    };
+    let (hash, (id, tenant, key)) = plain.or_else(keyed).ok_or(AuthError::UnknownApiKey)?;
+    if tenant.is_suspended() {
         return Err(AuthError::Suspended);
+    }
+    if !key.is_live(seen.now_ms) {
+        return Err(AuthError::Expired);
+    }
+    if !key.may_come_from(seen.from) {
+        return Err(AuthError::WrongAddress);
     }
     let identity = Identity {
         tenant: id.clone(),
         peer: Peer::Client { subject: key.name.clone() },
         grants: key.scope.clone(),
-        expires_at_ms: None,
+        expires_at_ms: key.expires_at_ms,
         lifetime_ms: None,
     };
-    Ok((identity, Proof::of_api_key(&key.hash)))
+    Ok((identity, Proof::of_api_key(&hash, seen.from)))
 }
 
-/// Makes an API key: the key, to be shown once, and its hash, to be kept.
-pub fn new_api_key() -> (String, [u8; 32]) {
+/// Makes an API key: the key, to be shown once, and what is kept of it.
+pub fn new_api_key(hash_key: Option<&HashKey>) -> (String, KeyHash) {
     let secret: [u8; API_KEY_BYTES] = random().expect("the operating system gives random bytes");
-    let key = format!("{API_KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
-    let hash = hash_api_key(&key);
+    let key = api_key_text(&secret);
+    let hash = KeyHash::of(&key, hash_key);
     (key, hash)
-}
-
-/// What the tenant table keeps of an API key: SHA-256 of the whole text.
-pub fn hash_api_key(key: &str) -> [u8; 32] {
-    Sha256::digest(key.as_bytes()).into()
 }
 
 fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {

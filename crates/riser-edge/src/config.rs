@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use riser_core::EdgeId;
+use riser_core::tenant::HashKey;
 
 /// How an edge behaves. [`EdgeConfig::new`] gives values that suit a cluster of any size.
 #[derive(Debug, Clone)]
@@ -42,6 +43,8 @@ pub struct EdgeConfig {
     pub slow: Duration,
     /// Connections whose session has not begun, in all. Each costs a socket and a few hundred bytes.
     pub handshakes: usize,
+    /// The secret that API keys are hashed with. Without one, those are known by their plain hashes alone.
+    pub hash_key: Option<HashKey>,
     /// Seeds what is random here: session names and jitter. Tokens and keys do not come from it.
     pub seed: u64,
 }
@@ -66,6 +69,7 @@ impl EdgeConfig {
             conflate_above: 32 * 1024,
             slow: Duration::from_secs(300),
             handshakes: 4_096,
+            hash_key: None,
             seed: fastrand::u64(..),
         }
     }

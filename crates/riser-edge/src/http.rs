@@ -24,6 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::api;
 use crate::auth::Proof;
 use crate::edge::attach;
 use crate::problem::Problem;
@@ -32,7 +33,6 @@ use crate::shared::Shared;
 use crate::tls::{self, ServerTls, TlsStream};
 use crate::ws::handshake::{self, Subprotocols};
 use crate::ws::tune;
-use crate::{api, auth};
 
 /// The subprotocols that this edge speaks.
 const SUBPROTOCOLS: &[&str] = &["riser.v1"];
@@ -210,7 +210,7 @@ fn authorize(shared: &Shared, headers: &HeaderMap) -> Result<Option<(Identity, P
     if values.next().is_some() || !scheme.eq_ignore_ascii_case("bearer") {
         return Err(Refused::new("malformed_credential", Problem::unauthorized()));
     }
-    let verified = auth::verify_with_proof(&shared.table(), &Credential::new(token.trim()), shared.clock.now_ms());
+    let verified = shared.verify(&Credential::new(token.trim()), None);
     verified.map(Some).map_err(|error| Refused::new(error.reason(), error.into()))
 }
 

@@ -134,15 +134,13 @@ impl Session {
                 return end(conn, CloseCode::BadCredential, "hello has no token");
             }
             (Some(identity), None) => (identity, proof),
-            (None, Some(token)) => {
-                match auth::verify_with_proof(&self.shared.table(), &token, self.shared.clock.now_ms()) {
-                    Ok((identity, proof)) => (identity, Some(proof)),
-                    Err(error) => {
-                        self.shared.metrics.refused(error.reason());
-                        return end(conn, error.close_code(), &error.to_string());
-                    }
+            (None, Some(token)) => match self.shared.verify(&token, None) {
+                Ok((identity, proof)) => (identity, Some(proof)),
+                Err(error) => {
+                    self.shared.metrics.refused(error.reason());
+                    return end(conn, error.close_code(), &error.to_string());
                 }
-            }
+            },
         };
         let allowed = self.shared.with_tenant(&identity.tenant, |tenant| tenant.allows_origin(origin.as_deref()));
         if allowed != Some(true) {
@@ -158,13 +156,13 @@ impl Session {
 
     fn open(&mut self, conn: &Arc<Conn>, n: Option<N>, identity: Identity, proof: Option<Proof>, remembers_ms: u64) {
         let shared = &self.shared;
-        let ends_at_ms = identity.expires_at_ms.map(ends_at_ms);
+        let ends_at_ms = ends_at_ms(&identity);
         let is_gateway = identity.address().is_some();
         let identity = Arc::new(identity);
         if let Some(handle) = shared.sessions.lock().get_mut(&self.id) {
-            handle.open = Some(OpenHandle { is_gateway, ends_at_ms, identity: identity.clone(), proof });
+            handle.open = Some(OpenHandle { is_gateway, ends_at_ms, identity: identity.clone(), proof: proof.clone() });
         }
-        if let Some(lapse) = lapsed(shared, &identity, proof) {
+        if let Some(lapse) = lapsed(shared, &identity, proof.as_ref()) {
             return revoke(shared, conn, lapse);
         }
         let mut gateway = None;
@@ -194,7 +192,7 @@ impl Session {
 
 /// Why a credential that was verified a moment ago is not good any more. The table may have changed in between, and a
 /// look at all sessions may have missed this one: whoever has noted the session looks again.
-fn lapsed(shared: &Shared, identity: &Identity, proof: Option<Proof>) -> Option<Lapse> {
+fn lapsed(shared: &Shared, identity: &Identity, proof: Option<&Proof>) -> Option<Lapse> {
     auth::lapse(&shared.table(), identity, proof)
 }
 
@@ -211,8 +209,10 @@ pub(crate) fn revoke(shared: &Shared, conn: &Conn, lapse: Lapse) {
 }
 
 /// When a session must end because its credential ran out.
-fn ends_at_ms(expires_at_ms: u64) -> u64 {
-    expires_at_ms.saturating_add(u64::try_from(auth::LEEWAY.as_millis()).unwrap_or(0))
+fn ends_at_ms(identity: &Identity) -> Option<u64> {
+    // An API key runs out by the cluster's own clock, a token perhaps by somebody else's.
+    let leeway = if identity.is_by_token() { auth::LEEWAY } else { Duration::ZERO };
+    Some(identity.expires_at_ms?.saturating_add(u64::try_from(leeway.as_millis()).unwrap_or(0)))
 }
 
 /// Closes with a reason that the peer's developer can read.
@@ -465,7 +465,7 @@ impl Open {
 
     /// A fresh token of the same peer. Rights that it does not give any more are withdrawn.
     fn auth(&mut self, shared: &Arc<Shared>, id: u64, conn: &Arc<Conn>, n: N, token: &Credential) {
-        let (identity, proof) = match auth::verify_with_proof(&shared.table(), token, shared.clock.now_ms()) {
+        let (identity, proof) = match shared.verify(token, None) {
             Ok(proved) => proved,
             Err(error) => {
                 shared.metrics.refused(error.reason());
@@ -479,10 +479,10 @@ impl Open {
         if let Some(handle) = shared.sessions.lock().get_mut(&id)
             && let Some(open) = &mut handle.open
         {
-            open.ends_at_ms = identity.expires_at_ms.map(ends_at_ms);
-            (open.identity, open.proof) = (identity.clone(), Some(proof));
+            open.ends_at_ms = ends_at_ms(&identity);
+            (open.identity, open.proof) = (identity.clone(), Some(proof.clone()));
         }
-        if let Some(lapse) = lapsed(shared, &identity, Some(proof)) {
+        if let Some(lapse) = lapsed(shared, &identity, Some(&proof)) {
             return revoke(shared, conn, lapse);
         }
         self.identity = identity;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,12 +12,14 @@ use indexmap::IndexMap;
 use parking_lot::Mutex;
 use riser_bus::log::Log;
 use riser_bus::{Bus, Subject};
+use riser_core::frame::Credential;
 use riser_core::live::StreamId;
-use riser_core::{Epoch, GatewayKey, Reason, Snapshot, Tenant, TenantId, TenantTable};
+use riser_core::{Epoch, GatewayKey, Identity, Reason, Snapshot, Tenant, TenantId, TenantTable};
 use riser_registry::{CommandStore, Lease, Registry, RegistryError, StateStore, StreamStore};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
+use crate::auth::{self, AuthError, Proof, Seen};
 use crate::clock::Clock;
 use crate::commands::keeper;
 use crate::commands::waiters::Waiters;
@@ -195,6 +198,12 @@ impl Shared {
         published
     }
 
+    /// Whom a credential proves that came from this address.
+    pub(crate) fn verify(&self, credential: &Credential, from: Option<IpAddr>) -> Result<(Identity, Proof), AuthError> {
+        let seen = Seen { now_ms: self.clock.now_ms(), from, hash_key: self.config.hash_key.as_ref() };
+        auth::verify_with_proof(&self.table(), credential, &seen)
+    }
+
     /// The tenants as they are now.
     pub(crate) fn table(&self) -> Arc<TenantTable> {
         self.ports.tenants.borrow().clone()
@@ -202,7 +211,7 @@ impl Shared {
 
     /// A tenant as it is now.
     pub(crate) fn with_tenant<T>(&self, id: &TenantId, then: impl FnOnce(&Tenant) -> T) -> Option<T> {
-        self.ports.tenants.borrow().tenants.get(id).map(then)
+        self.ports.tenants.borrow().get(id).map(|tenant| then(tenant))
     }
 
     /// The hub of a tenant, made when its first listener comes.

@@ -18,7 +18,8 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
         let over: Vec<_> = {
             let sessions = shared.sessions.lock();
             let open = sessions.values().filter_map(|session| Some((&session.conn, session.open.as_ref()?)));
-            open.filter_map(|(conn, open)| Some((conn.clone(), standing.lapse(&open.identity, open.proof)?))).collect()
+            open.filter_map(|(conn, open)| Some((conn.clone(), standing.lapse(&open.identity, open.proof.as_ref())?)))
+                .collect()
         };
         if !over.is_empty() {
             tracing::info!(sessions = over.len(), "ending sessions that the tenant table no longer allows");

@@ -9,12 +9,10 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Body;
 use riser_core::ErrorCode;
+use riser_core::tenant::api_key::API_KEY_PREFIX;
 use tokio::time::timeout;
 
 use crate::problem::Problem;
-
-/// What every API key starts with. No token does: those start with the base64url of `{`.
-pub const API_KEY_PREFIX: &str = "rk_";
 
 /// Names of parameters that hold credentials.
 const SECRET_NAMES: [&str; 11] = [

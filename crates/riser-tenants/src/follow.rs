@@ -26,7 +26,9 @@ const BATCH: usize = 256;
 
 /// The bucket could not be read in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the bucket of tenants cannot be read: see that JetStream answers, and that this user may read KV_riser-tenants")]
+#[error(
+    "the bucket of tenants cannot be read: see that JetStream answers, and that this user may read KV_riser-tenants"
+)]
 pub struct NotRead;
 
 /// What is counted of documents.

@@ -148,7 +148,7 @@ impl Store {
         &self,
         id: &TenantId,
         expected: Option<u64>,
-        change: impl Fn(&mut TenantDoc) -> Result<T, E> + Send,
+        change: impl Fn(&mut TenantDoc) -> Result<T, E> + Send + Sync,
     ) -> Result<(T, Read), E> {
         for _ in 0..TRIES {
             let Read { mut doc, revision } = self.get(id).await?;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use riser_bus::log::memory::MemoryLog;
 use riser_bus::memory::MemoryNet;
-use riser_core::limits::Limits;
 use riser_core::{EdgeId, Identity, Tenant, TenantId, TenantTable};
 use riser_edge::{Edge, EdgeConfig, Metrics, Ports};
 use riser_registry::memory::MemoryRegistry;
@@ -60,13 +59,13 @@ impl Cluster {
         let net = MemoryNet::seeded(seeds.u64(..));
         let registry = MemoryRegistry::seeded(config.start_ms, seeds.u64(..));
         let log = MemoryLog::seeded(config.start_ms, seeds.u64(..));
-        let table = config.tenants.iter().map(|name| (name.clone(), tenant())).collect();
+        let table: TenantTable = config.tenants.iter().map(|name| (name.clone(), tenant())).collect();
         let cluster = Self {
             net,
             registry,
             log,
             places: (0..config.edges).map(place).collect(),
-            tenants: watch::Sender::new(Arc::new(TenantTable { tenants: table })),
+            tenants: watch::Sender::new(Arc::new(table)),
             seeds: Mutex::new(seeds),
             config,
         };
@@ -140,13 +139,5 @@ fn place(number: usize) -> Place {
 }
 
 fn tenant() -> Tenant {
-    Tenant {
-        suspended: false,
-        origins: None,
-        renewal: true,
-        signing_kid: String::new(),
-        signing_keys: [].into(),
-        api_keys: Vec::new(),
-        limits: Limits::default(),
-    }
+    Tenant::default()
 }

@@ -87,10 +87,10 @@ fn text_of(failure: Failure) -> String {
 fn files(settings: &Settings) -> Vec<Line> {
     let mut lines = vec![match tenants_file::read(&settings.tenants) {
         Err(error) => Line(Mark::Bad, format!("tenants: {error}")),
-        Ok(table) if table.tenants.is_empty() => {
+        Ok(table) if table.is_empty() => {
             Line(Mark::Warning, "tenants: there are none, so that nobody can connect".into())
         }
-        Ok(table) => Line(Mark::Good, format!("tenants: {}", table.tenants.len())),
+        Ok(table) => Line(Mark::Good, format!("tenants: {}", table.len())),
     }];
     match settings.tls.as_ref().map(TlsFiles::load) {
         Some(Ok(_)) => lines.push(Line(Mark::Good, "tls: the certificate and its key go together".into())),

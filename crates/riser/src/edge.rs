@@ -40,6 +40,6 @@ fn check(from: &Configured) -> Result<ExitCode, Failure> {
         files.load()?;
     }
     let (edge, listen) = (&settings.edge.id, settings.listen);
-    exit::print(&format!("good: edge {edge} on {listen}, {} tenant(s)\n", tenants.tenants.len()))?;
+    exit::print(&format!("good: edge {edge} on {listen}, {} tenant(s)\n", tenants.len()))?;
     Ok(ExitCode::SUCCESS)
 }

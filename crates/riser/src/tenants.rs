@@ -26,21 +26,22 @@ pub(crate) fn run(args: &Tenants) -> Result<ExitCode, Failure> {
 
 fn check(table: &riser_core::TenantTable) -> Result<ExitCode, Failure> {
     let mut text = String::new();
-    for (id, tenant) in &table.tenants {
+    for (id, tenant) in table.iter() {
         let (keys, signing) = (tenant.api_keys.len(), tenant.signing_keys.len());
-        let suspended = if tenant.suspended { ", suspended" } else { "" };
+        let suspended = if tenant.is_suspended() { ", suspended" } else { "" };
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{id}: {keys} API key(s), {signing} signing key(s){suspended}");
     }
-    exit::print(&format!("{text}good: {} tenant(s)\n", table.tenants.len()))?;
+    exit::print(&format!("{text}good: {} tenant(s)\n", table.len()))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn new_key() -> Result<ExitCode, Failure> {
-    let (key, hash) = auth::new_api_key();
+    let (key, hash) = auth::new_api_key(None);
+    let hash = hash.to_string();
+    let (_, digits) = hash.split_once(':').unwrap_or_default();
     exit::say(&format!(
-        "[[tenants.NAME.api_keys]]\nname = \"NAME\"\nsha256 = \"{}\"\nscope = [\"*/*:read,command,event,listen,speak\"]",
-        file::hex(&hash)
+        "[[tenants.NAME.api_keys]]\nname = \"NAME\"\nsha256 = \"{digits}\"\nscope = [\"*/*:read,command,event,listen,speak\"]",
     ));
     exit::print(&format!("{key}\n"))?;
     Ok(ExitCode::SUCCESS)

@@ -1,8 +1,8 @@
 //! A tenant's gateways, as the registry knows them.
 
+use riser_bus::Subject;
 use riser_core::routed::{self, ToEdge};
 use riser_core::{Address, BuildingId, GatewayId, GatewayKey, Presence};
-use riser_bus::Subject;
 use riser_ops::request::bad;
 use riser_ops::{Problem, Refused};
 use serde_json::{Value, json};

@@ -4,13 +4,12 @@ use riser_core::frame::MAX_N;
 use riser_core::tenant::api_key::{API_KEY_BYTES, KEYS_PER_NAME, api_key_text};
 use riser_core::tenant::doc::API_KEYS;
 use riser_core::tenant::{ApiKey, KeyHash, TenantDoc};
-use riser_core::text::hex;
 use riser_ops::request::bad;
 use riser_ops::{Problem, Refused};
 use serde_json::{Value, json};
 
 use super::tenants::wrong;
-use super::{Answer, Call, refused, conflict, random};
+use super::{Answer, Call, conflict, random, refused};
 use crate::control::Control;
 use riser_tenants::Read;
 
@@ -19,7 +18,8 @@ const ID_LETTERS: usize = 16;
 
 /// What a key is called in paths and on the command line.
 fn id(hash: &KeyHash) -> String {
-    hex(&hash.bytes()[..ID_LETTERS / 2])
+    let text = hash.to_string();
+    text.split_once(':').map_or("", |(_, digits)| digits).chars().take(ID_LETTERS).collect()
 }
 
 fn shown(hash: &KeyHash, key: &ApiKey, now_ms: u64) -> Value {
@@ -72,7 +72,7 @@ async fn make(
     control: &Control,
     call: &Call,
     what: &'static str,
-    terms: impl Fn(&mut TenantDoc) -> Result<ApiKey, Refused> + Send,
+    terms: impl Fn(&mut TenantDoc) -> Result<ApiKey, Refused> + Send + Sync,
 ) -> Result<Answer, Refused> {
     let tenant = call.tenant()?;
     let text = api_key_text(&random::<API_KEY_BYTES>()?);

@@ -9,7 +9,7 @@ use riser_ops::Refused;
 use riser_ops::request::bad;
 use serde_json::json;
 
-use super::{Answer, Call, refused, conflict};
+use super::{Answer, Call, conflict, refused};
 use crate::control::Control;
 
 /// For how long a token that does not say when it ends is remembered, in milliseconds: as long as any is valid.

@@ -1,7 +1,5 @@
 //! Every route of the admin API, once: what is matched, and what its description says.
 
-use http::Method;
-
 /// What a route does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
@@ -66,7 +64,7 @@ pub struct Route {
     /// Its name in the description, which generated clients call it by.
     pub id: &'static str,
     /// The method.
-    pub method: Method,
+    pub method: &'static str,
     /// The path, with `{names}` for what is a parameter.
     pub path: &'static str,
     /// For people.
@@ -93,7 +91,7 @@ const SIGNING: &str = "/admin/v1/tenants/{tenant}/signing-keys";
 const QUOTAS: &str = "/admin/v1/tenants/{tenant}/quotas";
 const REVOCATIONS: &str = "/admin/v1/tenants/{tenant}/revocations";
 
-const fn route(op: Op, id: &'static str, method: Method, path: &'static str, about: &'static str) -> Route {
+const fn route(op: Op, id: &'static str, method: &'static str, path: &'static str, about: &'static str) -> Route {
     Route { op, id, method, path, about, query: &[], body: None, answer: (200, ""), tagged: false }
 }
 
@@ -143,25 +141,25 @@ impl Route {
 
 /// All of them.
 pub static ROUTES: [Route; 20] = [
-    route(Op::OpenApi, "openapi", Method::GET, "/admin/openapi.json", "This description.").gives(200, "OpenApi"),
-    route(Op::ListTenants, "listTenants", Method::GET, TENANTS, "All tenants by name.")
+    route(Op::OpenApi, "openapi", "GET", "/admin/openapi.json", "This description.").gives(200, "OpenApi"),
+    route(Op::ListTenants, "listTenants", "GET", TENANTS, "All tenants by name.")
         .query(PAGED)
         .gives(200, "TenantPage"),
     route(
         Op::CreateTenant,
         "createTenant",
-        Method::POST,
+        "POST",
         TENANTS,
         "Makes a tenant, with a signing key of its own. The name of one that was deleted is free.",
     )
     .body("NewTenant")
     .gives(201, "Tenant")
     .tagged(),
-    route(Op::ShowTenant, "showTenant", Method::GET, TENANT, "One tenant.").gives(200, "Tenant").tagged(),
+    route(Op::ShowTenant, "showTenant", "GET", TENANT, "One tenant.").gives(200, "Tenant").tagged(),
     route(
         Op::ChangeTenant,
         "changeTenant",
-        Method::PATCH,
+        "PATCH",
         TENANT,
         "Changes the fields that are given; null sets one back. A suspended tenant's sessions are closed within seconds.",
     )
@@ -171,23 +169,23 @@ pub static ROUTES: [Route; 20] = [
     route(
         Op::DeleteTenant,
         "deleteTenant",
-        Method::DELETE,
+        "DELETE",
         TENANT,
         "Deletes a tenant: its sessions are closed, and its events, state, presence, commands and credentials erased. \
          Deleting it once more erases what is left.",
     )
     .gives(200, "Erased"),
-    route(Op::ListKeys, "listKeys", Method::GET, KEYS, "A tenant's API keys, without the keys themselves.")
+    route(Op::ListKeys, "listKeys", "GET", KEYS, "A tenant's API keys, without the keys themselves.")
         .gives(200, "Keys")
         .tagged(),
-    route(Op::CreateKey, "createKey", Method::POST, KEYS, "Makes an API key, which is shown this once.")
+    route(Op::CreateKey, "createKey", "POST", KEYS, "Makes an API key, which is shown this once.")
         .body("NewKey")
         .gives(201, "ShownKey")
         .tagged(),
     route(
         Op::RotateKey,
         "rotateKey",
-        Method::POST,
+        "POST",
         "/admin/v1/tenants/{tenant}/keys/{key}/rotate",
         "Makes a key with the name and the rights of another, which goes on to work until it is revoked or the time that \
          is given is over. Two of a name are live at a time.",
@@ -198,19 +196,19 @@ pub static ROUTES: [Route; 20] = [
     route(
         Op::RevokeKey,
         "revokeKey",
-        Method::DELETE,
+        "DELETE",
         "/admin/v1/tenants/{tenant}/keys/{key}",
         "Takes an API key away: its sessions are closed within seconds.",
     )
     .gives(200, "Key")
     .tagged(),
-    route(Op::ListSigningKeys, "listSigningKeys", Method::GET, SIGNING, "The keys that tokens are verified with.")
+    route(Op::ListSigningKeys, "listSigningKeys", "GET", SIGNING, "The keys that tokens are verified with.")
         .gives(200, "SigningKeys")
         .tagged(),
     route(
         Op::CreateSigningKey,
         "createSigningKey",
-        Method::POST,
+        "POST",
         SIGNING,
         "Registers a tenant's own public key, or has a secret made (HS256 without `secret`).",
     )
@@ -220,30 +218,30 @@ pub static ROUTES: [Route; 20] = [
     route(
         Op::RemoveSigningKey,
         "removeSigningKey",
-        Method::DELETE,
+        "DELETE",
         "/admin/v1/tenants/{tenant}/signing-keys/{kid}",
         "Takes a signing key away, and with it every token that it signed.",
     )
     .gives(200, "SigningKeys")
     .tagged(),
-    route(Op::ShowQuotas, "showQuotas", Method::GET, QUOTAS, "What a tenant may use.").gives(200, "Quotas").tagged(),
+    route(Op::ShowQuotas, "showQuotas", "GET", QUOTAS, "What a tenant may use.").gives(200, "Quotas").tagged(),
     route(
         Op::SetQuotas,
         "setQuotas",
-        Method::PUT,
+        "PUT",
         QUOTAS,
         "Sets all quotas of a tenant: what is left out has no limit.",
     )
     .body("Quotas")
     .gives(200, "Quotas")
     .tagged(),
-    route(Op::ListRevocations, "listRevocations", Method::GET, REVOCATIONS, "What was revoked.")
+    route(Op::ListRevocations, "listRevocations", "GET", REVOCATIONS, "What was revoked.")
         .gives(200, "Revocations")
         .tagged(),
     route(
         Op::Revoke,
         "revoke",
-        Method::POST,
+        "POST",
         REVOCATIONS,
         "Revokes one token by its id, or all tokens of a subject or a gateway that were issued until now. Their sessions \
          are closed within seconds.",
@@ -254,7 +252,7 @@ pub static ROUTES: [Route; 20] = [
     route(
         Op::ListGateways,
         "listGateways",
-        Method::GET,
+        "GET",
         "/admin/v1/tenants/{tenant}/gateways",
         "A tenant's gateways by address, and whether they are there.",
     )
@@ -263,11 +261,11 @@ pub static ROUTES: [Route; 20] = [
     route(
         Op::KickGateway,
         "kickGateway",
-        Method::DELETE,
+        "DELETE",
         "/admin/v1/tenants/{tenant}/gateways/{building}/{gateway}/session",
         "Closes a gateway's session. It may come back.",
     )
     .gives(200, "Kicked"),
-    route(Op::ShowUsage, "showUsage", Method::GET, "/admin/v1/tenants/{tenant}/usage", "What a tenant uses.")
+    route(Op::ShowUsage, "showUsage", "GET", "/admin/v1/tenants/{tenant}/usage", "What a tenant uses.")
         .gives(200, "Usage"),
 ];

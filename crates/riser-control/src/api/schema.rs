@@ -253,9 +253,8 @@ fn new_signing_key() -> Value {
 }
 
 fn revocations() -> Value {
-    let times = |about: &str| {
-        json!({ "type": "object", "additionalProperties": { "type": "integer" }, "description": about })
-    };
+    let times =
+        |about: &str| json!({ "type": "object", "additionalProperties": { "type": "integer" }, "description": about });
     let fields = json!({
         "tokens": times("Ids of tokens, and until when they are remembered, Unix milliseconds."),
         "subjects": times("Subjects, and the time before which their tokens were issued."),

@@ -6,7 +6,7 @@ use riser_ops::{Problem, Refused};
 use serde_json::{Value, json};
 
 use super::tenants::{new_secret, wrong};
-use super::{Answer, Call, refused, conflict};
+use super::{Answer, Call, conflict, refused};
 use crate::control::Control;
 
 fn shown(doc: &TenantDoc, key: &SigningKey) -> Value {

@@ -9,7 +9,7 @@ use riser_ops::Refused;
 use riser_ops::request::bad;
 use serde_json::{Value, json};
 
-use super::{Answer, Call, refused, random};
+use super::{Answer, Call, random, refused};
 use crate::control::Control;
 use riser_tenants::Read;
 

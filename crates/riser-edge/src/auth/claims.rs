@@ -6,6 +6,7 @@ use riser_core::frame::MAX_N;
 use riser_core::frame::fields::Fields;
 use riser_core::grant::{GRANTS, Grant, Identity, Peer, gateway_grants};
 use riser_core::id::{Address, TenantId};
+use riser_core::tenant::revoked::JTI_BYTES;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -17,8 +18,6 @@ pub(super) const AUDIENCE: &str = "riser";
 pub(super) const GATEWAY: &str = "gateway";
 /// `peer` of a client's token.
 pub(super) const CLIENT: &str = "client";
-/// Longest `jti`, in bytes: a UUID or a hash in text, and a prefix.
-const JTI_BYTES: usize = 128;
 /// The latest date in a token, in seconds: what every JSON parser keeps exactly.
 pub(super) const DATE_MAX: u64 = MAX_N;
 
@@ -54,8 +53,8 @@ impl Audience {
     }
 }
 
-/// Reads claims whose signature was verified. Claims that are not known are ignored.
-pub(super) fn identity(claims: &str, tenant: TenantId, now_ms: u64) -> Result<Identity, AuthError> {
+/// Reads claims whose signature was verified: who it is, and the token's id. Claims that are not known are ignored.
+pub(super) fn identity(claims: &str, tenant: TenantId, now_ms: u64) -> Result<(Identity, Box<str>), AuthError> {
     let fields = Fields::parse(claims).map_err(|_| AuthError::Malformed)?;
     let audience: Audience = fields.required("aud").map_err(|_| AuthError::BadClaims)?;
     if !audience.is_riser() {
@@ -67,13 +66,14 @@ pub(super) fn identity(claims: &str, tenant: TenantId, now_ms: u64) -> Result<Id
     }
     let (peer, grants) = read_peer(&fields)?;
     let (iat, exp) = read_dates(&fields, now_ms)?;
-    Ok(Identity {
+    let identity = Identity {
         tenant,
         peer,
         grants,
         expires_at_ms: Some(exp.saturating_mul(1000)),
         lifetime_ms: Some(exp.saturating_sub(iat).saturating_mul(1000)),
-    })
+    };
+    Ok((identity, jti.into()))
 }
 
 fn read_peer(fields: &Fields<'_>) -> Result<(Peer, Vec<Grant>), AuthError> {

@@ -12,20 +12,15 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use riser_core::frame::fields::Fields;
 use riser_core::id::TenantId;
 use riser_core::json::Json;
-use riser_core::tenant::{Algorithm, SigningKey, Tenant};
+use riser_core::tenant::signing::is_kid;
+use riser_core::tenant::{Algorithm, Material, PublicKey, SigningKey, Tenant};
 use sha2::Sha256;
 
-use super::standing::Proof;
-use super::{AuthError, SECRET_BYTES};
+use super::AuthError;
 
-/// Longest name of a key, in bytes. Names are made by people or are a hash in text.
-pub(super) const KID_BYTES: usize = 64;
 /// The only members a header may have. What changes how a token is read (`crit`, `b64`) or where its key comes from
 /// (`jku`, `jwk`, `x5u`, `x5c`) is refused with all else that is not known.
 const HEADER_MEMBERS: [&str; 3] = ["alg", "kid", "typ"];
-/// Bytes of a signature.
-const SIGNATURE_BYTES: usize = 32;
-
 /// A token whose form is right and of which nothing is proven.
 pub(super) struct Unverified<'a> {
     /// The header and the claims as they were signed.
@@ -33,7 +28,7 @@ pub(super) struct Unverified<'a> {
     kid: String,
     algorithm: Algorithm,
     claims: String,
-    signature: [u8; SIGNATURE_BYTES],
+    signature: Vec<u8>,
 }
 
 impl<'a> Unverified<'a> {
@@ -44,8 +39,7 @@ impl<'a> Unverified<'a> {
         // A fourth part shows as a dot in one of them, which base64url does not have.
         let (kid, algorithm) = read_header(&decode_json(header)?)?;
         let claims = decode_json(claims)?;
-        let bytes = URL_SAFE_NO_PAD.decode(signature).map_err(|_| AuthError::Malformed)?;
-        let signature = bytes.try_into().map_err(|_| AuthError::BadSignature)?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| AuthError::Malformed)?;
         Ok(Self { signed, kid, algorithm, claims, signature })
     }
 
@@ -56,44 +50,60 @@ impl<'a> Unverified<'a> {
         TenantId::from_str(&issuer).map_err(|_| AuthError::UnknownTenant)
     }
 
-    /// The claims, once the signature is found to be the tenant's.
-    pub(super) fn verify(self, tenant: &Tenant) -> Result<(String, Proof), AuthError> {
+    /// The claims, once the signature is found to be the tenant's, and the key that it was found by.
+    pub(super) fn verify(self, tenant: &Tenant) -> Result<(String, &SigningKey), AuthError> {
         let name = (self.kid, self.algorithm);
-        let key = tenant.signing_keys.get(&name).filter(|key| is_usable(key)).ok_or(AuthError::UnknownKey)?;
-        // The comparison takes the same time wherever the signatures differ.
-        mac(key, self.signed).verify_slice(&self.signature).map_err(|_| AuthError::BadSignature)?;
-        Ok((self.claims, Proof::of_signing_key(key)))
+        let key = tenant.signing_keys.get(&name).ok_or(AuthError::UnknownKey)?;
+        // What the key is made of decides how: a public key is never a secret, whatever name it stands under.
+        match &key.material {
+            Material::Secret(_) if self.algorithm == Algorithm::Hs256 => {
+                let secret = key.secret().ok_or(AuthError::UnknownKey)?;
+                // The comparison takes the same time wherever the signatures differ.
+                mac(secret, self.signed).verify_slice(&self.signature).map_err(|_| AuthError::BadSignature)?;
+            }
+            Material::Public(public) if self.algorithm == public.algorithm() => {
+                if !is_signed(public, self.signed.as_bytes(), &self.signature) {
+                    return Err(AuthError::BadSignature);
+                }
+            }
+            _ => return Err(AuthError::UnknownKey),
+        }
+        Ok((self.claims, key))
     }
 }
 
-/// Signs a header and claims: the whole token.
-pub(super) fn sign(key: &SigningKey, header: &[u8], claims: &[u8]) -> String {
+/// Whether a public key finds a signature right: for ES256 the two numbers side by side (RFC 7518 §3.4), never in DER.
+fn is_signed(key: &PublicKey, signed: &[u8], signature: &[u8]) -> bool {
+    use ring::signature::{
+        ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
+    };
+    let verified = match key {
+        PublicKey::Ed25519(key) => UnparsedPublicKey::new(&ED25519, key).verify(signed, signature),
+        PublicKey::P256(point) => {
+            let mut uncompressed = [4; 65];
+            uncompressed[1..].copy_from_slice(point);
+            UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, uncompressed).verify(signed, signature)
+        }
+        PublicKey::Rsa { n, e } => {
+            RsaPublicKeyComponents { n, e }.verify(&RSA_PKCS1_2048_8192_SHA256, signed, signature)
+        }
+    };
+    verified.is_ok()
+}
+
+/// Signs a header and claims for [`Algorithm::Hs256`]: the whole token.
+pub(super) fn sign(secret: &[u8], header: &[u8], claims: &[u8]) -> String {
     let mut token = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-    let signature = mac(key, &token).finalize().into_bytes();
+    let signature = mac(secret, &token).finalize().into_bytes();
     token.push('.');
     URL_SAFE_NO_PAD.encode_string(signature, &mut token);
     token
 }
 
-/// Whether tokens are made and believed with this key.
-pub(super) fn is_usable(key: &SigningKey) -> bool {
-    is_kid(&key.kid) && key.secret.len() >= SECRET_BYTES
-}
-
-/// Whether a key may be called so in a token's header.
-pub fn is_kid(text: &str) -> bool {
-    (1..=KID_BYTES).contains(&text.len())
-        && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
-}
-
-fn mac(key: &SigningKey, signed: &str) -> Hmac<Sha256> {
-    match key.algorithm {
-        Algorithm::Hs256 => {
-            let mut mac = Hmac::<Sha256>::new_from_slice(&key.secret).expect("HMAC takes keys of any length");
-            mac.update(signed.as_bytes());
-            mac
-        }
-    }
+fn mac(secret: &[u8], signed: &str) -> Hmac<Sha256> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
+    mac.update(signed.as_bytes());
+    mac
 }
 
 /// One part as JSON text: no member twice at any depth, no deeper than [`riser_core::json::JSON_DEPTH`].
@@ -116,6 +126,6 @@ fn read_header(text: &str) -> Result<(String, Algorithm), AuthError> {
     if !is_kid(&kid) {
         return Err(AuthError::Malformed);
     }
-    let known = Algorithm::Hs256;
-    if algorithm == known.as_str() { Ok((kid, known)) } else { Err(AuthError::UnknownKey) }
+    let algorithm = Algorithm::named(&algorithm).ok_or(AuthError::UnknownKey)?;
+    Ok((kid, algorithm))
 }

@@ -109,7 +109,7 @@ pub fn renew(identity: &Identity, tenant: &Tenant, now_ms: u64) -> Result<Minted
         return Err(MintError::Forbidden);
     };
     let leeway_ms = LEEWAY.as_secs().saturating_mul(1000);
-    if !tenant.renewal || tenant.suspended || now_ms >= expires_at_ms.saturating_add(leeway_ms) {
+    if !tenant.renewal || tenant.is_suspended() || now_ms >= expires_at_ms.saturating_add(leeway_ms) {
         return Err(MintError::Forbidden);
     }
     let order =
@@ -118,8 +118,7 @@ pub fn renew(identity: &Identity, tenant: &Tenant, now_ms: u64) -> Result<Minted
 }
 
 fn signing_key(tenant: &Tenant) -> Result<&SigningKey, MintError> {
-    let mut keys = tenant.signing_keys.values();
-    keys.find(|key| key.kid == tenant.signing_kid && jwt::is_usable(key)).ok_or(MintError::NoSigningKey)
+    tenant.minting_key().ok_or(MintError::NoSigningKey)
 }
 
 fn sign(key: &SigningKey, claims: &Claims<'_>) -> Result<String, MintError> {
@@ -129,8 +128,9 @@ fn sign(key: &SigningKey, claims: &Claims<'_>) -> Result<String, MintError> {
         typ: &'static str,
         kid: &'a str,
     }
-    let header = Header { alg: key.algorithm.as_str(), typ: "JWT", kid: &key.kid };
+    let secret = key.secret().ok_or(MintError::NoSigningKey)?;
+    let header = Header { alg: key.algorithm().as_str(), typ: "JWT", kid: &key.kid };
     let json = |value: serde_json::Result<Vec<u8>>| value.expect("these types have only strings as keys");
-    let token = jwt::sign(key, &json(serde_json::to_vec(&header)), &json(serde_json::to_vec(claims)));
+    let token = jwt::sign(secret, &json(serde_json::to_vec(&header)), &json(serde_json::to_vec(claims)));
     if token.len() > CREDENTIAL_BYTES { Err(MintError::TooLarge) } else { Ok(token) }
 }

@@ -40,7 +40,7 @@ impl TokenOrder {
     ///
     /// What a token ignores or leaves void is refused here by name, so that a mistake shows where it is made.
     pub fn parse(body: &[u8], minter: &Identity) -> Result<Self, Problem> {
-        if minter.expires_at_ms.is_some() {
+        if minter.is_by_token() {
             return Err(Problem::forbidden("only an API key may make tokens"));
         }
         if body.len() > ORDER_BYTES {

@@ -10,10 +10,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use riser_core::frame::Credential;
-use riser_core::limits::Limits;
-use riser_core::tenant::{Algorithm, ApiKey, SigningKey};
+use riser_core::tenant::{Algorithm, ApiKey, KeyHash, SigningKey, Status};
 use riser_core::{Grant, Identity, Tenant, TenantId, TenantTable};
-use riser_edge::auth::{AuthError, hash_api_key, verify};
+use riser_edge::auth::{AuthError, verify};
 use riser_edge::problem::Problem;
 use sha2::Sha256;
 
@@ -31,28 +30,19 @@ fn id(text: &str) -> TenantId {
 }
 
 fn key(kid: &str, secret: &[u8]) -> ((String, Algorithm), SigningKey) {
-    let algorithm = Algorithm::Hs256;
-    ((kid.into(), algorithm), SigningKey { kid: kid.into(), algorithm, secret: secret.into() })
+    SigningKey::hs256(kid, secret).entry()
 }
 
 fn tenant(secret: &[u8]) -> Tenant {
-    Tenant {
-        suspended: false,
-        origins: None,
-        renewal: true,
-        signing_kid: "k1".into(),
-        signing_keys: BTreeMap::from([key("k1", secret)]),
-        api_keys: Vec::new(),
-        limits: Limits::default(),
-    }
+    Tenant { signing_kid: "k1".into(), signing_keys: BTreeMap::from([key("k1", secret)]), ..Tenant::default() }
 }
 
 /// Two tenants whose keys have the same name.
 fn table() -> TenantTable {
     let mut acme = tenant(ACME_SECRET);
     let scope = vec![Grant::everything()];
-    acme.api_keys.push(ApiKey { name: "backend".into(), hash: hash_api_key(API_KEY), scope });
-    TenantTable { tenants: BTreeMap::from([(id("acme"), acme), (id("other"), tenant(OTHER_SECRET))]) }
+    acme.api_keys.insert(KeyHash::of(API_KEY, None), ApiKey::new("backend", scope));
+    [(id("acme"), acme), (id("other"), tenant(OTHER_SECRET))].into_iter().collect()
 }
 
 /// Signs what no tenant would.

@@ -12,7 +12,7 @@ use riser_bus::memory::MemoryNet;
 use riser_bus::{Bus, BusError, Filter, Health, Inbox, Subject, Subscription};
 use riser_core::grant::gateway_grants;
 use riser_core::limits::Limits;
-use riser_core::tenant::{Algorithm, SigningKey};
+use riser_core::tenant::SigningKey;
 use riser_core::{Grant, Identity, Peer, Tenant, TenantTable};
 use riser_edge::{Edge, EdgeConfig, Metrics, Ports};
 use riser_registry::memory::MemoryRegistry;
@@ -35,7 +35,7 @@ impl Cluster {
     pub(super) fn new() -> Self {
         let mut table = TenantTable::default();
         for name in ["acme", "other"] {
-            table.tenants.insert(name.parse().expect("a tenant"), tenant());
+            table.insert(name.parse().expect("a tenant"), tenant());
         }
         let tenants = watch::Sender::new(Arc::new(table));
         Self { net: MemoryNet::new(), store: MemoryRegistry::new(1_000_000), log: MemoryLog::new(1_000_000), tenants }
@@ -102,15 +102,11 @@ impl Bus for SlowBus {
 }
 
 pub(super) fn tenant() -> Tenant {
-    let key = SigningKey { kid: "k".into(), algorithm: Algorithm::Hs256, secret: vec![7; 32] };
     Tenant {
-        suspended: false,
-        origins: None,
-        renewal: true,
         signing_kid: "k".into(),
-        signing_keys: [(("k".into(), Algorithm::Hs256), key)].into(),
-        api_keys: Vec::new(),
+        signing_keys: [SigningKey::hs256("k", [7; 32]).entry()].into(),
         limits: Limits { paths: 4, subscriptions: 3, ..Limits::default() },
+        ..Tenant::default()
     }
 }
 

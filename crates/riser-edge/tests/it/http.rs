@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use riser_bus::log::memory::MemoryLog;
 use riser_bus::memory::MemoryNet;
 use riser_core::limits::Limits;
-use riser_core::tenant::{Algorithm, ApiKey, SigningKey};
+use riser_core::tenant::{ApiKey, KeyHash, SigningKey, Status};
 use riser_core::{BuildingId, Change, GatewayId, GatewayKey, Grant, Snapshot, Tenant, TenantId, TenantTable, Version};
 use riser_edge::{Edge, EdgeConfig, Metrics, Ports, ServerTls, auth, listen};
 use riser_registry::memory::{MemoryClient, MemoryRegistry};
@@ -27,18 +27,19 @@ pub(super) struct Server {
     tenants: watch::Sender<Arc<TenantTable>>,
 }
 
-fn table(hash: [u8; 32], origins: Option<Vec<String>>) -> TenantTable {
-    let key = SigningKey { kid: "k".into(), algorithm: Algorithm::Hs256, secret: vec![7; 32] };
+fn acme() -> TenantId {
+    "acme".parse().expect("a tenant")
+}
+
+fn table(hash: KeyHash, origins: Option<Vec<String>>) -> TenantTable {
     let tenant = Tenant {
-        suspended: false,
         origins,
-        renewal: true,
         signing_kid: "k".into(),
-        signing_keys: [(("k".into(), Algorithm::Hs256), key)].into(),
-        api_keys: vec![ApiKey { name: "backend".into(), hash, scope: vec![Grant::everything()] }],
-        limits: Limits::default(),
+        signing_keys: [SigningKey::hs256("k", [7; 32]).entry()].into(),
+        api_keys: [(hash, ApiKey::new("backend", vec![Grant::everything()]))].into(),
+        ..Tenant::default()
     };
-    TenantTable { tenants: [("acme".parse().expect("a tenant"), tenant)].into() }
+    TenantTable::from_iter([(acme(), tenant)])
 }
 
 async fn server(origins: Option<&[&str]>, configure: impl FnOnce(&mut EdgeConfig)) -> Server {
@@ -51,7 +52,7 @@ pub(super) async fn server_over(
     origins: Option<&[&str]>,
     configure: impl FnOnce(&mut EdgeConfig),
 ) -> Server {
-    let (key, hash) = auth::new_api_key();
+    let (key, hash) = auth::new_api_key(None);
     let id: riser_core::EdgeId = "edge-0".parse().expect("an edge");
     let store = MemoryRegistry::new(1_700_000_000_000).client(&id);
     let origins = origins.map(|list| list.iter().map(ToString::to_string).collect());
@@ -315,11 +316,10 @@ async fn rest_of(stream: &mut TcpStream) -> String {
 #[tokio::test]
 async fn a_revoked_key_ends_its_sessions_and_no_others() {
     let server = server(None, |_| {}).await;
-    let (other, hash) = auth::new_api_key();
+    let (other, hash) = auth::new_api_key(None);
     let add = |table: &mut Arc<TenantTable>| {
-        let scope = vec![Grant::everything()];
-        let tenant = Arc::make_mut(table).tenants.values_mut().next().expect("a tenant");
-        tenant.api_keys.push(ApiKey { name: "other".into(), hash, scope });
+        let key = ApiKey::new("other", vec![Grant::everything()]);
+        Arc::make_mut(table).update(&acme(), |tenant| drop(tenant.api_keys.insert(hash, key)));
     };
     server.tenants.send_modify(add);
     let mut sessions = Vec::new();
@@ -343,15 +343,14 @@ async fn a_revoked_key_ends_its_sessions_and_no_others() {
     .await
     .expect("two sessions in time");
     server.tenants.send_modify(|table| {
-        let tenant = Arc::make_mut(table).tenants.values_mut().next().expect("a tenant");
-        tenant.api_keys.retain(|key| key.name == "other");
+        Arc::make_mut(table).update(&acme(), |tenant| tenant.api_keys.retain(|_, key| key.name == "other"));
     });
     let rest = rest_of(&mut sessions[0]).await;
     assert!(rest.contains("welcome") && rest.contains("the credential was revoked"), "{rest}");
     assert!((server.count("riser_closed_total", "4504") - 1.0).abs() < 0.1);
     assert!((server.count("riser_sessions", "client") - 1.0).abs() < 0.1, "the other key's session goes on");
     server.tenants.send_modify(|table| {
-        Arc::make_mut(table).tenants.values_mut().next().expect("a tenant").suspended = true;
+        Arc::make_mut(table).update(&acme(), |tenant| tenant.status = Status::Suspended);
     });
     assert!(rest_of(&mut sessions[1]).await.contains("the tenant is suspended"));
     assert!((server.count("riser_revoked_total", "") - 2.0).abs() < 0.1);

@@ -63,7 +63,7 @@ impl Edges {
         let folder = Folder::new("edges").context("cannot make a temporary folder")?;
         let ports = free_ports(count * 2).context("cannot find free ports")?;
         let node = |ports: &[u16]| Node { port: ports[0], admin: ports[1], process: None };
-        let (key, hash) = riser_edge::auth::new_api_key();
+        let (key, hash) = riser_edge::auth::new_api_key(None);
         let secret = "s".repeat(43);
         std::fs::write(folder.path().join("acme.secret"), &secret).context("cannot write a secret")?;
         let edges = Self {
@@ -132,15 +132,12 @@ impl Edges {
     }
 
     /// Writes the tenants file, with API keys of these names and hashes that may do everything.
-    pub fn write_tenants(&self, keys: &[(&str, [u8; 32])]) -> anyhow::Result<()> {
+    pub fn write_tenants(&self, keys: &[(&str, KeyHash)]) -> anyhow::Result<()> {
         let mut text =
             format!("[tenants.{TENANT}]\nsigning_keys = [{{ kid = \"a\", secret_file = \"acme.secret\" }}]\n");
         for (name, hash) in keys {
             // Writing to a string cannot fail.
-            let hash = hash.iter().fold(String::new(), |mut text, byte| {
-                let _ = write!(text, "{byte:02x}");
-                text
-            });
+            let hash = hash.to_string().replacen("sha256:", "", 1);
             let scope = "*/*:read,command,event,listen,speak";
             let _ = writeln!(
                 text,

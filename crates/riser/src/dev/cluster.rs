@@ -12,8 +12,7 @@ use prometheus::Registry;
 use riser_bus::log::memory::MemoryLog;
 use riser_bus::memory::MemoryNet;
 use riser_core::frame::Credential;
-use riser_core::limits::Limits;
-use riser_core::tenant::{Algorithm, ApiKey, SigningKey};
+use riser_core::tenant::{ApiKey, SigningKey};
 use riser_core::{EdgeId, Grant, Tenant, TenantId, TenantTable};
 use riser_edge::{Edge, EdgeConfig, Metrics, Ports, auth};
 use riser_ops::Admin;
@@ -80,7 +79,7 @@ impl Cluster {
     /// Binds all ports and starts all edges. Must be called within a runtime.
     pub(super) fn start(args: &Dev) -> Result<Arc<Self>, Failure> {
         let access = Access::new(&args.origin)?;
-        let table = TenantTable { tenants: BTreeMap::from([(access.tenant_id.clone(), access.tenant.clone())]) };
+        let table = TenantTable::from_iter([(access.tenant_id.clone(), access.tenant.clone())]);
         let mut slots = Vec::new();
         let mut bound = Vec::new();
         let at = |i| Ok((further(args.listen, i)?, further(args.admin, i)?));
@@ -262,17 +261,13 @@ impl Access {
         let mut secret = [0; SIGNING_BYTES];
         getrandom::fill(&mut secret).map_err(|error| Failure::Other(anyhow::anyhow!("no randomness: {error}")))?;
         let signing_key = BASE64.encode(secret);
-        let (api_key, hash) = auth::new_api_key();
-        let signing =
-            SigningKey { kid: KID.into(), algorithm: Algorithm::Hs256, secret: signing_key.clone().into_bytes() };
+        let (api_key, hash) = auth::new_api_key(None);
         let tenant = Tenant {
-            suspended: false,
             origins: (!origins.is_empty()).then(|| origins.to_vec()),
-            renewal: true,
             signing_kid: KID.into(),
-            signing_keys: BTreeMap::from([((KID.into(), Algorithm::Hs256), signing)]),
-            api_keys: vec![ApiKey { name: "dev-key".into(), hash, scope: vec![Grant::everything()] }],
-            limits: Limits::default(),
+            signing_keys: BTreeMap::from([SigningKey::hs256(KID, signing_key.clone()).entry()]),
+            api_keys: BTreeMap::from([(hash, ApiKey::new("dev-key", vec![Grant::everything()]))]),
+            ..Tenant::default()
         };
         let tenant_id = TENANT.parse().map_err(anyhow::Error::new)?;
         Ok(Self { tenant_id, tenant, api_key, signing_key })

@@ -1,14 +1,16 @@
 //! A file that holds the tenant table: read whole, and refused whole when anything in it is wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use riser_core::limits::Limits;
-use riser_core::tenant::{Algorithm, ApiKey, SigningKey};
-use riser_core::{Grant, Tenant, TenantId, TenantTable};
-use riser_edge::auth::{self, SECRET_BYTES};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use riser_core::tenant::doc::{DOC_VERSION, TenantDoc, Writer};
+use riser_core::tenant::signing::SECRET_BYTES;
+use riser_core::tenant::{Algorithm, Tenant};
+use riser_core::{TenantId, TenantTable};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::cli;
 use crate::edge::config::{ConfigError, read_file, read_secret, size};
@@ -23,6 +25,7 @@ struct File {
     tenants: BTreeMap<TenantId, Entry>,
 }
 
+/// A tenant as people write it. It becomes a [`TenantDoc`], which checks it by the rules that hold for every tenant.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
@@ -31,7 +34,7 @@ struct Entry {
     origins: Option<Vec<String>>,
     #[serde(default = "yes")]
     renewal: bool,
-    /// Needed when there are several signing keys.
+    /// Needed when there are several keys that tokens can be made with.
     signing_kid: Option<String>,
     #[serde(default)]
     signing_keys: Vec<SigningEntry>,
@@ -39,21 +42,30 @@ struct Entry {
     api_keys: Vec<KeyEntry>,
     #[serde(default)]
     limits: LimitsEntry,
+    /// By the names and with the rules of the document.
+    revoked: Option<Value>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SigningEntry {
     kid: String,
-    secret_file: String,
+    /// HS256 when nothing is said.
+    alg: Option<String>,
+    secret_file: Option<String>,
+    public_key_file: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeyEntry {
     name: String,
-    sha256: String,
+    sha256: Option<String>,
+    hmac_sha256: Option<String>,
     scope: Vec<String>,
+    created_at_ms: Option<u64>,
+    expires_at_ms: Option<u64>,
+    from: Option<Vec<String>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -95,147 +107,123 @@ fn parse(name: &str, text: &str, folder: &Path, files: &mut Vec<PathBuf>) -> Res
     let mut hashes = BTreeSet::new();
     for (id, entry) in file.tenants {
         let at = format!("{name}: tenant {id}");
-        let tenant = entry.tenant(&at, folder, files)?;
-        for key in &tenant.api_keys {
-            if !hashes.insert(key.hash) {
-                return Err(ConfigError::bad(format!("{at}: API key {:?}: another key has the same sha256", key.name)));
+        let tenant = entry.tenant(&id, &at, folder, files)?;
+        for (hash, key) in &tenant.api_keys {
+            if !hashes.insert(*hash) {
+                return Err(ConfigError::bad(format!("{at}: API key {:?}: another key has the same hash", key.name)));
             }
         }
-        table.tenants.insert(id, tenant);
+        table.insert(id, tenant);
     }
     Ok(table)
 }
 
 impl Entry {
-    fn tenant(self, at: &str, folder: &Path, files: &mut Vec<PathBuf>) -> Result<Tenant, ConfigError> {
+    fn tenant(self, id: &TenantId, at: &str, folder: &Path, files: &mut Vec<PathBuf>) -> Result<Tenant, ConfigError> {
         let bad = |why: String| ConfigError::bad(format!("{at}: {why}"));
-        let mut signing_keys = BTreeMap::new();
+        let mut signing_keys = Vec::new();
         for key in self.signing_keys {
-            let SigningEntry { kid, secret_file } = key;
-            let file = folder.join(secret_file);
-            let secret = read_secret(&format!("{at}: signing key {kid:?}"), &file)?.into_bytes();
-            files.push(file);
-            if secret.len() < SECRET_BYTES {
-                return Err(bad(format!("signing key {kid:?}: its secret is under {SECRET_BYTES} bytes")));
-            }
-            if !auth::is_kid(&kid) {
-                return Err(bad(format!("signing key {kid:?}: a kid has 1 to 64 of A-Z, a-z, 0-9, ., _ and -")));
-            }
-            let entry = SigningKey { kid: kid.clone(), algorithm: Algorithm::Hs256, secret };
-            if signing_keys.insert((kid.clone(), Algorithm::Hs256), entry).is_some() {
-                return Err(bad(format!("signing key {kid:?} is there twice")));
-            }
+            signing_keys.push(key.document(at, folder, files)?);
         }
-        let signing_kid = match self.signing_kid {
-            Some(kid) if signing_keys.keys().any(|(known, _)| *known == kid) => kid,
-            Some(kid) => return Err(bad(format!("signing_kid {kid:?} is none of its signing keys"))),
-            None if signing_keys.len() <= 1 => {
-                signing_keys.keys().next().map(|(kid, _)| kid.clone()).unwrap_or_default()
+        let mut makers = signing_keys.iter().filter(|key| key["alg"] == Algorithm::Hs256.as_str());
+        let signing_kid = match (self.signing_kid, makers.next(), makers.next()) {
+            (Some(kid), ..) => Some(kid),
+            (None, Some(_), Some(_)) => {
+                return Err(bad("signing_kid must say which signing key new tokens are made with".into()));
             }
-            None => return Err(bad("signing_kid must say which signing key new tokens are made with".into())),
+            (None, only, _) => only.and_then(|key| key["kid"].as_str()).map(str::to_owned),
         };
-        for origin in self.origins.iter().flatten() {
-            check_origin(origin).map_err(|why| bad(format!("origin {origin:?}: {why}")))?;
+        let api_keys = self.api_keys.into_iter().map(KeyEntry::document).collect::<Result<Vec<_>, _>>().map_err(bad)?;
+        let doc = json!({
+            "version": DOC_VERSION,
+            "tenant": id,
+            "status": if self.suspended { "suspended" } else { "active" },
+            "origins": self.origins,
+            "renewal": self.renewal,
+            "signing_kid": signing_kid,
+            "signing_keys": signing_keys,
+            "api_keys": api_keys,
+            "limits": self.limits.document().map_err(|why| bad(format!("limits.{why}")))?,
+            "revoked": self.revoked,
+        });
+        Ok(TenantDoc::of(doc, Writer::Person).map_err(|error| bad(error.to_string()))?.tenant)
+    }
+}
+
+impl SigningEntry {
+    fn document(self, at: &str, folder: &Path, files: &mut Vec<PathBuf>) -> Result<Value, ConfigError> {
+        let Self { kid, alg, secret_file, public_key_file } = self;
+        let name = format!("{at}: signing key {kid:?}");
+        let mut read = |file: Option<String>| {
+            let Some(file) = file.map(|file| folder.join(file)) else { return Ok(None) };
+            let text = read_secret(&name, &file)?;
+            files.push(file);
+            Ok::<_, ConfigError>(Some(text))
+        };
+        let (secret, public_key) = (read(secret_file)?, read(public_key_file)?);
+        if secret.as_ref().is_some_and(|secret| secret.len() < SECRET_BYTES) {
+            return Err(ConfigError::bad(format!("{name}: its secret is under {SECRET_BYTES} bytes")));
         }
-        let api_keys = self.api_keys.into_iter().map(KeyEntry::key).collect::<Result<_, _>>().map_err(bad)?;
-        Ok(Tenant {
-            suspended: self.suspended,
-            origins: self.origins,
-            renewal: self.renewal,
-            signing_kid,
-            signing_keys,
-            api_keys,
-            limits: self.limits.limits().map_err(|why| bad(format!("limits.{why}")))?,
-        })
+        // A JWK is told from PEM by being JSON.
+        let public_key = public_key.map(|text| serde_json::from_str::<Value>(&text).unwrap_or(Value::String(text)));
+        Ok(json!({
+            "kid": kid,
+            "alg": alg.as_deref().unwrap_or(Algorithm::Hs256.as_str()),
+            // The text itself is the secret, whatever it may encode.
+            "secret": secret.map(|secret| BASE64.encode(secret)),
+            "public_key": public_key,
+        }))
     }
 }
 
 impl KeyEntry {
-    fn key(self) -> Result<ApiKey, String> {
-        let Self { name, sha256, scope } = self;
-        if name.is_empty() || name.len() > riser_core::grant::SUBJECT_BYTES || name.chars().any(char::is_control) {
-            return Err("an API key's name has 1 to 128 bytes without control characters".into());
-        }
+    fn document(self) -> Result<Value, String> {
+        let Self { name, sha256, hmac_sha256, scope, created_at_ms, expires_at_ms, from } = self;
+        let is_hash = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
         // The text stays out of the error, for it may be the key itself.
-        let hash = unhex(&sha256).ok_or_else(|| {
-            format!("API key {name:?}: sha256 is not 64 hexadecimal digits, as `riser tenants new-key` shows them")
-        })?;
+        let hash = match (sha256, hmac_sha256) {
+            (Some(digits), None) if is_hash(&digits) => format!("sha256:{digits}"),
+            (None, Some(digits)) if is_hash(&digits) => format!("hmac-sha256:{digits}"),
+            (Some(_), Some(_)) => return Err(format!("API key {name:?}: sha256 and hmac_sha256: choose one")),
+            (_, Some(_)) => return Err(format!("API key {name:?}: hmac_sha256 is not 64 hexadecimal digits")),
+            _ => {
+                return Err(format!(
+                    "API key {name:?}: sha256 is not 64 hexadecimal digits, as `riser tenants new-key` shows them"
+                ));
+            }
+        };
         let grant = |text: &String| cli::grant(text).map_err(|why| format!("API key {name:?}: scope {text:?}: {why}"));
-        let scope: Vec<Grant> = scope.iter().map(grant).collect::<Result<_, _>>()?;
-        if !(1..=riser_core::grant::GRANTS).contains(&scope.len()) {
-            return Err(format!("API key {name:?}: its scope must have 1 to {} rights", riser_core::grant::GRANTS));
-        }
-        Ok(ApiKey { name, hash, scope })
+        let scope = scope.iter().map(grant).collect::<Result<Vec<_>, _>>()?;
+        Ok(json!({
+            "name": name,
+            "hash": hash,
+            "scope": scope,
+            "created_at_ms": created_at_ms,
+            "expires_at_ms": expires_at_ms,
+            "from": from,
+        }))
     }
 }
 
 impl LimitsEntry {
-    /// The limits of every tenant, lowered where the file says so: what edges set aside is for these at most.
-    fn limits(&self) -> Result<Limits, String> {
-        let defaults = Limits::default();
-        let number = |name: &str, given: Option<usize>, most: usize| match given {
-            None => Ok(most),
-            Some(number) if (1..=most).contains(&number) => Ok(number),
-            Some(_) => Err(format!("{name}: a whole number from 1 to {most} is needed")),
-        };
-        let most_bytes = defaults.state_bytes;
-        let state_bytes = match &self.state {
-            None => defaults.state_bytes,
-            Some(text) => {
-                let bytes = size(text).map_err(|why| format!("state: {why}"))?;
-                let bytes = usize::try_from(bytes).ok().filter(|bytes| (1..=most_bytes).contains(bytes));
-                bytes.ok_or_else(|| format!("state: not between 1 and {most_bytes} bytes"))?
-            }
-        };
-        let event_dedup_ms = match &self.event_dedup {
-            None => defaults.event_dedup_ms,
-            Some(text) => match cli::duration(text).map_err(|why| format!("event_dedup: {why}"))?.as_millis() {
-                ms @ 1_000..=86_400_000 => u64::try_from(ms).unwrap_or(u64::MAX),
-                _ => return Err("event_dedup: not between 1s and 1d".into()),
-            },
-        };
-        Ok(Limits {
-            subscriptions: number("subscriptions", self.subscriptions, defaults.subscriptions)?,
-            paths: number("paths", self.paths, defaults.paths)?,
-            state_bytes,
-            event_dedup_ms,
-            ..defaults
-        })
+    fn document(&self) -> Result<Value, String> {
+        let state_bytes = self.state.as_deref().map(size).transpose().map_err(|why| format!("state: {why}"))?;
+        let event_dedup = self.event_dedup.as_deref().map(cli::duration).transpose();
+        let event_dedup = event_dedup.map_err(|why| format!("event_dedup: {why}"))?;
+        Ok(json!({
+            "subscriptions": self.subscriptions,
+            "paths": self.paths,
+            "state_bytes": state_bytes,
+            "event_dedup_ms": event_dedup.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        }))
     }
-}
-
-/// An origin as browsers send it (RFC 6454 §6.2): nothing else is ever equal to one.
-fn check_origin(origin: &str) -> Result<(), &'static str> {
-    let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-    let good = rest.is_some_and(|host| {
-        !host.is_empty()
-            && host.bytes().all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase() && b != b'/' && b != b'*')
-    });
-    if good { Ok(()) } else { Err("not as browsers send it: https://app.example, in lower case and without a path") }
-}
-
-/// Bytes as hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]
 mod tests {
+    use riser_core::limits::Limits;
+    use riser_core::tenant::KeyHash;
+
     use super::*;
 
     const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -262,16 +250,17 @@ mod tests {
              [tenants.empty]\nsuspended = true\n"
         ))
         .expect("a good file");
-        let acme = &table.tenants["acme"];
-        assert!(!acme.renewal && !acme.suspended && acme.signing_kid == "b" && acme.signing_keys.len() == 2);
-        assert_eq!(acme.signing_keys[&("a".into(), Algorithm::Hs256)].secret, "s".repeat(43).into_bytes());
-        assert_eq!(acme.api_keys[0].hash[..2], [0x01, 0x23]);
-        assert_eq!(acme.api_keys[0].scope.len(), 2);
+        let of = |id: &str| table.get(&id.parse().expect("a tenant")).expect("the tenant").clone();
+        let acme = of("acme");
+        assert!(!acme.renewal && !acme.is_suspended() && acme.signing_kid == "b" && acme.signing_keys.len() == 2);
+        assert_eq!(acme.signing_keys[&("a".into(), Algorithm::Hs256)].secret(), Some("s".repeat(43).as_bytes()));
+        let hash = KeyHash::read(&format!("sha256:{KEY}")).expect("a hash");
+        assert_eq!(acme.api_keys[&hash].scope.len(), 2);
         assert!(acme.allows_origin(Some("https://app.example")) && !acme.allows_origin(Some("https://other.example")));
         let limits = Limits { subscriptions: 8, state_bytes: 4_096, event_dedup_ms: 60_000, ..Limits::default() };
         assert_eq!(acme.limits, limits);
-        let empty = &table.tenants["empty"];
-        assert!(empty.suspended && empty.renewal && empty.origins.is_none());
+        let empty = of("empty");
+        assert!(empty.is_suspended() && empty.renewal && empty.origins.is_none());
         assert_eq!(empty.limits, Limits::default());
     }
 
@@ -284,25 +273,25 @@ mod tests {
             ("[tenants.t]\nsuspended = \"no\"\n".into(), "line 2: "),
             ("[tenants.t\n".into(), "line 1: "),
             (key("sha256 = \"rk_secret\"\nscope = [\"*/*:read\"]"), "tenant t: API key \"k\": sha256 is not 64"),
-            (key(&format!("sha256 = \"{KEY}\"\nscope = []")), "its scope must have 1 to 64 rights"),
+            (key(&format!("sha256 = \"{KEY}\"\nscope = []")), "`api_keys[0].scope`: at least one right"),
             (key(&format!("sha256 = \"{KEY}\"\nscope = [\"*/*:fly\"]")), "scope \"*/*:fly\""),
             (key("key = \"rk_secret\""), "unknown field `key`"),
             (
                 key(&format!("sha256 = \"{KEY}\"\nscope = [\"*/*:read\"]")).repeat(2),
-                "another key has the same sha256",
+                "`api_keys[1].hash`: another key has the same",
             ),
             ("[tenants.t]\nsigning_keys = [{ kid = \"a\", secret_file = \"short\" }]\n".into(), "under 32 bytes"),
             ("[tenants.t]\nsigning_keys = [{ kid = \"a\", secret_file = \"none\" }]\n".into(), "cannot read"),
-            ("[tenants.t]\nsigning_keys = [{ kid = \"a b\", secret_file = \"good\" }]\n".into(), "a kid has"),
-            ("[tenants.t]\nsigning_kid = \"b\"\nsigning_keys = [{ kid = \"a\", secret_file = \"good\" }]\n".into(), "none of its"),
+            ("[tenants.t]\nsigning_keys = [{ kid = \"a b\", secret_file = \"good\" }]\n".into(), "`signing_keys[0].kid`: not 1 to 64"),
+            ("[tenants.t]\nsigning_kid = \"b\"\nsigning_keys = [{ kid = \"a\", secret_file = \"good\" }]\n".into(), "`signing_kid`: names none of its"),
             (
                 "[tenants.t]\nsigning_keys = [{ kid = \"a\", secret_file = \"good\" }, { kid = \"b\", secret_file = \"good\" }]\n".into(),
                 "signing_kid must say",
             ),
             ("[tenants.t]\norigins = [\"https://app.example/\"]\n".into(), "not as browsers send it"),
-            ("[tenants.t.limits]\npaths = 0\n".into(), "limits.paths: a whole number from 1"),
-            ("[tenants.t.limits]\nstate = \"1 GiB\"\n".into(), "limits.state: not between"),
-            ("[tenants.t.limits]\nevent_dedup = \"2d\"\n".into(), "limits.event_dedup: not between 1s and 1d"),
+            ("[tenants.t.limits]\npaths = 0\n".into(), "`limits.paths`: not a whole number from 1"),
+            ("[tenants.t.limits]\nstate = \"1 GiB\"\n".into(), "`limits.state_bytes`: not a whole number"),
+            ("[tenants.t.limits]\nevent_dedup = \"2d\"\n".into(), "`limits.event_dedup_ms`: not a whole number"),
         ] as [(String, &str); 18]
         {
             let error = read_text(&file).expect_err(&file);

@@ -141,7 +141,7 @@ fn who_may_not_renew_gets_nothing() {
     assert!(renew(&own, &acme, end_ms - 1).is_ok());
     assert_eq!(renew(&own, &acme, end_ms), Err(MintError::Forbidden), "run out");
     assert_eq!(renew(&own, &Tenant { renewal: false, ..acme.clone() }, NOW_MS), Err(MintError::Forbidden));
-    assert_eq!(renew(&own, &Tenant { suspended: true, ..acme.clone() }, NOW_MS), Err(MintError::Forbidden));
+    assert_eq!(renew(&own, &Tenant { status: Status::Suspended, ..acme.clone() }, NOW_MS), Err(MintError::Forbidden));
     let user = check(&token(&[])).expect("a good token");
     assert_eq!(renew(&user, &acme, NOW_MS), Err(MintError::Forbidden), "a client asks for its tokens elsewhere");
     assert_eq!(renew(&everything(), &acme, NOW_MS), Err(MintError::Forbidden), "an API key");

@@ -2,7 +2,8 @@
 
 use riser_client::End;
 use riser_core::frame::Credential;
-use riser_edge::auth::{hash_api_key, new_api_key};
+use riser_core::tenant::KeyHash;
+use riser_edge::auth::new_api_key;
 
 use super::{cluster, end, frame};
 
@@ -10,8 +11,8 @@ use super::{cluster, end, frame};
 async fn a_key_that_is_taken_from_the_file_ends_its_sessions_at_every_edge() {
     let cluster = cluster(3, &[]).await;
     let (edges, key) = (&cluster.edges, &cluster.edges.key);
-    let (other, hash) = new_api_key();
-    edges.write_tenants(&[("everything", hash_api_key(key)), ("other", hash)]).expect("a file");
+    let (other, hash) = new_api_key(None);
+    edges.write_tenants(&[("everything", KeyHash::of(key, None)), ("other", hash)]).expect("a file");
     let mut revoked = Vec::new();
     for edge in 0..3 {
         cluster.until_metric(edge, r#"riser_reloads_total{outcome="taken",what="tenants"}"#, 1).await;
@@ -49,7 +50,7 @@ async fn a_broken_file_changes_nothing_but_what_readyz_says() {
     link.send(r#"{"t":"ping","n":7}"#).expect("sent");
     frame(&mut link, "pong").await;
     cluster.link(0, key).await;
-    edges.write_tenants(&[("everything", hash_api_key(key))]).expect("a file");
+    edges.write_tenants(&[("everything", KeyHash::of(key, None))]).expect("a file");
     cluster.until_metric(0, r#"riser_reloads_total{outcome="taken",what="tenants"}"#, 1).await;
     assert_eq!(edges.admin(0, "GET", "/readyz").await.expect("an answer"), (200, "ok\n".into()));
 }
