@@ -209,6 +209,7 @@ impl From<NotDone> for Refused {
 }
 
 /// What a caller is told when a tenant cannot be read or changed.
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn refused(error: StoreError) -> Refused {
     let text = error.to_string();
     let (reason, problem) = match error {

@@ -15,16 +15,16 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 /// What was erased of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ErasedTenant {
+pub(crate) struct ErasedTenant {
     /// Its stored events.
-    pub events: u64,
+    pub(crate) events: u64,
     /// What the registry had of it.
-    pub registry: Erased,
+    pub(crate) registry: Erased,
 }
 
 /// Why not all was erased.
 #[derive(Debug, thiserror::Error)]
-pub enum EraseError {
+pub(crate) enum EraseError {
     /// The event store.
     #[error("the tenant's events are not all erased")]
     Log(#[from] LogError),

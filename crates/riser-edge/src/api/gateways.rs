@@ -7,7 +7,10 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use riser_bus::Subject;
 use riser_core::routed::{self, ToEdge};
-use riser_core::{Address, EdgeId, Epoch, GatewayKey, Identity, Json, PathFilter, Pattern, Verb};
+use riser_core::tenant::TenantDoc;
+use riser_core::tenant::revoked::Full;
+use riser_core::{Address, EdgeId, Epoch, ErrorCode, GatewayKey, Identity, Json, PathFilter, Pattern, Verb};
+use riser_tenants::{Store, StoreError};
 use serde_json::json as value;
 use tokio::time::{Instant, sleep};
 
@@ -57,6 +60,11 @@ pub(crate) async fn erase(
         let text = "no grant of this credential lets it manage this address";
         return Err(Refused::new("forbidden", Problem::forbidden(text)));
     }
+    // Its device must not come back and fill again what is being emptied.
+    let revoked = match &shared.ports.keep {
+        Some(store) => revoke(shared, store, &key).await.map(|()| true)?,
+        None => false,
+    };
     end_session(shared, &key).await?;
     let erased = shared.call(shared.ports.registry.erase_gateway(&key)).await.map_err(|_| unavailable())?;
     let events = erase_events(shared, &key).await?;
@@ -67,6 +75,7 @@ pub(crate) async fn erase(
         "values": erased.values,
         "commands": erased.commands,
         "events": events,
+        "revoked": revoked,
     });
     Ok(json(StatusCode::OK, body.to_string()))
 }
@@ -95,6 +104,37 @@ async fn close(shared: &Shared, key: &GatewayKey, edge: &EdgeId, epoch: Epoch) -
         return Ok(());
     }
     Err(Refused::new("bus_unavailable", Problem::unavailable("the gateway's edge cannot be told now", 2)))
+}
+
+/// Why a gateway's tokens were not revoked.
+#[derive(Debug, thiserror::Error)]
+enum NotRevoked {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Full(#[from] Full),
+}
+
+/// Revokes all tokens of a gateway that were issued until now.
+async fn revoke(shared: &Shared, store: &Store, key: &GatewayKey) -> Result<(), Refused> {
+    let now_ms = shared.clock.now_ms();
+    let change = |doc: &mut TenantDoc| {
+        doc.tenant.revoked.gateway(key.address.clone(), now_ms)?;
+        Ok::<_, NotRevoked>(())
+    };
+    match store.change(&key.tenant, None, change).await {
+        Ok(_) => Ok(()),
+        Err(NotRevoked::Full(full)) => {
+            let problem = Problem::new(StatusCode::CONFLICT, ErrorCode::TooMany, full.to_string());
+            Err(Refused::new("too_many", problem))
+        }
+        Err(NotRevoked::Store(error)) => {
+            let tenant = &key.tenant;
+            tracing::warn!(%tenant, %error, "cannot revoke the tokens of a gateway");
+            let text = "its credentials cannot be revoked now, and nothing is erased; try again";
+            Err(Refused::new("not_revoked", Problem::unavailable(text, 2)))
+        }
+    }
 }
 
 /// Has a gateway's session closed, and waits until it is.

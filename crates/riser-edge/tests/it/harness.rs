@@ -57,6 +57,7 @@ impl Cluster {
             streams: client,
             log: Arc::new(self.log.client(&id)),
             tenants: self.tenants.subscribe(),
+            keep: None,
         };
         change(&mut ports);
         let registry = prometheus::Registry::new();

@@ -170,6 +170,7 @@ impl Cluster {
             store,
             log: Arc::new(self.log.client(&slot.id)),
             tenants: self.tenants.subscribe(),
+            keep: None,
         };
         Edge::start(config, ports, listener, slot.metrics.clone())
     }

@@ -48,6 +48,7 @@ pub(super) fn ports(
         streams: registry,
         log: Arc::new(nats.log(settings.events.clone())),
         tenants,
+        keep: None,
     }
 }
 
