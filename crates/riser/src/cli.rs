@@ -17,7 +17,8 @@ use riser_core::frame::Credential;
 use riser_core::{Address, BuildingId, Grant, Json, Path, Pattern};
 
 use crate::exit::{self, Failure};
-pub(crate) use parse::{duration, grant, heartbeat, ttl};
+pub(crate) use parse::{grant, heartbeat, ttl};
+pub(crate) use riser_config::duration;
 
 /// Largest key file, in bytes: a key is under 100, and a wrong file need not be read whole.
 const KEY_FILE_BYTES: u64 = 16 * 1024;

@@ -14,8 +14,11 @@ const NAME_SHOWN: usize = 48;
 pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
-    /// Reads a body.
+    /// Reads a body. None at all stands for an object without fields.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, Refused> {
+        if bytes.is_empty() {
+            return Ok(Self::default());
+        }
         let text = std::str::from_utf8(bytes).map_err(|_| bad("the body is not UTF-8"))?;
         // Neither nested without end, nor with a field twice, of which somebody else might take the other.
         Json::parse(text).map_err(|error| bad(format!("the body: {error}")))?;

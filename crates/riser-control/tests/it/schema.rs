@@ -38,7 +38,7 @@ fn wrong(at: &str, value: &Value, schema: &Value, all: &Value) -> Vec<String> {
     for (name, field) in value.as_object().into_iter().flatten() {
         match (schema["properties"].get(name), &schema["additionalProperties"]) {
             (Some(of), _) | (None, of @ Value::Object(_)) => {
-                found.extend(wrong(&format!("{at}.{name}"), field, of, all))
+                found.extend(wrong(&format!("{at}.{name}"), field, of, all));
             }
             (None, Value::Bool(false)) => found.push(format!("{at}.{name} is not described")),
             _ => {}

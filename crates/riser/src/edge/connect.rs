@@ -8,6 +8,7 @@ use riser_bus::nats::{NatsClient, NatsConfig, NatsError};
 use riser_core::TenantTable;
 use riser_edge::Ports;
 use riser_registry::redis::{ConnectError, RedisRegistry};
+use riser_tenants::{FollowMetrics, Followed, Store};
 use tokio::sync::watch;
 
 use super::config::Settings;
@@ -30,6 +31,19 @@ pub(crate) async fn registry(settings: &Settings) -> Result<RedisRegistry, Failu
         let text = format!("redis: {:#}", anyhow::Error::new(error));
         if bad { Failure::Usage(text) } else { Failure::Unavailable(text) }
     })
+}
+
+/// Reads the bucket of tenants for the first time.
+pub(super) async fn tenants(
+    nats: &NatsClient,
+    settings: &Settings,
+    metrics: &Registry,
+) -> Result<(Followed, Store), Failure> {
+    let kv = Arc::new(nats.kv(settings.kv.clone()));
+    let counted = FollowMetrics::new(metrics).map_err(|error| Failure::Other(error.into()))?;
+    let followed = Followed::open(kv.clone(), counted).await;
+    let followed = followed.map_err(|error| Failure::Unavailable(format!("tenants: {error}")))?;
+    Ok((followed, Store::new(kv)))
 }
 
 /// Puts an edge's ports together.

@@ -23,7 +23,7 @@ use super::reload::{Followed, Source as _, Trouble};
 use super::sources::{Certificate, Tenants};
 use super::{connect, metrics};
 use crate::bind::bind;
-use crate::edge::config::TlsFiles;
+use crate::edge::config::{TenantsFrom, TlsFiles};
 use crate::exit::{self, Failure};
 
 /// How long what is left of an edge that ended may take.
@@ -97,7 +97,10 @@ async fn start(settings: Settings) -> Result<Running, Failure> {
     let registry = Registry::new();
     let registered = |error: prometheus::Error| Failure::Other(error.into());
     let outcomes = metrics::reloads(&registry).map_err(registered)?;
-    let tenants = Followed::open(Tenants(settings.tenants.clone()), &outcomes)?;
+    let file = match &settings.tenants {
+        TenantsFrom::File(file) => Some(Followed::open(Tenants(file.clone()), &outcomes)?),
+        TenantsFrom::Bucket => None,
+    };
     let tls = settings.tls.clone().map(|files| Followed::open(files, &outcomes)).transpose()?;
     let nats = connect::nats(&settings.nats).await?;
     let registry_of = connect::registry(&settings).await?;
@@ -105,10 +108,20 @@ async fn start(settings: Settings) -> Result<Running, Failure> {
     let (listen, admin_listen) = (public.local_addr()?, admin.local_addr()?);
 
     connect::count(&registry, &nats, &registry_of).map_err(registered)?;
-    let ports = connect::ports(&nats, registry_of, &settings, tenants.value());
-    let mut notes = vec![(Tenants::NAME, tenants.trouble())];
+    let mut notes = vec![];
     let mut tasks = JoinSet::new();
-    tasks.spawn(tenants.follow());
+    let (tenants, keep) = if let Some(file) = file {
+        notes.push((Tenants::NAME, file.trouble()));
+        let tenants = file.value();
+        tasks.spawn(file.follow());
+        (tenants, None)
+    } else {
+        let (bucket, keep) = connect::tenants(&nats, &settings, &registry).await?;
+        let tenants = bucket.table();
+        tasks.spawn(bucket.follow());
+        (tenants, Some(keep))
+    };
+    let ports = Ports { keep, ..connect::ports(&nats, registry_of, &settings, tenants) };
     let certificate = tls.map(|tls| {
         notes.push((TlsFiles::NAME, tls.trouble()));
         let (sender, receiver) = watch::channel(tls.value().borrow().tls.clone());

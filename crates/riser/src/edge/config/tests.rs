@@ -1,5 +1,7 @@
 //! Configurations that are taken, and what is said of those that are not.
 
+use riser_config::options;
+
 use super::*;
 
 fn sources(file: &str) -> Sources {
@@ -16,9 +18,9 @@ fn refused(file: &str) -> String {
 
 /// All of the settings that are no secrets.
 fn shown(settings: &Settings) -> String {
-    let Settings { edge, listen, admin, grace, tls, nats, events, redis, tenants, log } = settings;
+    let Settings { edge, listen, admin, grace, tls, nats, events, redis, tenants, kv, log } = settings;
     let edge = EdgeConfig { seed: 0, ..edge.clone() };
-    format!("{edge:?} {listen} {admin} {grace:?} {tls:?} {nats:?} {events:?} {redis:?} {tenants:?} {log:?}")
+    format!("{edge:?} {listen} {admin} {grace:?} {tls:?} {nats:?} {events:?} {redis:?} {tenants:?} {kv:?} {log:?}")
 }
 
 #[test]
@@ -38,9 +40,8 @@ fn what_the_default_file_has_commented_out_can_be_set() {
         let Some((key, value)) = line.split_once(" = ").filter(|(key, _)| !key.contains(' ')) else { continue };
         let mut found = false;
         for opt in options::OPTIONS.iter().filter(|opt| opt.default.is_none() && opt.key == key) {
-            let mut values = Values::new();
             let file = format!("[{}]\n{key} = {value}\n", opt.section);
-            layers::take_file(&mut values, "riser.toml", &file).expect(line);
+            sources(&file).values().expect(line);
             found = true;
         }
         assert!(found, "{line}");
