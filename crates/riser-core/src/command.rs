@@ -395,6 +395,19 @@ impl Record {
         self.sends == 0 && self.decided().is_none()
     }
 
+    /// Whether it was told to be held: its issuer counts on it.
+    pub fn was_held(&self) -> bool {
+        self.outcomes.first().is_some_and(|outcome| outcome.status == Status::Held)
+    }
+
+    /// Whether this is the same command, and what `earlier` says of it is the beginning of what this says. Of one store's
+    /// records of a command, read at different times, the later follows the earlier; two of which neither does tell that
+    /// the store lost data in between.
+    pub fn follows(&self, earlier: &Record) -> bool {
+        let sends = self.sends > earlier.sends || self.sends == earlier.sends && self.sent_to == earlier.sent_to;
+        self.cmd == earlier.cmd && sends && self.outcomes.starts_with(&earlier.outcomes)
+    }
+
     /// Notes that an edge wants to hear of it.
     pub fn tell(&mut self, edge: &EdgeId) {
         if self.edges.contains(edge) {

@@ -2,7 +2,8 @@
 //!
 //! A record is [`riser_core::command::Record`]; what a step does to it is that type's rule, applied here atomically and by
 //! the store's clock. What holds for every operation of the registry (the crate's head) holds here too. Records of held
-//! commands ([`Body::hold`]) must survive a loss of everything else.
+//! commands survive a loss of the store as copies of them ([`crate::held`]), which it is given back by
+//! [`CommandStore::adopt`].
 
 use async_trait::async_trait;
 use riser_core::command::{Body, CommandId, Digest, Record, Step, Took};
@@ -113,4 +114,13 @@ pub trait CommandStore: Send + Sync + 'static {
     /// Commands whose deadline has passed and that are not decided, the most overdue first, at most [`OVERDUE_PAGE`]. Given
     /// to one edge only, as long as that asks again within [`SWEEPER_MS`].
     async fn overdue(&self, by: &EdgeId) -> Result<Vec<(TenantId, CommandId)>, RegistryError>;
+
+    /// Records a command as a copy of its record says. What is known under its digest gives way, unless that follows the copy
+    /// ([`Record::follows`]), or the copy's time is over. No limit refuses it: it was accepted before. Says whether it was
+    /// recorded now. Places that are given from now on are greater than its own.
+    async fn adopt(&self, key: &GatewayKey, copy: &Record) -> Result<bool, RegistryError>;
+
+    /// A number that stays the same for this client as long as nothing may have been lost. Another one says that the store
+    /// lost its data, went back to older ones, or that the client could not reach it in between.
+    async fn life(&self) -> Result<u64, RegistryError>;
 }

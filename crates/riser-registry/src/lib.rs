@@ -3,7 +3,7 @@
 //! Four contracts, [`Registry`] (epochs, leases, presence), [`StateStore`] (last values), [`CommandStore`] (records of
 //! commands) and [`StreamStore`] (open live streams), kept by one store because taking over, ending, changing and
 //! commanding a gateway must exclude each other. [`memory`] is the twin that `riser dev` and the simulation run on;
-//! `suite` holds what every implementation must do.
+//! `suite` holds what every implementation must do. [`held`] keeps copies of held commands' records elsewhere.
 //!
 //! # What holds for every implementation
 //!
@@ -25,12 +25,14 @@ use riser_core::{
 };
 
 pub mod commands;
+pub mod held;
 pub mod memory;
 pub mod redis;
 pub mod streams;
 pub mod suite;
 
 pub use commands::{CommandStore, Created, Holder, NewCommand, Stepped};
+pub use held::HeldCommands;
 pub use streams::{Opened, StreamStore};
 
 /// Most gateways that one page of [`Registry::presence`] holds.

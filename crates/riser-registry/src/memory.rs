@@ -125,7 +125,7 @@ impl MemoryRegistry {
         self.0.links.cut_all(None);
     }
 
-    /// Loses everything, leases included, but for the records of held commands. The clock runs on.
+    /// Loses everything, leases included. The clock runs on.
     pub fn empty(&self) {
         self.0.store.rewind(&Checkpoint::default());
     }
@@ -135,8 +135,7 @@ impl MemoryRegistry {
         self.0.store.checkpoint()
     }
 
-    /// Goes back to an older copy, as when a failover loses its tail; records of held commands stay as they are. The
-    /// clock runs on.
+    /// Goes back to an older copy, as when a failover loses its tail. The clock runs on.
     pub fn rewind(&self, to: &Checkpoint) {
         self.0.store.rewind(to);
     }
@@ -280,6 +279,14 @@ impl CommandStore for MemoryClient {
 
     async fn overdue(&self, by: &EdgeId) -> Result<Vec<(TenantId, CommandId)>, RegistryError> {
         self.call(|store, now_ms| store.overdue(by, now_ms)).await
+    }
+
+    async fn adopt(&self, key: &GatewayKey, copy: &Record) -> Result<bool, RegistryError> {
+        self.call(|store, now_ms| store.adopt(key, copy, now_ms)).await
+    }
+
+    async fn life(&self) -> Result<u64, RegistryError> {
+        self.call(|store, _| store.life()).await
     }
 }
 

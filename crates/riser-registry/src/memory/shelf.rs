@@ -92,6 +92,28 @@ impl Shelf {
         Some(Stepped { record: record.clone(), took, before, holder, now_ms })
     }
 
+    pub(super) fn adopt(&mut self, copy: &Record, now_ms: u64) -> bool {
+        self.forget(now_ms);
+        let is_over = copy.decided().is_some() && copy.deadline_at_ms.saturating_add(KEPT_MS) <= now_ms;
+        let known = self.places.get(&copy.cmd.digest).copied();
+        let known_follows = known.and_then(|seq| self.records.get(&seq)).is_some_and(|record| record.follows(copy));
+        if is_over || known_follows {
+            return false;
+        }
+        if let Some(seq) = known {
+            self.remove(seq);
+        }
+        let mut record = copy.clone();
+        // Its place may have been given again by a store that had lost everything.
+        while self.records.contains_key(&record.seq) {
+            record.seq += 1;
+        }
+        self.last = self.last.max(record.seq);
+        self.places.insert(record.cmd.digest, record.seq);
+        self.records.insert(record.seq, record);
+        true
+    }
+
     pub(super) fn open(&self, after: u64, limit: usize) -> Vec<Record> {
         let open = self.records.range(after.saturating_add(1)..).filter(|(_, record)| record.decided().is_none());
         open.take(limit.min(RECORDS_PAGE)).map(|(_, record)| record.clone()).collect()
@@ -112,35 +134,6 @@ impl Shelf {
     pub(super) fn counts(&self, now_ms: u64) -> (usize, usize) {
         let open = self.records.values().filter(|r| r.deadline_at_ms > now_ms && r.decided().is_none());
         open.fold((0, 0), |(open, unsent), record| (open + 1, unsent + usize::from(record.is_unsent())))
-    }
-
-    /// What survives a loss of everything else: what is held.
-    pub(super) fn survivors(&self) -> Option<Self> {
-        let mut left = Self { last: self.last, ..Self::default() };
-        for (seq, record) in self.records.iter().filter(|(_, record)| record.body.hold) {
-            left.places.insert(record.cmd.digest, *seq);
-            left.records.insert(*seq, record.clone());
-        }
-        (!left.records.is_empty()).then_some(left)
-    }
-
-    /// Forgets what is held, to be given what is held now. False when nothing is left.
-    pub(super) fn without_held(&mut self) -> bool {
-        self.records.retain(|_, record| !record.body.hold);
-        let records = &self.records;
-        self.places.retain(|_, seq| records.contains_key(seq));
-        !self.records.is_empty()
-    }
-
-    /// Takes what survived. A record that came back from an older copy gives way to a held one of the same digest.
-    pub(super) fn take_back(&mut self, held: Self) {
-        self.last = self.last.max(held.last);
-        for (digest, seq) in held.places {
-            if let Some(older) = self.places.insert(digest, seq) {
-                self.records.remove(&older);
-            }
-        }
-        self.records.extend(held.records);
     }
 
     /// Whether nothing is lost with it: also the next place is the same without it.

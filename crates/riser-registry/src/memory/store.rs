@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use riser_core::command::{CommandId, Record as CommandRecord, Step, Took};
@@ -63,6 +64,8 @@ pub(super) struct Store {
     leases: Mutex<Leases>,
     /// Which edge sweeps overdue commands, and until when no other does.
     sweeper: Mutex<Option<(EdgeId, u64)>>,
+    /// How often it lost something.
+    lives: AtomicU64,
 }
 
 /// A copy of everything that a store held at one moment.
@@ -289,6 +292,21 @@ impl Store {
         .flatten()
     }
 
+    pub(super) fn adopt(&self, key: &GatewayKey, copy: &CommandRecord, now_ms: u64) -> bool {
+        self.make(&key.tenant, |tenant| {
+            let adopted = tenant.shelves.entry(key.address.clone()).or_default().adopt(copy, now_ms);
+            if adopted {
+                tenant.records.grow(shelf::bytes(copy));
+            }
+            adopted
+        })
+    }
+
+    /// How often everything was lost or went back.
+    pub(super) fn life(&self) -> u64 {
+        self.lives.load(Ordering::Relaxed)
+    }
+
     pub(super) fn open(&self, key: &GatewayKey, after: u64, limit: usize) -> Vec<CommandRecord> {
         self.shelf(key, |shelf| shelf.open(after, limit))
     }
@@ -384,19 +402,8 @@ impl Store {
 
     pub(super) fn rewind(&self, to: &Checkpoint) {
         let mut tenants = self.tenants.write();
-        let now = std::mem::take(&mut *tenants);
+        self.lives.fetch_add(1, Ordering::Relaxed);
         *tenants = to.tenants.clone().into_iter().map(|(name, tenant)| (name, Mutex::new(tenant))).collect();
-        for tenant in tenants.values_mut() {
-            tenant.get_mut().shelves.retain(|_, shelf| shelf.without_held());
-        }
-        // What is held is kept elsewhere, and that has lost nothing.
-        for (name, tenant) in now {
-            for (of, shelf) in tenant.into_inner().shelves {
-                if let Some(held) = shelf.survivors() {
-                    tenants.entry(name.clone()).or_default().get_mut().shelves.entry(of).or_default().take_back(held);
-                }
-            }
-        }
         *self.leases.lock() = to.leases.clone();
         *self.sweeper.lock() = None;
     }

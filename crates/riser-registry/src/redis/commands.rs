@@ -133,6 +133,18 @@ impl Shelf {
     }
 }
 
+impl Shelf {
+    /// What becomes of a copy, as the contract has it.
+    fn adopt(&mut self, copy: &Record) -> Decision<bool> {
+        let is_over = copy.decided().is_some() && copy.deadline_at_ms.saturating_add(KEPT_MS) <= self.now_ms;
+        if is_over || self.record.as_ref().is_some_and(|record| record.follows(copy)) {
+            return Decision::Answer(false);
+        }
+        self.last = self.last.max(copy.seq);
+        Decision::Write(Box::new(copy.clone()), true)
+    }
+}
+
 impl RedisRegistry {
     /// Decides something of a command until it is written as it was decided.
     async fn decide<T: Send>(
@@ -416,6 +428,22 @@ impl CommandStore for RedisRegistry {
         }
         overdue.sort_by_key(|due| due.deadline_at_ms);
         Ok(overdue.into_iter().map(|due| (due.tenant, due.cmd)).collect())
+    }
+
+    async fn adopt(&self, key: &GatewayKey, copy: &Record) -> Result<bool, RegistryError> {
+        let digest = copy.cmd.digest.to_string();
+        self.link.within_a_call(self.decide(key, &digest, |shelf| shelf.adopt(copy))).await
+    }
+
+    async fn life(&self) -> Result<u64, RegistryError> {
+        // Before it is asked, so that an answer never stands for a connection that came after.
+        let reconnects = self.counts().reconnects;
+        let new = fastrand::u64(..).to_string();
+        let call = Call::new().command("SET", Some(keys::life()), &[new.as_bytes(), b"NX", b"GET"]);
+        let there = self.link.run(call).await?.into_iter().next().and_then(bytes).unwrap_or(new.into_bytes());
+        let life = std::str::from_utf8(&there).ok().and_then(|there| there.parse::<u64>().ok());
+        self.link.bad("the store's life", u64::from(life.is_none()));
+        Ok(life.unwrap_or_default().wrapping_add(reconnects))
     }
 }
 

@@ -20,6 +20,7 @@
 //! | `riser:{t}:oa`, `riser:{t}:os`, `riser:{t}:ob` | zset, hash, string | open commands by deadline, their bytes, all bytes |
 //! | `riser:{_leases}:l` | hash | leases |
 //! | `riser:{_leases}:i:edge:start` | zset | the buildings of one lease |
+//! | `riser:{_life}:n` | string | a random number: another one tells that everything was lost |
 //! | `riser:{_due}:z`, `riser:{_due}:by` | zset, string | open commands by deadline, and which edge sweeps them |
 
 use riser_core::{Address, BuildingId, GatewayKey, TenantId};
@@ -159,6 +160,11 @@ pub(super) fn lease_index(lease: &Lease) -> Key {
 
 pub(super) fn due() -> Key {
     zset("riser:{_due}:z".into())
+}
+
+/// A number that is drawn when there is none.
+pub(super) fn life() -> Key {
+    Key::new("riser:{_life}:n".into(), Kind::Text)
 }
 
 pub(super) fn sweeper() -> Key {

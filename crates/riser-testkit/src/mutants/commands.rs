@@ -95,4 +95,12 @@ impl CommandStore for Wrong {
     async fn overdue(&self, by: &EdgeId) -> Result<Vec<(TenantId, CommandId)>, RegistryError> {
         self.inner.overdue(by).await
     }
+
+    async fn adopt(&self, key: &GatewayKey, copy: &Record) -> Result<bool, RegistryError> {
+        self.inner.adopt(key, copy).await
+    }
+
+    async fn life(&self) -> Result<u64, RegistryError> {
+        self.inner.life().await
+    }
 }
