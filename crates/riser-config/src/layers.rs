@@ -8,8 +8,8 @@ use toml::de::{DeTable, DeValue};
 use crate::ConfigError;
 use crate::options::{self, Kind, OPTIONS, Opt, SECTIONS};
 
-/// Where the tools that people use find the admin API. It is no option.
-const CONTROL_URL: &str = "RISER_CONTROL_URL";
+/// Where the tools that people use find the admin API, and their secret. They are no options.
+const OF_TOOLS: [&str; 2] = ["RISER_CONTROL_URL", "RISER_CONTROL_CREDENTIAL"];
 
 /// Where a value stands, for whoever has to correct it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub(crate) fn take_environment<'a>(
     for (name, value) in variables {
         if let Some(opt) = OPTIONS.iter().find(|opt| opt.variable() == name) {
             values.insert((opt.section, opt.key), split(opt, value, Origin::Variable(name.to_owned())));
-        } else if is_meant(name) && !is_service_link(name) && name != CONTROL_URL {
+        } else if is_meant(name) && !is_service_link(name) && !OF_TOOLS.contains(&name) {
             let near = nearest(name, OPTIONS.iter().map(Opt::variable));
             return Err(ConfigError::bad(format!("there is no option {}{near}", visible(name))));
         }

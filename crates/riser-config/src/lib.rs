@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use riser_bus::nats::{KvConfig, LogConfig, NatsAuth, NatsConfig};
 use riser_core::tenant::HashKey;
+use riser_core::tenant::api_key::HASH_KEY_BYTES;
 use riser_ops::logs::Format;
 
 pub use layers::Values;
@@ -148,11 +149,9 @@ pub fn kv(reader: &Reader<'_>) -> Result<KvConfig, ConfigError> {
 
 /// The secret that API keys are hashed with, if there is one.
 pub fn hash_key(reader: &Reader<'_>) -> Result<Option<HashKey>, ConfigError> {
-    let Some(file) = reader.file("tenants", "hash_key_file")? else { return Ok(None) };
-    let secret = read_secret("tenants.hash_key_file", &file)?;
-    let key = HashKey::new(secret.into_bytes());
-    let short = || ConfigError::bad(format!("tenants.hash_key_file: {}: under 32 bytes", file.display()));
-    key.map(Some).ok_or_else(short)
+    let Some(secret) = reader.secret("tenants", "hash_key", "hash_key_file")? else { return Ok(None) };
+    let short = || ConfigError::bad(format!("tenants.hash_key has under {HASH_KEY_BYTES} bytes"));
+    HashKey::new(secret).map(Some).ok_or_else(short)
 }
 
 /// How log lines look, and which there are.

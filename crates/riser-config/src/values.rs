@@ -7,6 +7,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use riser_core::AddressRange;
+
 use crate::ConfigError;
 use crate::layers::{Origin, Raw, Values};
 use crate::options;
@@ -119,6 +121,12 @@ impl Reader<'_> {
         let given = self.text(section, key)?;
         let number = given.text().replace('_', "").parse().ok().filter(|number| bounds.contains(number));
         number.ok_or_else(|| given.bad(format!("a whole number from {} to {} is needed", bounds.start(), bounds.end())))
+    }
+
+    /// Ranges of addresses; none when nothing was set.
+    pub fn ranges(&self, section: &'static str, key: &'static str) -> Result<Vec<AddressRange>, ConfigError> {
+        let Some(given) = self.given(section, key) else { return Ok(Vec::new()) };
+        given.texts().iter().map(|text| text.parse().map_err(|why| given.bad(why))).collect()
     }
 
     /// A file's name; relative to the configuration file's folder when it stands in there.

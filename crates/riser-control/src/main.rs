@@ -106,7 +106,7 @@ fn run(args: &Args) -> Result<()> {
         };
         tasks.spawn(Admin::new(ready, metrics).serve(pages, std::future::pending()));
         tracing::info!(listen = %at, %health, "serving");
-        server.serve(admin, async { drop(signals.next().await) }).await;
+        server.serve(admin, async { _ = signals.next().await }).await;
         tracing::info!("ended");
         Ok(())
     })

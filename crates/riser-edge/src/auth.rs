@@ -8,10 +8,12 @@
 
 mod claims;
 mod jwt;
+mod lockout;
 mod mint;
 mod order;
 mod refusal;
 mod standing;
+mod uses;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -24,9 +26,12 @@ use riser_core::path::is_hidden;
 use riser_core::tenant::api_key::{API_KEY_BYTES, API_KEY_PREFIX, api_key_text, is_api_key};
 use riser_core::tenant::{HashKey, KeyHash, TenantTable};
 
+pub(crate) use lockout::{Lockout, WINDOW as LOCKOUT};
 pub use mint::{MintError, Minted, mint, renew};
 pub use standing::Proof;
 pub(crate) use standing::{Lapse, Standing, lapse};
+pub use uses::KeyUse;
+pub(crate) use uses::KeyUses;
 
 pub use order::{
     CLIENT_TTL_DEFAULT_S, CLIENT_TTL_MAX_S, GATEWAY_TTL_DEFAULT_S, GATEWAY_TTL_MAX_S, ORDER_BYTES, TokenOrder,
@@ -74,6 +79,9 @@ pub enum AuthError {
     /// The API key is good, and not from here.
     #[error("the API key may not be used from this address")]
     WrongAddress,
+    /// Too many wrong API keys came from the same address: this one was not looked at.
+    #[error("too many wrong API keys came from this address")]
+    LockedOut,
 }
 
 /// One text for all that a stranger can cause, so that nobody finds out which tenants and keys there are.
@@ -81,7 +89,7 @@ const UNPROVEN: &str = "the credential is not valid";
 
 impl AuthError {
     /// Every reason.
-    pub const ALL: [AuthError; 12] = [
+    pub const ALL: [AuthError; 13] = [
         Self::Malformed,
         Self::UnknownTenant,
         Self::UnknownKey,
@@ -94,6 +102,7 @@ impl AuthError {
         Self::Suspended,
         Self::Revoked,
         Self::WrongAddress,
+        Self::LockedOut,
     ];
 
     /// The reason as a label of metrics and a field of logs. Not for the peer, who gets the `Display`.
@@ -111,6 +120,7 @@ impl AuthError {
             Self::Suspended => "suspended",
             Self::Revoked => "revoked",
             Self::WrongAddress => "wrong_address",
+            Self::LockedOut => "locked_out",
         }
     }
 
@@ -118,6 +128,7 @@ impl AuthError {
     pub fn http_status(self) -> http::StatusCode {
         match self {
             Self::Suspended | Self::WrongAddress => http::StatusCode::FORBIDDEN,
+            Self::LockedOut => http::StatusCode::TOO_MANY_REQUESTS,
             _ => http::StatusCode::UNAUTHORIZED,
         }
     }
@@ -127,13 +138,22 @@ impl AuthError {
         match self {
             Self::Suspended | Self::WrongAddress => CloseCode::NotAllowed,
             Self::Revoked => CloseCode::Revoked,
+            Self::LockedOut => CloseCode::OverLimit,
             _ => CloseCode::BadCredential,
         }
     }
 
     /// The answer to an `auth` frame, and the `code` in a problem.
     pub fn error_code(self) -> ErrorCode {
-        ErrorCode::Forbidden
+        match self {
+            Self::LockedOut => ErrorCode::RateLimited,
+            _ => ErrorCode::Forbidden,
+        }
+    }
+
+    /// When to try again, if waiting helps.
+    pub fn retry_after(self) -> Option<Duration> {
+        (self == Self::LockedOut).then_some(LOCKOUT)
     }
 }
 

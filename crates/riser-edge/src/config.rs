@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use riser_core::EdgeId;
 use riser_core::tenant::HashKey;
+use riser_core::{AddressRange, EdgeId};
 
 /// How an edge behaves. [`EdgeConfig::new`] gives values that suit a cluster of any size.
 #[derive(Debug, Clone)]
@@ -45,6 +45,14 @@ pub struct EdgeConfig {
     pub handshakes: usize,
     /// The secret that API keys are hashed with. Without one, those are known by their plain hashes alone.
     pub hash_key: Option<HashKey>,
+    /// Of these, most from one address (of IPv6: one site, the first 64 bits) and most of one tenant: half, so that the
+    /// storm of one leaves room for the others.
+    pub handshakes_each: usize,
+    /// Gateways that the registry is asked to let in at once. Enough to keep it busy, and few enough that who comes
+    /// while a tenant storms waits some milliseconds. As many as [`EdgeConfig::handshakes`] wait in line.
+    pub openings: usize,
+    /// Proxies that are believed when they say for whom they ask.
+    pub trusted_proxies: Vec<AddressRange>,
     /// Seeds what is random here: session names and jitter. Tokens and keys do not come from it.
     pub seed: u64,
 }
@@ -70,6 +78,9 @@ impl EdgeConfig {
             slow: Duration::from_secs(300),
             handshakes: 4_096,
             hash_key: None,
+            handshakes_each: 2_048,
+            openings: 256,
+            trusted_proxies: Vec::new(),
             seed: fastrand::u64(..),
         }
     }

@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::auth::KeyUse;
 use crate::config::EdgeConfig;
 use crate::metrics::Metrics;
 use crate::session::{Session, Upgrade};
@@ -112,6 +113,11 @@ impl Edge {
                 }
             }
         }
+    }
+
+    /// The uses of API keys that nobody was told yet: of each key at most one a minute.
+    pub fn take_key_uses(&self) -> Vec<KeyUse> {
+        self.shared.key_uses.take()
     }
 
     /// How many connections are open.

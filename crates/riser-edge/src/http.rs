@@ -1,6 +1,10 @@
 //! The public listener: accepts connections, upgrades those that become WebSockets, and answers the HTTP API.
 
+pub(crate) mod busy;
+
 use std::convert::Infallible;
+use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,12 +23,12 @@ use riser_core::{ErrorCode, Identity};
 use riser_ops::bounded::Bounded;
 pub(crate) use riser_ops::request::Refused;
 use riser_ops::request::check_form;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::api;
+use crate::admission::{Crowded, Missed, Place};
 use crate::auth::Proof;
 use crate::edge::attach;
 use crate::problem::Problem;
@@ -33,6 +37,7 @@ use crate::shared::Shared;
 use crate::tls::{self, ServerTls, TlsStream};
 use crate::ws::handshake::{self, Subprotocols};
 use crate::ws::tune;
+use crate::{api, forwarded};
 
 /// The subprotocols that this edge speaks.
 const SUBPROTOCOLS: &[&str] = &["riser.v1"];
@@ -42,82 +47,112 @@ const HEAD_BYTES: usize = 64 * 1024;
 const HEADERS: usize = 64;
 /// How long to wait when no connection can be accepted, as when descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// What a connection beyond the bound is told, before anything of it was read.
-const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nConnection: close\r\n\
-    Cache-Control: no-store\r\n";
-/// How long writing the answer to a connection beyond the bound may take.
-const BUSY_WRITE: Duration = Duration::from_secs(1);
+/// Between two lines of the log about connections that cannot be accepted. The counter counts each time.
+const ACCEPT_LOG: Duration = Duration::from_secs(60);
+/// Over how long those are spread that are sent away because of others of their tenant or address.
+const CROWDED: Duration = Duration::from_secs(9);
+
+/// A connection that asks: where it comes from, and its place at the door.
+pub(crate) struct Visitor {
+    peer: IpAddr,
+    place: Mutex<Option<Place>>,
+}
+
+impl Visitor {
+    /// Gives the place back: whoever goes on has another bound.
+    pub(crate) fn leave_door(&self) {
+        drop(self.place.lock().take());
+    }
+
+    /// Counts the place as one of whoever is behind it, as far as that is known.
+    fn counts(&self, count: impl FnOnce(&mut Place) -> Result<(), Crowded>) -> Result<(), Crowded> {
+        self.place.lock().as_mut().map_or(Ok(()), count)
+    }
+}
 
 /// Accepts connections as long as the edge lives, over TLS when there is a certificate.
 pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, tls: Option<watch::Receiver<ServerTls>>) {
+    let mut logged: Option<Instant> = None;
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
             Err(error) => {
                 shared.metrics.refused("accept");
-                tracing::warn!(%error, "cannot accept a connection");
+                if is_of_one_connection(&error) {
+                    continue;
+                }
+                if logged.is_none_or(|at| at.elapsed() >= ACCEPT_LOG) {
+                    logged = Some(Instant::now());
+                    tracing::warn!(%error, "cannot accept connections; is the limit of open files too low?");
+                }
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let permit = shared.handshakes.clone().try_acquire_owned();
-        match (permit, &tls) {
-            (Ok(permit), None) => shared.tasks.spawn(serve(shared.clone(), stream, permit, |stream| stream)),
-            (Ok(permit), Some(tls)) => {
-                let tls = tls.borrow().clone();
-                shared.tasks.spawn(serve_tls(shared.clone(), tls, stream, permit));
+        match (enter(&shared, peer), &tls) {
+            (Ok(place), None) => {
+                let visitor = Visitor { peer, place: Mutex::new(Some(place)) };
+                shared.tasks.spawn(serve(shared.clone(), stream, visitor, |stream| stream));
             }
-            (Err(_), None) => refuse_busy(&shared, stream).await,
-            // An answer would cost the handshake that there is no room for.
-            (Err(_), Some(_)) => shared.metrics.refused("busy"),
+            (Ok(place), Some(tls)) => {
+                let visitor = Visitor { peer, place: Mutex::new(Some(place)) };
+                let tls = tls.borrow().clone();
+                shared.tasks.spawn(serve_tls(shared.clone(), tls, stream, visitor));
+            }
+            (Err(crowded), tls) => {
+                shared.metrics.refused(crowded.as_str());
+                // Over TLS an answer would cost the handshake that there is no room for.
+                if tls.is_none() {
+                    shared.answers.refuse(stream, shared.random());
+                }
+            }
         }
     }
 }
 
-/// Tells a connection beyond the bound when to come back. The first write to a new socket does not wait.
-async fn refuse_busy(shared: &Shared, mut stream: TcpStream) {
-    shared.metrics.refused("busy");
-    let after = 1 + shared.jitter(Duration::from_secs(9)).as_secs();
-    let body = format!(
-        r#"{{"title":"Service Unavailable","status":503,"code":"unavailable","detail":"too many connections are being opened; come back in {after} s"}}"#
-    );
-    let answer = format!("{BUSY}Retry-After: {after}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    let _ = timeout(BUSY_WRITE, stream.write_all(answer.as_bytes())).await;
+/// Whether a connection broke before it was accepted, which says nothing of the next one.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// A place for a new connection. Who is behind a proxy that is believed shows with the request.
+fn enter(shared: &Shared, peer: IpAddr) -> Result<Place, Crowded> {
+    let mut place = shared.door.enter()?;
+    if !forwarded::is_trusted(peer, &shared.config.trusted_proxies) {
+        place.of_address(peer)?;
+    }
+    Ok(place)
 }
 
 /// Does the handshake of TLS, and serves what is inside. A connection has the time for it that its first request has.
-async fn serve_tls(shared: Arc<Shared>, tls: ServerTls, stream: TcpStream, permit: OwnedSemaphorePermit) {
+async fn serve_tls(shared: Arc<Shared>, tls: ServerTls, stream: TcpStream, visitor: Visitor) {
     if tune(&stream, shared.config.send_buffer).is_err() {
         return;
     }
     match timeout(shared.config.hello, tls.accept(stream)).await {
-        Ok(Ok(stream)) => serve(shared, stream, permit, |stream| stream.get_ref().0).await,
+        Ok(Ok(stream)) => serve(shared, stream, visitor, |stream| stream.get_ref().0).await,
         Ok(Err(_)) => shared.metrics.refused("tls"),
         Err(_) => shared.metrics.refused("tls_timeout"),
     }
 }
 
 /// Serves one connection over a socket until it is closed or becomes a WebSocket.
-async fn serve<S>(
-    shared: Arc<Shared>,
-    stream: S,
-    permit: OwnedSemaphorePermit,
-    socket: impl Fn(&S) -> &TcpStream + Send,
-) where
+async fn serve<S>(shared: Arc<Shared>, stream: S, visitor: Visitor, socket: impl Fn(&S) -> &TcpStream + Send)
+where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     if tune(socket(&stream), shared.config.send_buffer).is_err() {
         return;
     }
-    let permit = Mutex::new(Some(permit));
     let asked = AtomicBool::new(false);
     let hello = shared.config.hello;
     let stream = Bounded::new(stream, shared.config.exchange);
     let service = service_fn(|request: Request<Incoming>| {
         let shared = shared.clone();
-        let permit = &permit;
+        let visitor = &visitor;
         asked.store(true, Ordering::Relaxed);
-        async move { Ok::<_, Infallible>(answer(&shared, request, permit).await) }
+        async move { Ok::<_, Infallible>(answer(&shared, request, visitor).await) }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(hello).max_buf_size(HEAD_BYTES).max_headers(HEADERS);
@@ -134,12 +169,8 @@ async fn serve<S>(
     }
 }
 
-async fn answer(
-    shared: &Arc<Shared>,
-    request: Request<Incoming>,
-    permit: &Mutex<Option<OwnedSemaphorePermit>>,
-) -> Response<Full<Bytes>> {
-    let answered = route(shared, request, permit).await;
+async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, visitor: &Visitor) -> Response<Full<Bytes>> {
+    let answered = route(shared, request, visitor).await;
     let mut response = answered.unwrap_or_else(|refused| {
         shared.metrics.refused(refused.reason());
         refused.into_response()
@@ -151,9 +182,10 @@ async fn answer(
 async fn route(
     shared: &Arc<Shared>,
     request: Request<Incoming>,
-    permit: &Mutex<Option<OwnedSemaphorePermit>>,
+    visitor: &Visitor,
 ) -> Result<Response<Full<Bytes>>, Refused> {
     check_form(&request)?;
+    let from = client(shared, visitor, request.headers())?;
     if shared.lease.lock().silent_for().is_none() {
         // Without the registry's clock every credential would look as if it were not valid yet.
         return Err(not_ready(shared, "the edge is starting"));
@@ -161,7 +193,7 @@ async fn route(
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.strip_prefix('/').unwrap_or(&path).split('/').collect();
     if parts == ["v1", "ws"] {
-        return upgrade(shared, request, permit);
+        return upgrade(shared, request, visitor, from);
     }
     let allowed: &[Method] = match parts[..] {
         ["v1", "tokens"] | ["v1", "events", _, _] => &[Method::POST],
@@ -173,12 +205,13 @@ async fn route(
     if !allowed.contains(request.method()) {
         return Err(Refused::method(allowed));
     }
-    let (identity, _) =
-        authorize(shared, request.headers())?.ok_or_else(|| Refused::new("no_credential", Problem::unauthorized()))?;
+    let (identity, _) = authorize(shared, request.headers(), from)?
+        .ok_or_else(|| Refused::new("no_credential", Problem::unauthorized()))?;
+    visitor.counts(|place| place.of_tenant(&identity.tenant)).map_err(|why| crowded(shared, why))?;
     match parts[..] {
         ["v1", "tokens"] => api::tokens(shared, &identity, request).await,
         ["v1", "commands"] if request.method() == Method::POST => {
-            api::commands::post(shared, &identity, request, permit).await
+            api::commands::post(shared, &identity, request, visitor).await
         }
         ["v1", "sessions", building, gateway] => {
             api::gateways::kick(shared, &identity, &request, building, gateway).await
@@ -195,6 +228,30 @@ async fn route(
     }
 }
 
+/// Whose address counts for this request, and that it has no more places than it may.
+fn client(shared: &Shared, visitor: &Visitor, headers: &HeaderMap) -> Result<IpAddr, Refused> {
+    let trusted = &shared.config.trusted_proxies;
+    let (from, ignored) = forwarded::client(visitor.peer, headers, trusted);
+    if let Some(ignored) = ignored {
+        shared.metrics.forwarded_ignored(ignored);
+    }
+    // A proxy may pass the requests of many on over one connection. Its own address has no bound beside that in all.
+    if forwarded::is_trusted(visitor.peer, trusted) && !forwarded::is_trusted(from, trusted) {
+        visitor.counts(|place| place.of_address(from)).map_err(|why| crowded(shared, why))?;
+    }
+    Ok(from)
+}
+
+/// Sends away because of others of the same tenant or address.
+fn crowded(shared: &Shared, why: Crowded) -> Refused {
+    busy(shared, why.as_str(), "too many connections of this tenant or address are being opened")
+}
+
+fn busy(shared: &Shared, reason: &'static str, detail: &str) -> Refused {
+    let after = 1 + shared.jitter(CROWDED).as_secs();
+    Refused::new(reason, Problem::unavailable(detail, u32::try_from(after).unwrap_or(1)))
+}
+
 /// Sends away for a few seconds, spread.
 fn not_ready(shared: &Shared, detail: &str) -> Refused {
     let after = 1 + shared.jitter(Duration::from_secs(4)).as_secs();
@@ -202,7 +259,7 @@ fn not_ready(shared: &Shared, detail: &str) -> Refused {
 }
 
 /// Who the `Authorization` header proves; none when there is no such header.
-fn authorize(shared: &Shared, headers: &HeaderMap) -> Result<Option<(Identity, Proof)>, Refused> {
+fn authorize(shared: &Shared, headers: &HeaderMap, from: IpAddr) -> Result<Option<(Identity, Proof)>, Refused> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().unwrap_or_default();
@@ -210,14 +267,15 @@ fn authorize(shared: &Shared, headers: &HeaderMap) -> Result<Option<(Identity, P
     if values.next().is_some() || !scheme.eq_ignore_ascii_case("bearer") {
         return Err(Refused::new("malformed_credential", Problem::unauthorized()));
     }
-    let verified = shared.verify(&Credential::new(token.trim()), None);
+    let verified = shared.verify(&Credential::new(token.trim()), Some(from));
     verified.map(Some).map_err(|error| Refused::new(error.reason(), error.into()))
 }
 
 fn upgrade(
     shared: &Arc<Shared>,
     request: Request<Incoming>,
-    permit: &Mutex<Option<OwnedSemaphorePermit>>,
+    visitor: &Visitor,
+    from: IpAddr,
 ) -> Result<Response<Full<Bytes>>, Refused> {
     let (parts, body) = request.into_parts();
     if parts.uri.query().is_some() {
@@ -228,7 +286,7 @@ fn upgrade(
         Refused::with(refusal.reason.as_str(), problem, refusal.headers)
     })?;
     let origin = origin(shared, &parts.headers)?;
-    let (identity, proof) = authorize(shared, &parts.headers)?.unzip();
+    let (identity, proof) = authorize(shared, &parts.headers, from)?.unzip();
     if let Some(identity) = &identity
         && shared.with_tenant(&identity.tenant, |t| t.allows_origin(origin.as_deref())) != Some(true)
     {
@@ -237,7 +295,13 @@ fn upgrade(
     if shared.is_draining() {
         return Err(not_ready(shared, "the edge is going away"));
     }
-    let upgrade = Upgrade { identity, proof, origin, permit: permit.lock().take() };
+    if let Some(identity) = &identity {
+        visitor.counts(|place| place.of_tenant(&identity.tenant)).map_err(|why| crowded(shared, why))?;
+        if identity.address().is_some() && !shared.lines.has_room(&identity.tenant) {
+            return Err(busy(shared, Missed::Full.as_str(), "too many gateways of this tenant are being let in"));
+        }
+    }
+    let upgrade = Upgrade { identity, proof, origin, from: Some(from), place: visitor.place.lock().take() };
     let upgraded = hyper::upgrade::on(Request::from_parts(parts, body));
     let task = become_session(shared.clone(), upgraded, upgrade);
     shared.tasks.spawn(task);

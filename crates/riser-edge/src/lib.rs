@@ -4,6 +4,7 @@
 //! the [`Ports`]. Start reading at `session.rs` (what a peer's frames do), `gateway.rs` (how state is stored), `hub`
 //! (how listeners are told) and `presence.rs` (how presence stays true).
 
+mod admission;
 mod api;
 pub mod auth;
 mod clock;
@@ -12,6 +13,7 @@ mod config;
 mod echo;
 mod edge;
 mod events;
+mod forwarded;
 mod gateway;
 mod heartbeat;
 mod http;

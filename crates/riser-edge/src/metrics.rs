@@ -8,6 +8,7 @@ use tracing::warn;
 
 use crate::commands::metrics::CommandMetrics;
 use crate::events::metrics::EventMetrics;
+use crate::forwarded;
 use crate::live::metrics::LiveMetrics;
 
 /// An edge's counters and gauges. They outlive the edge, so that a restart in the same process goes on counting.
@@ -38,6 +39,7 @@ pub struct Metrics {
     pub(crate) bus_up: IntGauge,
     pub(crate) bus_overflowed: IntCounter,
     bus_ignored: IntCounterVec,
+    forwarded_ignored: IntCounterVec,
     pub(crate) publish_failures: IntCounter,
     pub(crate) panics: IntCounter,
     pub(crate) revoked: IntCounter,
@@ -131,6 +133,11 @@ impl Metrics {
                 "Messages of the bus that were not understood, by reason.",
                 "reason",
             ),
+            forwarded_ignored: m.counters(
+                "riser_forwarded_ignored_total",
+                "Requests whose Forwarded or X-Forwarded-For did not count, by reason.",
+                "reason",
+            ),
             publish_failures: m.counter(
                 "riser_publish_failures_total",
                 "Messages that could not be handed to the bus; mirrors repair what they held.",
@@ -163,6 +170,10 @@ impl Metrics {
 
     pub(crate) fn error(&self, code: ErrorCode) {
         self.errors.with_label_values(&[code.as_str()]).inc();
+    }
+
+    pub(crate) fn forwarded_ignored(&self, why: forwarded::Ignored) {
+        self.forwarded_ignored.with_label_values(&[why.as_str()]).inc();
     }
 
     pub(crate) fn ended(&self, reason: riser_core::Reason) {

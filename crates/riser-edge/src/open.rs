@@ -1,5 +1,6 @@
 //! How a gateway's session begins and ends in the registry.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -9,9 +10,11 @@ use riser_core::frame::outbound::{self, Welcome};
 use riser_core::limits::Limits;
 use riser_core::routed::{self, ToEdge, Up};
 use riser_core::{CloseCode, Epoch, GatewayKey, Identity, Json, Reason, Rev, Version};
-use riser_registry::{Acquired, Ended, RegistryError, TAKEOVER_WINDOW};
+use riser_registry::{Acquired, Ended, TAKEOVER_WINDOW};
 use tokio::time::{Instant, sleep, timeout};
+use tracing::field;
 
+use crate::admission::Missed;
 use crate::commands::desk;
 use crate::events;
 use crate::gateway::Gateway;
@@ -22,6 +25,8 @@ use crate::ws::{Conn, frame};
 
 /// RFC 6455 §7.4.1 with its registry: try again later.
 const TRY_LATER: u16 = 1013;
+/// What the metric calls a registry that does not answer.
+const UNAVAILABLE: &str = "registry_unavailable";
 
 /// After how many takeovers within [`TAKEOVER_WINDOW`] two devices are suspected to share a credential. A gateway whose
 /// link breaks now and then takes over from itself, but seldom so often.
@@ -96,6 +101,8 @@ pub(crate) struct Arrival {
     /// The number of its `hello`, when it had one.
     pub(crate) n: Option<N>,
     pub(crate) identity: Arc<Identity>,
+    /// Where it comes from; none in a simulation without sockets.
+    pub(crate) from: Option<IpAddr>,
     /// For how long the gateway recognises a command that it has seen, in milliseconds.
     pub(crate) remembers_ms: u64,
     pub(crate) slot: Slot,
@@ -107,34 +114,47 @@ impl Arrival {
         let Some(key) = key_of(&self.identity) else { return };
         let opening = Opening::new(&self.shared, &key, self.id);
         self.shared.clone().tasks.spawn(async move {
-            if let Ok(acquired) = self.acquire(&key).await {
-                self.open(&key, acquired).await;
-            } else if !self.conn.is_ending() {
-                self.shared.metrics.refused("registry_unavailable");
-                let after = later(&self.shared).as_millis();
-                self.conn.close(TRY_LATER, &format!("{{\"code\":\"unavailable\",\"retry_after_ms\":{after}}}"));
+            match self.acquire(&key).await {
+                Ok(acquired) => self.open(&key, acquired).await,
+                Err(why) => self.send_away(why),
             }
             drop(opening);
         });
     }
 
-    /// Tries until somebody answers, the peer is gone, or it has waited long enough.
-    async fn acquire(&self, key: &GatewayKey) -> Result<Acquired, RegistryError> {
+    /// Has it come back later, unless it has gone by itself.
+    fn send_away(&self, why: &'static str) {
+        if !self.conn.is_ending() {
+            self.shared.metrics.refused(why);
+            let after = later(&self.shared).as_millis();
+            self.conn.close(TRY_LATER, &format!("{{\"code\":\"unavailable\",\"retry_after_ms\":{after}}}"));
+        }
+    }
+
+    /// Waits for its turn, and tries until somebody answers, the peer is gone, or it has waited long enough. What fails is
+    /// named for the metric.
+    async fn acquire(&self, key: &GatewayKey) -> Result<Acquired, &'static str> {
         let shared = &self.shared;
         let started = Instant::now();
+        let turn = shared.lines.turn(&key.tenant, shared.config.answer).await.map_err(Missed::as_str)?;
+        // Nobody waits for what a gateway that went away meanwhile would be answered.
+        if self.conn.is_gone() {
+            return Err(UNAVAILABLE);
+        }
+        let _turn = turn;
         loop {
             shared.registered().await;
             if self.is_overtaken(key) {
                 // A session that waited longer must not take over from one that came after it: its socket may be dead,
                 // and nothing has been read from it meanwhile.
                 self.conn.close(CloseCode::TakenOver.number(), "{\"retry_after_ms\":60000}");
-                return Err(RegistryError::Unavailable);
+                return Err(UNAVAILABLE);
             }
             let lease = shared.lease();
             let acquire = shared.ports.registry.acquire(&lease, key, floor(shared, key));
             let answer = shared.call(acquire).await;
             if answer.is_ok() || self.conn.is_gone() || started.elapsed() >= shared.config.answer {
-                return answer;
+                return answer.map_err(|_| UNAVAILABLE);
             }
             sleep(shared.config.call / 8).await;
         }
@@ -175,7 +195,7 @@ impl Arrival {
         tell_online(shared, key, &acquired).await;
         // And again after as many more: the first time may be lost in a storm.
         if acquired.takeovers.is_multiple_of(CLONES) && acquired.taken_from.is_some() {
-            suspect_clones(shared, key, &acquired);
+            suspect_clones(shared, key, &acquired, self.from);
         }
         // The end of a session takes a revision, but what was kept is the gateway's own last change.
         let end = u64::from(acquired.taken_from.is_none());
@@ -224,9 +244,10 @@ async fn tell_online(shared: &Shared, key: &GatewayKey, acquired: &Acquired) {
 }
 
 /// Tells the tenant that sessions of a gateway take over from each other again and again.
-fn suspect_clones(shared: &Arc<Shared>, key: &GatewayKey, acquired: &Acquired) {
+fn suspect_clones(shared: &Arc<Shared>, key: &GatewayKey, acquired: &Acquired, from: Option<IpAddr>) {
     shared.metrics.clones.inc();
-    tracing::warn!(tenant = %key.tenant, gateway = %key.address, "two devices seem to share the credential of a gateway");
+    let (tenant, gateway, from) = (&key.tenant, &key.address, from.map(field::display));
+    tracing::warn!(%tenant, %gateway, from, "two devices seem to share the credential of a gateway");
     let (Ok(id), Ok(kind)) = (format!("clone-{}", acquired.epoch).parse(), "clone_suspected".parse()) else { return };
     let data = serde_json::json!({ "takeovers": acquired.takeovers, "within_ms": TAKEOVER_WINDOW.as_millis() });
     let event = events::of_broker(key, id, kind, Json::of(&data));

@@ -4,6 +4,7 @@
 //! by itself; what waits (the registry, the store, the bus) runs in a task beside it, so that reading never stops.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,10 +16,11 @@ use riser_core::frame::{Broken, Credential, Inbound, N, NewEvent, outbound};
 use riser_core::{
     Address, Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, Verb,
 };
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+use tracing::field;
 
-use crate::auth::{Lapse, Proof};
+use crate::admission::Place;
+use crate::auth::{AuthError, Lapse, Proof};
 use crate::commands::desk;
 use crate::commands::issuer::Issuer;
 use crate::gateway::Gateway;
@@ -38,6 +40,8 @@ const WAITING: usize = 512;
 pub(crate) struct SessionHandle {
     pub(crate) conn: Arc<Conn>,
     pub(crate) since: Instant,
+    /// Where it comes from; none in a simulation without sockets.
+    pub(crate) from: Option<IpAddr>,
     /// What was opened; none before `hello`.
     pub(crate) open: Option<OpenHandle>,
 }
@@ -61,8 +65,10 @@ pub(crate) struct Upgrade {
     pub(crate) proof: Option<Proof>,
     /// The `Origin` header of a browser.
     pub(crate) origin: Option<String>,
-    /// A place among those whose session has not begun.
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    /// Where it comes from, as far as sockets and trusted proxies tell.
+    pub(crate) from: Option<IpAddr>,
+    /// Its place at the door.
+    pub(crate) place: Option<Place>,
 }
 
 enum Phase {
@@ -112,7 +118,7 @@ impl Session {
     /// A session that waits for its `hello`.
     pub(crate) fn new(shared: Arc<Shared>, conn: &Arc<Conn>, upgrade: Upgrade) -> Self {
         let id = shared.next_session();
-        let handle = SessionHandle { conn: conn.clone(), since: Instant::now(), open: None };
+        let handle = SessionHandle { conn: conn.clone(), since: Instant::now(), from: upgrade.from, open: None };
         shared.sessions.lock().insert(id, handle);
         shared.metrics.connections.inc();
         Self { shared, id, phase: Phase::Hello(Box::new(upgrade)) }
@@ -124,7 +130,7 @@ impl Session {
 
     fn hello(&mut self, conn: &Arc<Conn>, n: Option<N>, token: Option<Credential>, remembers_ms: u64) {
         let Phase::Hello(upgrade) = std::mem::replace(&mut self.phase, Phase::Over) else { return };
-        let Upgrade { identity, proof, origin, permit } = *upgrade;
+        let Upgrade { identity, proof, origin, place, from } = *upgrade;
         let (identity, proof) = match (identity, token) {
             (Some(_), Some(_)) => {
                 return Self::protocol_error(conn, "two credentials: one with the upgrade, one in hello");
@@ -134,11 +140,11 @@ impl Session {
                 return end(conn, CloseCode::BadCredential, "hello has no token");
             }
             (Some(identity), None) => (identity, proof),
-            (None, Some(token)) => match self.shared.verify(&token, None) {
+            (None, Some(token)) => match self.shared.verify(&token, from) {
                 Ok((identity, proof)) => (identity, Some(proof)),
                 Err(error) => {
                     self.shared.metrics.refused(error.reason());
-                    return end(conn, error.close_code(), &error.to_string());
+                    return refuse(conn, error);
                 }
             },
         };
@@ -150,7 +156,8 @@ impl Session {
         if self.shared.is_draining() {
             return end(conn, CloseCode::Drain, "the edge is going away");
         }
-        drop(permit);
+        // A gateway's next wait has a bound of its own.
+        drop(place);
         self.open(conn, n, identity, proof, remembers_ms);
     }
 
@@ -159,9 +166,12 @@ impl Session {
         let ends_at_ms = ends_at_ms(&identity);
         let is_gateway = identity.address().is_some();
         let identity = Arc::new(identity);
+        let mut from = None;
         if let Some(handle) = shared.sessions.lock().get_mut(&self.id) {
+            from = handle.from;
             handle.open = Some(OpenHandle { is_gateway, ends_at_ms, identity: identity.clone(), proof: proof.clone() });
         }
+        tracing::debug!(session = self.id, tenant = %identity.tenant, from = from.map(field::display), "session begins");
         if let Some(lapse) = lapsed(shared, &identity, proof.as_ref()) {
             return revoke(shared, conn, lapse);
         }
@@ -172,7 +182,7 @@ impl Session {
             conn.pause();
             gateway = Some(slot.clone());
             let (shared, conn, identity) = (shared.clone(), conn.clone(), identity.clone());
-            Arrival { shared, id: self.id, conn, n, identity, remembers_ms, slot }.begin();
+            Arrival { shared, id: self.id, conn, n, identity, from, remembers_ms, slot }.begin();
         } else {
             shared.metrics.clients.inc();
             let limits = shared.with_tenant(&identity.tenant, |t| t.limits).unwrap_or_default();
@@ -213,6 +223,12 @@ fn ends_at_ms(identity: &Identity) -> Option<u64> {
     // An API key runs out by the cluster's own clock, a token perhaps by somebody else's.
     let leeway = if identity.is_by_token() { auth::LEEWAY } else { Duration::ZERO };
     Some(identity.expires_at_ms?.saturating_add(u64::try_from(leeway.as_millis()).unwrap_or(0)))
+}
+
+/// Closes because of a credential.
+fn refuse(conn: &Conn, error: AuthError) {
+    let Some(after) = error.retry_after() else { return end(conn, error.close_code(), &error.to_string()) };
+    conn.close(error.close_code().number(), &format!("{{\"retry_after_ms\":{}}}", after.as_millis()));
 }
 
 /// Closes with a reason that the peer's developer can read.
@@ -465,11 +481,12 @@ impl Open {
 
     /// A fresh token of the same peer. Rights that it does not give any more are withdrawn.
     fn auth(&mut self, shared: &Arc<Shared>, id: u64, conn: &Arc<Conn>, n: N, token: &Credential) {
-        let (identity, proof) = match shared.verify(token, None) {
+        let from = shared.sessions.lock().get(&id).and_then(|session| session.from);
+        let (identity, proof) = match shared.verify(token, from) {
             Ok(proved) => proved,
             Err(error) => {
                 shared.metrics.refused(error.reason());
-                return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, &error.to_string());
+                return answer_error(shared, conn, Some(n), error.error_code(), &error.to_string());
             }
         };
         if identity.tenant != self.identity.tenant || identity.peer != self.identity.peer {

@@ -20,14 +20,17 @@ use riser_tenants::Store;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
-use crate::auth::{self, AuthError, Proof, Seen};
+use crate::admission::{Door, Lines};
+use crate::auth::{self, AuthError, KeyUses, Lockout, Proof, Seen};
 use crate::clock::Clock;
 use crate::commands::keeper;
 use crate::commands::waiters::Waiters;
 use crate::config::EdgeConfig;
 use crate::echo::Echo;
 use crate::events::feed::Feed;
+use crate::forwarded;
 use crate::gateway::Gateway;
+use crate::http::busy::Busy as BusyAnswers;
 use crate::hub::Hub;
 use crate::live::LiveStreams;
 use crate::metrics::Metrics;
@@ -86,7 +89,12 @@ pub(crate) struct Shared {
     pub(crate) someone_left: Notify,
     /// Whether messages of this edge come back to it.
     pub(crate) echo: Echo,
-    pub(crate) handshakes: Arc<Semaphore>,
+    /// Places for connections whose session has not begun.
+    pub(crate) door: Arc<Door>,
+    /// Gateways that wait to be fenced.
+    pub(crate) lines: Arc<Lines>,
+    /// What a connection beyond the bounds is told.
+    pub(crate) answers: BusyAnswers,
     /// Places for HTTP calls that wait for a command's outcome, in all and by tenant.
     waits: (Arc<Semaphore>, Mutex<HashMap<TenantId, Arc<Semaphore>>>),
     /// Tasks that do what a session asked for, and should be let finish when the edge drains.
@@ -97,6 +105,10 @@ pub(crate) struct Shared {
     /// False while this edge's sessions are being registered again after the registry lost its lease.
     registered: AtomicBool,
     registered_again: Notify,
+    /// Where wrong API keys come from.
+    lockout: Lockout,
+    /// When API keys were used last.
+    pub(crate) key_uses: KeyUses,
     settings: Mutex<Vec<Arc<Settings>>>,
     hubs: Mutex<IndexMap<TenantId, Arc<Hub>>>,
     feeds: Mutex<IndexMap<TenantId, Arc<Feed>>>,
@@ -144,13 +156,17 @@ impl Shared {
             live: LiveStreams::default(),
             someone_left: Notify::new(),
             echo: Echo::default(),
-            handshakes: Arc::new(Semaphore::new(config.handshakes)),
+            door: Door::new(config.handshakes, config.handshakes_each),
+            lines: Lines::new(config.openings, config.handshakes),
+            answers: BusyAnswers::new(),
             waits: (Arc::new(Semaphore::new(WAITS)), Mutex::default()),
             busy: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             killed: AtomicBool::new(false),
             registered: AtomicBool::new(false),
             registered_again: Notify::new(),
+            lockout: Lockout::default(),
+            key_uses: KeyUses::default(),
             settings: Mutex::default(),
             hubs: Mutex::default(),
             feeds: Mutex::default(),
@@ -204,8 +220,28 @@ impl Shared {
 
     /// Whom a credential proves that came from this address.
     pub(crate) fn verify(&self, credential: &Credential, from: Option<IpAddr>) -> Result<(Identity, Proof), AuthError> {
-        let seen = Seen { now_ms: self.clock.now_ms(), from, hash_key: self.config.hash_key.as_ref() };
-        auth::verify_with_proof(&self.table(), credential, &seen)
+        let now_ms = self.clock.now_ms();
+        // Behind a proxy that does not say for whom it asks stand many.
+        let guesser = from.filter(|from| !forwarded::is_trusted(*from, &self.config.trusted_proxies));
+        if auth::is_api_key_like(credential) && guesser.is_some_and(|from| self.lockout.holds(from)) {
+            return Err(AuthError::LockedOut);
+        }
+        let seen = Seen { now_ms, from, hash_key: self.config.hash_key.as_ref() };
+        let verified = auth::verify_with_proof(&self.table(), credential, &seen);
+        match (&verified, guesser) {
+            (Ok((identity, proof)), _) => {
+                if let Some(hash) = proof.api_key() {
+                    self.key_uses.note(&identity.tenant, hash, now_ms);
+                }
+            }
+            (Err(AuthError::UnknownApiKey), Some(from)) => {
+                if self.lockout.count(from) {
+                    tracing::warn!(%from, "too many wrong API keys: further ones from this address are not looked at");
+                }
+            }
+            (Err(_), _) => {}
+        }
+        verified
     }
 
     /// The tenants as they are now.
@@ -258,9 +294,14 @@ impl Shared {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Anything from 0 up to 1.
+    pub(crate) fn random(&self) -> f64 {
+        self.rng.lock().f64()
+    }
+
     /// Anything from zero to `most`, so that many who wait do not come at once.
     pub(crate) fn jitter(&self, most: Duration) -> Duration {
-        most.mul_f64(self.rng.lock().f64())
+        most.mul_f64(self.random())
     }
 
     /// A number that no other life of this edge has.

@@ -14,6 +14,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
     let mut tenants = shared.ports.tenants.clone();
     while tenants.changed().await.is_ok() {
         let table = tenants.borrow_and_update().clone();
+        shared.key_uses.forget(&table);
         let standing = Standing::of(&table);
         let over: Vec<_> = {
             let sessions = shared.sessions.lock();

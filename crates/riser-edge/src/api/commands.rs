@@ -5,20 +5,18 @@ use std::sync::Arc;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
-use parking_lot::Mutex;
 use riser_core::command::{CommandId, Outcome, Record, Step};
 use riser_core::frame::fields::Fields;
 use riser_core::frame::{NewCommand, outbound};
 use riser_core::limits::Limits;
 use riser_core::{Address, ErrorCode, GatewayKey, Identity, Json, Pattern, Verb};
 use riser_registry::commands::RECORDS_PAGE;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Duration, timeout};
 
 use super::{Answer, ROWS_BYTES, bad, body, json, query, unavailable, unescaped};
 use crate::commands::issuer::{self, Refused as NotIssued};
 use crate::commands::step;
-use crate::http::Refused;
+use crate::http::{Refused, Visitor};
 use crate::problem::Problem;
 use crate::shared::Shared;
 
@@ -34,7 +32,7 @@ pub(crate) async fn post(
     shared: &Arc<Shared>,
     identity: &Identity,
     request: Request<Incoming>,
-    permit: &Mutex<Option<OwnedSemaphorePermit>>,
+    visitor: &Visitor,
 ) -> Answer {
     query(&request, &[])?;
     let bytes = body(shared, request, Limits::default().text_bytes).await?;
@@ -56,7 +54,7 @@ pub(crate) async fn post(
         return Ok(json(StatusCode::ACCEPTED, text.as_str().to_owned()));
     };
     // Who waits for a gateway does not keep others from connecting, and goes when it is answered.
-    drop(permit.lock().take());
+    visitor.leave_door();
     let Ok(Ok(outcomes)) = timeout(deadline + AFTER_DEADLINE, outcomes).await else { return Err(unavailable()) };
     let mut response = json(StatusCode::OK, whole(&record.cmd, &outcomes));
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -7,7 +7,11 @@ use crate::problem::Problem;
 
 impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
-        Self::new(error.http_status(), error.error_code(), error.to_string())
+        let problem = Self::new(error.http_status(), error.error_code(), error.to_string());
+        match error.retry_after() {
+            Some(after) => problem.retry_after(u32::try_from(after.as_secs()).unwrap_or(u32::MAX)),
+            None => problem,
+        }
     }
 }
 
@@ -31,12 +35,13 @@ mod tests {
     fn a_refused_credential_is_told_how_to_come() {
         for error in AuthError::ALL {
             let problem = Problem::from(error);
-            assert_eq!(problem.code, ErrorCode::Forbidden);
+            let locked = error == AuthError::LockedOut;
+            assert_eq!(problem.code, if locked { ErrorCode::RateLimited } else { ErrorCode::Forbidden });
             let response = problem.into_response();
             assert_eq!(response.status(), error.http_status());
             let unauthorized = response.status() == http::StatusCode::UNAUTHORIZED;
             assert_eq!(response.headers().contains_key(WWW_AUTHENTICATE), unauthorized, "{error:?}");
-            assert!(!response.headers().contains_key(RETRY_AFTER));
+            assert_eq!(response.headers().contains_key(RETRY_AFTER), locked);
         }
     }
 

@@ -22,8 +22,8 @@ pub struct Proof {
 enum By {
     /// A token of this id.
     Token(Box<str>),
-    /// An API key that was used from here.
-    ApiKey(Option<IpAddr>),
+    /// This API key, used from here.
+    ApiKey(KeyHash, Option<IpAddr>),
 }
 
 /// The key that a credential was checked with.
@@ -32,11 +32,19 @@ struct KeyNumber(u64);
 
 impl Proof {
     pub(super) fn of_api_key(hash: &KeyHash, from: Option<IpAddr>) -> Self {
-        Self { key: KeyNumber::of_api_key(hash), by: By::ApiKey(from) }
+        Self { key: KeyNumber::of_api_key(hash), by: By::ApiKey(*hash, from) }
     }
 
     pub(super) fn of_token(key: &SigningKey, jti: Box<str>) -> Self {
         Self { key: KeyNumber::of_signing_key(key), by: By::Token(jti) }
+    }
+
+    /// The API key, unless it was a token.
+    pub(crate) fn api_key(&self) -> Option<&KeyHash> {
+        match &self.by {
+            By::ApiKey(hash, _) => Some(hash),
+            By::Token(_) => None,
+        }
     }
 }
 
@@ -152,7 +160,7 @@ fn judge<'a>(
     }
     let proof = proof?;
     match (find(proof.key), &proof.by) {
-        (Some(Some(key)), By::ApiKey(from)) => {
+        (Some(Some(key)), By::ApiKey(_, from)) => {
             let same = key.scope == identity.grants
                 && key.expires_at_ms == identity.expires_at_ms
                 && is_named(identity, &key.name)

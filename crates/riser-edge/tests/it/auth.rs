@@ -2,6 +2,7 @@
 
 mod forged;
 mod mint;
+mod public;
 mod times;
 
 use std::collections::BTreeMap;

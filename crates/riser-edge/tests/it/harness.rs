@@ -47,6 +47,15 @@ impl Cluster {
 
     /// An edge whose ports are changed before it starts.
     pub(super) async fn edge_with(&self, name: &str, change: impl FnOnce(&mut Ports)) -> (Edge, prometheus::Registry) {
+        self.edge_like(name, |_, ports| change(ports)).await
+    }
+
+    /// The same, and its settings too.
+    pub(super) async fn edge_like(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut EdgeConfig, &mut Ports),
+    ) -> (Edge, prometheus::Registry) {
         let id: riser_core::EdgeId = name.parse().expect("an edge");
         let client = Arc::new(self.store.client(&id));
         let mut ports = Ports {
@@ -59,9 +68,9 @@ impl Cluster {
             tenants: self.tenants.subscribe(),
             keep: None,
         };
-        change(&mut ports);
+        let mut config = EdgeConfig { seed: 7, ..EdgeConfig::new(id) };
+        change(&mut config, &mut ports);
         let registry = prometheus::Registry::new();
-        let config = EdgeConfig { seed: 7, ..EdgeConfig::new(id) };
         let edge = Edge::without_listener(config, ports, Metrics::new(&registry));
         while edge.readiness().is_err() {
             tokio::time::sleep(Duration::from_millis(1)).await;

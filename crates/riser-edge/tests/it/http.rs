@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use riser_bus::log::memory::MemoryLog;
 use riser_bus::memory::MemoryNet;
 use riser_core::limits::Limits;
-use riser_core::tenant::{ApiKey, KeyHash, SigningKey, Status};
+use riser_core::tenant::{ApiKey, HashKey, KeyHash, SigningKey, Status};
 use riser_core::{BuildingId, Change, GatewayId, GatewayKey, Grant, Snapshot, Tenant, TenantId, TenantTable, Version};
 use riser_edge::{Edge, EdgeConfig, Metrics, Ports, ServerTls, auth, listen};
 use riser_registry::memory::{MemoryClient, MemoryRegistry};
@@ -20,11 +20,11 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) struct Server {
-    _edge: Edge,
+    edge: Edge,
     pub(super) address: std::net::SocketAddr,
     registry: prometheus::Registry,
     pub(super) key: String,
-    tenants: watch::Sender<Arc<TenantTable>>,
+    pub(super) tenants: watch::Sender<Arc<TenantTable>>,
 }
 
 fn acme() -> TenantId {
@@ -42,7 +42,7 @@ fn table(hash: KeyHash, origins: Option<Vec<String>>) -> TenantTable {
     TenantTable::from_iter([(acme(), tenant)])
 }
 
-async fn server(origins: Option<&[&str]>, configure: impl FnOnce(&mut EdgeConfig)) -> Server {
+pub(super) async fn server(origins: Option<&[&str]>, configure: impl FnOnce(&mut EdgeConfig)) -> Server {
     server_over(None, origins, configure).await
 }
 
@@ -84,7 +84,7 @@ pub(super) async fn server_over(
     })
     .await
     .expect("ready in time");
-    Server { _edge: edge, address, registry, key, tenants }
+    Server { edge, address, registry, key, tenants }
 }
 
 impl Server {
@@ -97,7 +97,7 @@ impl Server {
     }
 
     /// Sends a request and gives back all that is answered until the connection ends or the head is complete.
-    async fn head(&self, request: &str) -> String {
+    pub(super) async fn head(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.expect("connected");
         stream.write_all(request.as_bytes()).await.expect("written");
         head_of(&mut stream).await
@@ -355,4 +355,77 @@ async fn a_revoked_key_ends_its_sessions_and_no_others() {
     });
     assert!(rest_of(&mut sessions[1]).await.contains("the tenant is suspended"));
     assert!((server.count("riser_revoked_total", "") - 2.0).abs() < 0.1);
+}
+
+fn get(path: &str, key: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n\r\n")
+}
+
+impl Server {
+    async fn status(&self, key: &str) -> String {
+        self.head(&get("/v1/presence?building=b1", key)).await.split(' ').nth(1).unwrap_or_default().to_owned()
+    }
+
+    fn change_key(&self, change: impl Fn(&mut ApiKey)) {
+        self.tenants.send_modify(|table| {
+            Arc::make_mut(table).update(&acme(), |tenant| tenant.api_keys.values_mut().for_each(&change));
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_key_works_from_its_ranges_until_its_end() {
+    let server = server(None, |_| {}).await;
+    assert_eq!(server.status(&server.key).await, "200");
+    server.change_key(|key| key.from = vec!["10.0.0.0/8".parse().expect("a range")]);
+    assert_eq!(server.status(&server.key).await, "403");
+    assert!((server.count("riser_refused_total", "wrong_address") - 1.0).abs() < 0.1);
+    server.change_key(|key| key.from.push("127.0.0.0/8".parse().expect("a range")));
+    assert_eq!(server.status(&server.key).await, "200");
+    server.change_key(|key| key.expires_at_ms = Some(1));
+    assert_eq!(server.status(&server.key).await, "401");
+    server.change_key(|key| key.expires_at_ms = Some(u64::MAX));
+    assert_eq!(server.status(&server.key).await, "200");
+}
+
+#[tokio::test]
+async fn a_key_may_be_known_by_a_keyed_hash_alone() {
+    let hash_key = HashKey::new([5; 32]).expect("a long secret");
+    let given = hash_key.clone();
+    let server = server(None, |config| config.hash_key = Some(given)).await;
+    let (key, hash) = auth::new_api_key(Some(&hash_key));
+    let (stranger, foreign) = auth::new_api_key(HashKey::new([6; 32]).as_ref());
+    server.tenants.send_modify(|table| {
+        let keys = [(hash, "new"), (foreign, "foreign")];
+        let keys = keys.map(|(hash, name)| (hash, ApiKey::new(name, vec![Grant::everything()])));
+        Arc::make_mut(table).update(&acme(), |tenant| tenant.api_keys.extend(keys));
+    });
+    assert_eq!(server.status(&key).await, "200");
+    assert_eq!(server.status(&server.key).await, "200", "the key from before has a plain hash");
+    assert_eq!(server.status(&stranger).await, "401", "hashed with another secret");
+    let mut used: Vec<_> = server.edge.take_key_uses().into_iter().map(|told| told.hash).collect();
+    used.sort_unstable();
+    assert_eq!(used, [KeyHash::of(&server.key, None), hash]);
+    assert!(server.edge.take_key_uses().is_empty());
+}
+
+/// T4: a key with a wrong last byte, again and again.
+#[tokio::test]
+async fn who_tries_keys_is_locked_out_and_tokens_are_not() {
+    let server = server(None, |_| {}).await;
+    let (other, _) = auth::new_api_key(None);
+    let mut cut = server.key.clone();
+    cut.pop();
+    let mut refused = Vec::new();
+    for i in 0..101 {
+        refused.push(server.status(if i % 2 == 0 { &other } else { &cut }).await);
+    }
+    assert_eq!(refused[..100], vec!["401"; 100]);
+    assert_eq!(refused[100], "429");
+    let head = server.head(&get("/v1/presence?building=b1", &server.key)).await;
+    assert!(head.starts_with("HTTP/1.1 429") && head.to_lowercase().contains("retry-after: 60"), "{head}");
+    assert!((server.count("riser_refused_total", "locked_out") - 2.0).abs() < 0.1);
+    // A flat behind the same address goes on.
+    let token = server.head(&upgrade("Authorization: Bearer ey.ey.ey\r\n")).await;
+    assert!(token.starts_with("HTTP/1.1 401"), "{token}");
 }

@@ -4,6 +4,7 @@
 
 mod auth;
 mod commands;
+mod door;
 mod edge;
 mod events;
 mod harness;

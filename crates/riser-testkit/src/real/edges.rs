@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use riser_client::{Config, Link, Welcome};
 use riser_core::frame::Credential;
+use riser_core::tenant::KeyHash;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::folder::Folder;

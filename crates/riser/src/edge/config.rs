@@ -92,10 +92,16 @@ fn tenants(reader: &Reader<'_>) -> Result<TenantsFrom, ConfigError> {
 fn edge(reader: &Reader<'_>, machine: &str) -> Result<(EdgeConfig, Duration), ConfigError> {
     let (ms, s, m) = (Duration::from_millis, Duration::from_secs, |m: u64| Duration::from_secs(60 * m));
     let bytes = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let handshakes = bytes(reader.number("edge", "handshakes", 1..=1_000_000)?);
+    let each = reader.given("edge", "handshakes_each");
+    let each = each.map(|_| reader.number("edge", "handshakes_each", 1..=1_000_000)).transpose()?;
     let config = EdgeConfig {
         heartbeat: reader.time("edge", "heartbeat", ms(100)..=m(10))?,
         hello: reader.time("edge", "hello", s(1)..=m(1))?,
-        handshakes: bytes(reader.number("edge", "handshakes", 1..=1_000_000)?),
+        handshakes,
+        handshakes_each: each.map_or(handshakes.div_ceil(2), bytes),
+        openings: bytes(reader.number("edge", "openings", 1..=100_000)?),
+        trusted_proxies: reader.ranges("edge", "trusted_proxies")?,
         send_buffer: bytes(reader.size("edge", "send_buffer", 4 << 10..=4 << 20)?),
         conflate_above: bytes(reader.size("edge", "conflate_above", 1 << 10..=1 << 20)?),
         slow: reader.time("edge", "slow", s(10)..=m(60))?,

@@ -196,9 +196,13 @@ fn every_refusal_has_its_own_reason_and_an_answer() {
     let reasons: std::collections::BTreeSet<&str> = AuthError::ALL.iter().map(|error| error.reason()).collect();
     assert_eq!(reasons.len(), AuthError::ALL.len());
     for error in AuthError::ALL {
-        let suspended = error == AuthError::Suspended;
-        assert_eq!(error.http_status().as_u16(), if suspended { 403 } else { 401 }, "{error:?}");
-        assert_eq!(error.close_code().number(), if suspended { 4502 } else { 4501 }, "{error:?}");
+        let (status, code) = match error {
+            AuthError::Suspended | AuthError::WrongAddress => (403, 4502),
+            AuthError::Revoked => (401, 4504),
+            AuthError::LockedOut => (429, 4003),
+            _ => (401, 4501),
+        };
+        assert_eq!((error.http_status().as_u16(), error.close_code().number()), (status, code), "{error:?}");
     }
     let unproven = [AuthError::UnknownTenant, AuthError::UnknownKey, AuthError::BadSignature, AuthError::UnknownApiKey];
     for error in unproven {

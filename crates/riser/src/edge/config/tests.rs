@@ -1,5 +1,6 @@
 //! Configurations that are taken, and what is said of those that are not.
 
+use riser_bus::nats::NatsAuth;
 use riser_config::options;
 
 use super::*;
