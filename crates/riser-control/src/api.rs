@@ -4,6 +4,7 @@
 //! 64 KiB with no field twice, and what it names and the route does not know is refused by name.
 
 mod fields;
+mod flats;
 mod gateways;
 mod keys;
 mod openapi;
@@ -151,6 +152,8 @@ impl Control {
             Op::Revoke => revocations::add(self, call).await,
             Op::ListGateways => gateways::list(self, &call).await,
             Op::KickGateway => gateways::kick(self, &call).await,
+            Op::RegisterFlats => flats::register(self, call).await,
+            Op::ListFlats => flats::list(self, &call).await,
             Op::ShowUsage => quotas::usage(self, &call).await,
         }
     }

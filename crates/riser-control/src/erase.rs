@@ -5,6 +5,7 @@ use std::time::Duration;
 use riser_bus::log::LogError;
 use riser_core::TenantId;
 use riser_registry::{Erased, RegistryError};
+use riser_tenants::{FlatsError, StoreError};
 use tokio::time::sleep;
 
 use crate::control::Control;
@@ -18,6 +19,8 @@ const SETTLE: Duration = Duration::from_secs(2);
 pub(crate) struct ErasedTenant {
     /// Its stored events.
     pub(crate) events: u64,
+    /// Flats that were registered.
+    pub(crate) flats: u64,
     /// What the registry had of it.
     pub(crate) registry: Erased,
 }
@@ -28,6 +31,12 @@ pub(crate) enum EraseError {
     /// The event store.
     #[error("the tenant's events are not all erased")]
     Log(#[from] LogError),
+    /// The copies of held commands.
+    #[error("the copies of the tenant's held commands are not all erased")]
+    Held(#[from] StoreError),
+    /// The flats.
+    #[error("the tenant's flats are not all erased")]
+    Flats(#[from] FlatsError),
     /// The registry.
     #[error("the tenant's presence, values and commands are not all erased")]
     Registry(#[from] RegistryError),
@@ -41,12 +50,17 @@ impl Control {
         sleep(SETTLE).await;
         let mut both = self.erase_once(tenant).await?;
         both.events += first.events;
+        both.flats += first.flats;
         both.registry += first.registry;
         Ok(both)
     }
 
     async fn erase_once(&self, tenant: &TenantId) -> Result<ErasedTenant, EraseError> {
+        // Before the records: a copy of which there is no record is given back to the registry.
+        self.store.forget_held(tenant, None).await?;
+        let flats = self.store.flats().forget_all(tenant).await?;
         Ok(ErasedTenant {
+            flats,
             registry: self.ports.registry.erase(tenant).await?,
             events: self.ports.log.erase(tenant).await?,
         })

@@ -196,7 +196,7 @@ async fn route(
         return upgrade(shared, request, visitor, from);
     }
     let allowed: &[Method] = match parts[..] {
-        ["v1", "tokens"] | ["v1", "events", _, _] => &[Method::POST],
+        ["v1", "tokens" | "enrol"] | ["v1", "events", _, _] => &[Method::POST],
         ["v1", "state", _, _] | ["v1", "presence" | "events"] | ["v1", "commands", _] => &[Method::GET],
         ["v1", "commands"] => &[Method::GET, Method::POST],
         ["v1", "sessions" | "gateways", _, _] => &[Method::DELETE],
@@ -204,6 +204,9 @@ async fn route(
     };
     if !allowed.contains(request.method()) {
         return Err(Refused::method(allowed));
+    }
+    if parts == ["v1", "enrol"] {
+        return api::enrol::post(shared, request).await;
     }
     let (identity, _) = authorize(shared, request.headers(), from)?
         .ok_or_else(|| Refused::new("no_credential", Problem::unauthorized()))?;

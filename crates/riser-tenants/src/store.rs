@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use riser_bus::kv::{Kv, KvError, Written};
 use riser_bus::{Bucket, Entry};
-use riser_core::TenantId;
 use riser_core::tenant::{DocError, TenantDoc};
+use riser_core::{Address, TenantId};
 
+use crate::flats::Flats;
 use crate::kept::{Kept, STONE_S, Stone};
 
 /// Tenants of one cluster. Their documents are read whole to be listed.
@@ -78,6 +79,11 @@ impl Store {
     /// The tenants of this cluster.
     pub fn new(kv: Arc<dyn Kv>) -> Self {
         Self { kv }
+    }
+
+    /// The flats of the same cluster.
+    pub fn flats(&self) -> Flats {
+        Flats::new(self.kv.clone())
     }
 
     async fn kept(&self, id: &TenantId) -> Result<Option<(Kept, u64)>, StoreError> {
@@ -188,5 +194,24 @@ impl Store {
             }
         }
         Err(StoreError::Busy)
+    }
+
+    /// Forgets the copies of held commands of a tenant, or of one of its gateways: a registry that lost its data would be
+    /// given them back. One that changes meanwhile stays, for the next call.
+    pub async fn forget_held(&self, tenant: &TenantId, only: Option<&Address>) -> Result<u64, StoreError> {
+        let (mut gone, mut after) = (0, 0);
+        loop {
+            let page = self.kv.list(Bucket::Held, after).await?;
+            for (entry, value) in page.entries {
+                let Entry::Held(key, _) = &entry else { continue };
+                if key.tenant == *tenant && only.is_none_or(|only| key.address == *only) {
+                    gone += u64::from(self.kv.delete(&entry, value.revision).await? != Written::Conflict);
+                }
+            }
+            match page.next {
+                Some(next) => after = next,
+                None => return Ok(gone),
+            }
+        }
     }
 }

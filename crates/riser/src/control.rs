@@ -105,7 +105,7 @@ pub(crate) fn tenant(args: &Tenant) -> Result<ExitCode, Failure> {
                 let erased = desk.ask(Method::DELETE, &of(tenant), None).await?.body;
                 desk.show(&erased, |erased| {
                     let mut text = format!("deleted {tenant}; erased:\n");
-                    for name in ["gateways", "values", "commands", "events"] {
+                    for name in ["gateways", "values", "commands", "events", "flats"] {
                         // Writing to a string cannot fail.
                         let _ = writeln!(text, "  {:>10} {name}", cell(&erased[name]));
                     }

@@ -41,6 +41,10 @@ pub enum Op {
     ListGateways,
     /// Ends the session of one.
     KickGateway,
+    /// Registers flats, and makes codes for them.
+    RegisterFlats,
+    /// The flats that are registered.
+    ListFlats,
     /// What it uses.
     ShowUsage,
 }
@@ -82,12 +86,14 @@ pub struct Route {
 const CURSOR: Param = Param { name: "cursor", about: "The `next` of the page before.", number: false };
 const LIMIT: Param = Param { name: "limit", about: "Rows of a page, 1 to 1000; 100 without it.", number: true };
 const BUILDING: Param = Param { name: "building", about: "Only this building.", number: false };
+const OF_BUILDING: Param = Param { name: "building", about: "Which building; it must be given.", number: false };
 const PAGED: &[Param] = &[CURSOR, LIMIT];
 
 const TENANTS: &str = "/admin/v1/tenants";
 const TENANT: &str = "/admin/v1/tenants/{tenant}";
 const KEYS: &str = "/admin/v1/tenants/{tenant}/keys";
 const SIGNING: &str = "/admin/v1/tenants/{tenant}/signing-keys";
+const FLATS: &str = "/admin/v1/tenants/{tenant}/flats";
 const QUOTAS: &str = "/admin/v1/tenants/{tenant}/quotas";
 const REVOCATIONS: &str = "/admin/v1/tenants/{tenant}/revocations";
 
@@ -140,7 +146,7 @@ impl Route {
 }
 
 /// All of them.
-pub static ROUTES: [Route; 20] = [
+pub static ROUTES: [Route; 22] = [
     route(Op::OpenApi, "openapi", "GET", "/admin/openapi.json", "This description.").gives(200, "OpenApi"),
     route(Op::ListTenants, "listTenants", "GET", TENANTS, "All tenants by name.")
         .query(PAGED)
@@ -266,6 +272,19 @@ pub static ROUTES: [Route; 20] = [
         "Closes a gateway's session. It may come back.",
     )
     .gives(200, "Kicked"),
+    route(
+        Op::RegisterFlats,
+        "registerFlats",
+        "POST",
+        FLATS,
+        "Registers flats and makes the codes that their gateways are enrolled with, which are shown this once. The same flats \
+         again change nothing but what is said about them.",
+    )
+    .body("NewFlats")
+    .gives(200, "RegisteredFlats"),
+    route(Op::ListFlats, "listFlats", "GET", FLATS, "The flats of a building that are registered.")
+        .query(&[OF_BUILDING, CURSOR, LIMIT])
+        .gives(200, "FlatPage"),
     route(Op::ShowUsage, "showUsage", "GET", "/admin/v1/tenants/{tenant}/usage", "What a tenant uses.")
         .gives(200, "Usage"),
 ];

@@ -1,6 +1,7 @@
 //! The schemas of what is sent and answered, by the names that routes have them under.
 
 use riser_core::tenant::quota::{QUOTA_MAX, QUOTAS};
+use riser_tenants::flats::FLATS_AT_ONCE;
 use serde_json::{Map, Value, json};
 
 use super::PAGE_MOST;
@@ -34,6 +35,10 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("Gateway", gateway()),
         ("GatewayPage", page("gateways", "Gateway")),
         ("Kicked", kicked()),
+        ("NewFlats", new_flats()),
+        ("RegisteredFlats", registered_flats()),
+        ("Flat", flat()),
+        ("FlatPage", page("flats", "Flat")),
         ("Usage", usage()),
     ] {
         all.insert(name.to_owned(), schema);
@@ -175,8 +180,9 @@ fn erased() -> Value {
         "gateways": number("Gateways of which presence or values were known."),
         "values": number("Their values."),
         "commands": number("Records of commands."),
+        "flats": number("Flats that were registered."),
     });
-    object(&["tenant", "events", "gateways", "values", "commands"], &fields)
+    object(&["tenant", "events", "gateways", "values", "commands", "flats"], &fields)
 }
 
 fn grant() -> Value {
@@ -302,6 +308,53 @@ fn kicked() -> Value {
         "epoch": number("Which session."),
     });
     object(&["of", "edge", "epoch"], &fields)
+}
+
+fn new_flats() -> Value {
+    let row = object(
+        &["address"],
+        &json!({
+            "address": text("building/gateway."),
+            "name": perhaps("string", "What people call it, at most 128 bytes."),
+            "floor": perhaps("string", "On which floor it is."),
+            "note": perhaps("string", "What else there is to say."),
+        }),
+    );
+    let fields = json!({
+        "flats": { "type": "array", "maxItems": FLATS_AT_ONCE, "items": row },
+        "codes": { "type": ["string", "null"], "enum": ["missing", "all", null], "description": "Which get a code: those \
+            that have none and were never enrolled, or all, whose older codes are good no more." },
+        "code_ttl_ms": perhaps("integer", "For how long codes are good, in milliseconds; 30 days without it."),
+    });
+    object(&["flats"], &fields)
+}
+
+fn registered_flats() -> Value {
+    let row = object(
+        &["address", "new", "code"],
+        &json!({
+            "address": text("Its address."),
+            "new": { "type": "boolean", "description": "Whether it was not known before." },
+            "code": perhaps("string", "Its code, when one was made. It is kept nowhere, and shown this once."),
+        }),
+    );
+    let fields = json!({
+        "flats": { "type": "array", "items": row },
+        "codes_until_ms": number("Until when the codes are good, Unix milliseconds."),
+    });
+    object(&["flats", "codes_until_ms"], &fields)
+}
+
+fn flat() -> Value {
+    let fields = json!({
+        "address": text("Its address."),
+        "name": perhaps("string", "What people call it."),
+        "floor": perhaps("string", "On which floor it is."),
+        "note": perhaps("string", "What else there is to say."),
+        "enrolled_at_ms": perhaps("integer", "When its gateway was enrolled last, Unix milliseconds."),
+        "code_waits": { "type": "boolean", "description": "Whether a code of it is good." },
+    });
+    object(&["address", "name", "floor", "note", "enrolled_at_ms", "code_waits"], &fields)
 }
 
 fn usage() -> Value {

@@ -120,5 +120,6 @@ pub(super) async fn delete(control: &Control, call: &Call) -> Result<Answer, Ref
         "gateways": registry.gateways,
         "values": registry.values,
         "commands": registry.commands,
+        "flats": erased.flats,
     })))
 }

@@ -56,9 +56,16 @@ async fn edge(world: &World, name: &str) -> Running {
 
 impl Running {
     async fn ask(&self, line: &str, credential: &str) -> (u16, String) {
+        self.send(line, credential, "").await
+    }
+
+    async fn send(&self, line: &str, credential: &str, body: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.at).await.expect("it listens");
-        let head =
-            format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {credential}\r\n\r\n");
+        let (length, bearer) = (body.len(), format!("Authorization: Bearer {credential}\r\n"));
+        let bearer = if credential.is_empty() { String::new() } else { bearer };
+        let head = format!(
+            "{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{bearer}Content-Length: {length}\r\n\r\n{body}"
+        );
         stream.write_all(head.as_bytes()).await.expect("it reads");
         let mut text = String::new();
         timeout(PATIENCE, stream.read_to_string(&mut text)).await.expect("in time").expect("an answer");
@@ -195,4 +202,176 @@ async fn a_deleted_tenants_sessions_are_closed_everywhere() {
     for session in sessions {
         assert_eq!(session.closed().await, 4504);
     }
+}
+
+impl Running {
+    /// A token for a gateway.
+    async fn token(&self, key: &str, address: &str) -> String {
+        let order = json!({ "peer": "gateway", "address": address }).to_string();
+        let (status, body) = self.send("POST /v1/tokens", key, &order).await;
+        assert_eq!(status, 201, "{body}");
+        let body: Value = serde_json::from_str(&body).expect("JSON");
+        body["token"].as_str().expect("a token").to_owned()
+    }
+
+    async fn read(&self, line: &str, key: &str) -> Value {
+        let (status, body) = self.ask(line, key).await;
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).expect("JSON")
+    }
+}
+
+/// A tenant with a key that may do everything and one that may not manage.
+async fn tenant_with_keys(world: &World, edge: &Running) -> [String; 2] {
+    world.tenant("acme").await;
+    let mut keys = vec![];
+    for (name, may) in [("all", vec!["read", "command", "event", "listen", "speak", "manage"]), ("some", vec!["read"])]
+    {
+        let wanted = json!({ "name": name, "scope": [{ "to": "*/*", "may": may }] });
+        let made = world.ask("POST /acme/keys", &wanted).await.is(201);
+        keys.push(made["key"].as_str().expect("a key").to_owned());
+        edge.until(&keys[keys.len() - 1], 200).await;
+    }
+    keys.try_into().expect("two keys")
+}
+
+#[tokio::test]
+async fn a_flat_that_is_moved_out_of_is_erased_and_its_device_does_not_come_back() {
+    let world = World::new().await;
+    let edges = [edge(&world, "edge-0").await, edge(&world, "edge-1").await];
+    let [all, some] = tenant_with_keys(&world, &edges[0]).await;
+    edges[1].until(&all, 200).await;
+    let tokens = [edges[0].token(&all, "b/g").await, edges[0].token(&all, "b/h").await];
+    let sessions = [edges[1].session(&tokens[0]).await, edges[1].session(&tokens[1]).await];
+    let event = json!({ "type": "ring", "id": "1" }).to_string();
+    for at in ["b/g", "b/h"] {
+        let (status, body) = edges[0].send(&format!("POST /v1/events/{at}"), &all, &event).await;
+        assert_eq!(status, 201, "{body}");
+    }
+    assert_eq!(edges[0].ask("DELETE /v1/gateways/b/g", &some).await.0, 403);
+    assert_eq!(edges[0].ask("DELETE /v1/gateways/b/_", &all).await.0, 400);
+    // Whom it is asked for is on another edge.
+    let erased = edges[0].read("DELETE /v1/gateways/b/g", &all).await;
+    assert_eq!((&erased["of"], &erased["events"], &erased["revoked"]), (&json!("b/g"), &json!(1), &json!(true)));
+    let [gone, stays] = sessions;
+    let code = gone.closed().await;
+    assert!([4000, 4504].contains(&code), "closed with {code}");
+    for edge in &edges {
+        edge.until(&tokens[0], 401).await;
+        assert_eq!(edge.ask("GET /v1/state/b/g", &all).await.0, 404);
+    }
+    let presence = edges[1].read("GET /v1/presence?building=b", &all).await;
+    let there: Vec<_> =
+        presence["gateways"].as_array().expect("rows").iter().map(|row| (&row["of"], &row["online"])).collect();
+    assert_eq!(there, [(&json!("b/h"), &json!(true))]);
+    let events = edges[1].read("GET /v1/events?to=*/*&limit=100", &all).await;
+    let of: Vec<_> =
+        events["events"].as_array().expect("rows").iter().filter(|e| e["type"] == "ring").map(|e| &e["of"]).collect();
+    assert_eq!(of, [&json!("b/h")]);
+    let told = events["events"].as_array().expect("rows").iter().any(|e| e["data"]["what"] == "gateway.erase");
+    assert!(told, "{events}");
+    drop(stays);
+    // Somebody moves in.
+    let token = edges[0].token(&all, "b/g").await;
+    edges[0].session(&token).await;
+}
+
+#[tokio::test]
+async fn a_gateways_session_is_closed_and_shows_that_somebody_closed_it() {
+    let world = World::new().await;
+    let edges = [edge(&world, "edge-0").await, edge(&world, "edge-1").await];
+    let [all, some] = tenant_with_keys(&world, &edges[0]).await;
+    let token = edges[0].token(&all, "b/g").await;
+    edges[1].until(&all, 200).await;
+    for by_admin in [false, true] {
+        let session = edges[1].session(&token).await;
+        assert_eq!(edges[0].ask("DELETE /v1/sessions/b/g", &some).await.0, 403);
+        if by_admin {
+            world.ask("DELETE /acme/gateways/b/g/session", &Value::Null).await.is(200);
+        } else {
+            edges[0].read("DELETE /v1/sessions/b/g", &all).await;
+        }
+        assert_eq!(session.closed().await, 4000);
+        let offline = async {
+            loop {
+                let presence = edges[0].read("GET /v1/presence?building=b", &all).await;
+                let row = &presence["gateways"][0];
+                if row["online"] == false {
+                    return row["reason"].clone();
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert_eq!(timeout(PATIENCE, offline).await.expect("in time"), "kicked");
+    }
+    assert_eq!(edges[0].ask("DELETE /v1/sessions/b/g", &all).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_code_becomes_a_gateways_token_once_and_the_device_before_is_revoked() {
+    let world = World::new().await;
+    let edges = [edge(&world, "edge-0").await, edge(&world, "edge-1").await];
+    let [all, _] = tenant_with_keys(&world, &edges[0]).await;
+    edges[1].until(&all, 200).await;
+    let rows = json!([{ "address": "b/f1", "name": "1 left", "floor": "1" }, { "address": "b/f2", "name": "1 right" }]);
+    let register = async |codes: &str| {
+        let made = world.ask("POST /acme/flats", &json!({ "flats": rows, "codes": codes })).await.is(200);
+        let rows = made["flats"].as_array().expect("rows").clone();
+        let of = |at: &str| rows.iter().find(|row| row["address"] == at).map(|row| row["code"].clone()).expect("a row");
+        [of("b/f1"), of("b/f2")]
+    };
+    let [code, _] = register("missing").await;
+    let presence = edges[1].read("GET /v1/presence?building=b", &all).await;
+    let never = json!({ "of": "b/f1", "online": false, "since_ms": null, "epoch": null, "edge": null,
+        "reason": "never_connected", "name": "1 left", "floor": "1" });
+    assert_eq!(presence["gateways"][0], never);
+    let paged = edges[1].read("GET /v1/presence?building=b&limit=1", &all).await;
+    assert_eq!((&paged["gateways"][0], &paged["next"]), (&never, &json!("f1")));
+    let enrol = async |at: usize, code: &Value| {
+        edges[at].send("POST /v1/enrol", "", &json!({ "code": code }).to_string()).await
+    };
+    let (status, body) = enrol(0, &code).await;
+    assert_eq!(status, 201, "{body}");
+    let body: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!((&body["tenant"], &body["address"]), (&json!("acme"), &json!("b/f1")));
+    let first = body["token"].as_str().expect("a token");
+    let session = edges[1].session(first).await;
+    let presence = edges[0].read("GET /v1/presence?building=b", &all).await;
+    assert_eq!(
+        (&presence["gateways"][0]["online"], &presence["gateways"][0]["name"]),
+        (&json!(true), &json!("1 left"))
+    );
+    // Nobody gets anything else out of it: used, wrong, of another tenant or flat, and no code at all.
+    let text = code.as_str().expect("a code");
+    for wrong in
+        [text.to_owned(), text.replace("f1", "f2"), text.replace("acme", "other"), "acme/b/f1/0".into(), String::new()]
+    {
+        let (status, body) = enrol(1, &json!(wrong)).await;
+        assert!(status == 403 && body.contains("the code is not valid") && !body.contains("acme"), "{wrong}: {body}");
+    }
+    for (bad, words) in [
+        ("", "not a JSON object"),
+        ("{}", "`code`"),
+        (r#"{"code":7}"#, "`code`"),
+        (r#"{"code":"x","to":1}"#, "known is code"),
+    ] {
+        let (status, body) = edges[0].send("POST /v1/enrol", "", bad).await;
+        assert!(status == 400 && body.contains(words), "{bad}: {body}");
+    }
+    assert_eq!(edges[0].ask("GET /v1/enrol", &all).await.0, 405);
+    assert_eq!(register("missing").await[0], Value::Null, "it is enrolled");
+    let [again, _] = register("all").await;
+    let (status, body) = enrol(1, &again).await;
+    assert_eq!(status, 201, "{body}");
+    assert_eq!(session.closed().await, 4504);
+    let body: Value = serde_json::from_str(&body).expect("JSON");
+    let second = body["token"].as_str().expect("a token");
+    for edge in &edges {
+        edge.until(first, 401).await;
+        edge.session(second).await;
+    }
+    let events = edges[0].read("GET /v1/events?to=_/_&limit=100", &all).await;
+    let told =
+        events["events"].as_array().expect("rows").iter().filter(|event| event["data"]["what"] == "gateway.enrol");
+    assert_eq!(told.count(), 2);
 }

@@ -75,6 +75,8 @@ async fn every_good_answer_is_as_it_is_described() {
         ("listRevocations", Value::Null),
         ("listGateways", Value::Null),
         ("kickGateway", Value::Null),
+        ("registerFlats", json!({ "flats": [{ "address": "b/g", "name": "1 left", "floor": "1" }], "codes": "all" })),
+        ("listFlats", Value::Null),
         ("showUsage", Value::Null),
         ("openapi", Value::Null),
         ("deleteTenant", Value::Null),
@@ -84,6 +86,7 @@ async fn every_good_answer_is_as_it_is_described() {
         let route = ROUTES.iter().find(|route| route.id == id).expect("a route");
         let path = route.path.replace("{tenant}", "acme").replace("{key}", &key).replace("{kid}", "kid");
         let path = path.replace("{building}", "b").replace("{gateway}", "g");
+        let path = if id == "listFlats" { path + "?building=b" } else { path };
         let headers = format!("Authorization: Bearer {}\r\n", super::harness::SECRET);
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let answer = world.ask_with(&format!("{} {path}", route.method), &headers, body.as_bytes()).await;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use riser_bus::Entry;
+use riser_bus::kv::Kv;
 use riser_bus::log::Log;
+use riser_core::command::Digest;
 use riser_core::limits::Limits;
 use riser_core::{Change, GatewayKey, Json, Version};
 use riser_registry::{Lease, Registry, StateStore};
@@ -92,9 +95,19 @@ async fn a_deleted_tenant_is_erased_and_its_name_is_free() {
         let limits = Limits::default();
         registry.apply(&key, version, &Change::values(value, false), &limits).await.expect("an answer");
     }
+    let held = ["acme", "other"].map(|tenant| {
+        let key = GatewayKey::new(tenant.parse().expect("a tenant"), "b/never".parse().expect("an address"));
+        Entry::Held(key, Digest([7; 16]))
+    });
+    let kv = world.kv.client(&lease.edge);
+    for entry in &held {
+        kv.put(entry, "a copy".into(), 0, None).await.expect("an answer");
+    }
     let erased = world.ask("DELETE /acme", &Value::Null).await.is(200);
+    assert_eq!(kv.get(&held[0]).await, Ok(None));
+    assert!(kv.get(&held[1]).await.expect("an answer").is_some());
     // The event is that the tenant was made.
-    assert_eq!(erased, json!({ "tenant": "acme", "events": 1, "gateways": 1, "values": 1, "commands": 0 }));
+    assert_eq!(erased, json!({ "tenant": "acme", "events": 1, "gateways": 1, "values": 1, "commands": 0, "flats": 0 }));
     world.ask("GET /acme", &Value::Null).await.refused(404, "not_found", "no tenant");
     let page = world.ask("GET", &Value::Null).await.is(200);
     assert_eq!(page["tenants"].as_array().map(Vec::len), Some(1));

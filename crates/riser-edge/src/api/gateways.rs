@@ -62,10 +62,15 @@ pub(crate) async fn erase(
     }
     // Its device must not come back and fill again what is being emptied.
     let revoked = match &shared.ports.keep {
-        Some(store) => revoke(shared, store, &key).await.map(|()| true)?,
+        Some(store) => revoke(shared, store, &key).await.map(|_| true)?,
         None => false,
     };
     end_session(shared, &key).await?;
+    if let Some(store) = &shared.ports.keep {
+        // Before the records: a copy of which there is no record is given back to the registry.
+        store.forget_held(&key.tenant, Some(&key.address)).await.map_err(|_| unavailable())?;
+        store.flats().forget(&key).await.map_err(|_| unavailable())?;
+    }
     let erased = shared.call(shared.ports.registry.erase_gateway(&key)).await.map_err(|_| unavailable())?;
     let events = erase_events(shared, &key).await?;
     let about = value!({ "what": "gateway.erase", "gateway": key.address });
@@ -115,15 +120,12 @@ enum NotRevoked {
     Full(#[from] Full),
 }
 
-/// Revokes all tokens of a gateway that were issued until now.
-async fn revoke(shared: &Shared, store: &Store, key: &GatewayKey) -> Result<(), Refused> {
+/// Revokes all tokens of a gateway that were issued until now. Gives the time from which on one is good again.
+pub(crate) async fn revoke(shared: &Shared, store: &Store, key: &GatewayKey) -> Result<u64, Refused> {
     let now_ms = shared.clock.now_ms();
-    let change = |doc: &mut TenantDoc| {
-        doc.tenant.revoked.gateway(key.address.clone(), now_ms)?;
-        Ok::<_, NotRevoked>(())
-    };
+    let change = |doc: &mut TenantDoc| Ok::<_, NotRevoked>(doc.tenant.revoked.gateway(key.address.clone(), now_ms)?);
     match store.change(&key.tenant, None, change).await {
-        Ok(_) => Ok(()),
+        Ok((from_ms, _)) => Ok(from_ms),
         Err(NotRevoked::Full(full)) => {
             let problem = Problem::new(StatusCode::CONFLICT, ErrorCode::TooMany, full.to_string());
             Err(Refused::new("too_many", problem))
@@ -131,7 +133,7 @@ async fn revoke(shared: &Shared, store: &Store, key: &GatewayKey) -> Result<(), 
         Err(NotRevoked::Store(error)) => {
             let tenant = &key.tenant;
             tracing::warn!(%tenant, %error, "cannot revoke the tokens of a gateway");
-            let text = "its credentials cannot be revoked now, and nothing is erased; try again";
+            let text = "the gateway's credentials cannot be revoked now; try again";
             Err(Refused::new("not_revoked", Problem::unavailable(text, 2)))
         }
     }

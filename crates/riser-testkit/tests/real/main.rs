@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod cluster;
+mod control;
 mod deploy;
 mod edge;
 mod nats;
