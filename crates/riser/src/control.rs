@@ -1,5 +1,6 @@
 //! `riser tenant`, `key`, `quota` and `gateway`: what operators do over the control plane's admin API.
 
+mod import;
 mod table;
 
 use std::fmt::Write as _;
@@ -246,6 +247,11 @@ pub(crate) fn gateway(args: &Gateway) -> Result<ExitCode, Failure> {
                 desk.show(&json!({ "gateways": rows }), |_| {
                     table(&["ADDRESS", "STATE", "SINCE", "EDGE", "REASON"], rows.iter().map(gateway_row))
                 })
+            }
+            GatewayAct::Import { tenant, file, new_codes, code_ttl, qr, plane } => {
+                let qr = qr.as_deref();
+                let wish = import::Wish { tenant, file, new_codes: *new_codes, code_ttl: *code_ttl, qr };
+                import::run(&Desk::new(plane)?, &wish).await
             }
             GatewayAct::Kick { tenant, address, plane } => {
                 let desk = Desk::new(plane)?;

@@ -245,6 +245,34 @@ pub(crate) enum GatewayAct {
         #[command(flatten)]
         plane: Plane,
     },
+    /// Register flats from a list, and print the codes that their gateways are enrolled with.
+    #[command(after_help = "\
+Examples:
+  riser gateway import acme flats.csv > codes.csv
+  riser gateway import acme flats.csv --qr codes/ > codes.csv     a picture for each door, too
+
+A line of the list is `address,name,floor,note`, of which the last three may be missing; a first line of these names is left \
+out. Bad lines are named by their numbers, the others are registered, and then it exits with 1. Flats that are known and have \
+a code or were enrolled get no other one, unless --new-codes is given. Each code is shown this once, and works once.")]
+    Import {
+        /// Whose.
+        #[arg(value_name = "TENANT")]
+        tenant: TenantId,
+        /// The list, in CSV; - for standard input.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Make a code for every flat of the list. Older codes work no more.
+        #[arg(long)]
+        new_codes: bool,
+        /// For how long codes work, up to a year; 30 days without it.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        code_ttl: Option<Duration>,
+        /// Write each code as a QR code, an SVG picture, into this folder.
+        #[arg(long, value_name = "FOLDER")]
+        qr: Option<PathBuf>,
+        #[command(flatten)]
+        plane: Plane,
+    },
     /// Close a gateway's session. It may come back.
     #[command(after_help = "Example:\n  riser gateway kick acme b12/f0304")]
     Kick {
