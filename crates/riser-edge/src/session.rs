@@ -510,6 +510,7 @@ impl Open {
         let Some(listener) = &self.listener else { return };
         // The rights first, the subscriptions after: what is still being made is either among them or sees the rights.
         *listener.identity.lock() = self.identity.clone();
+        listener.member.audits.store(events::may_audit(&self.identity), Ordering::Relaxed);
         for sub in listener.hub.subscriptions(&listener.member) {
             if !is_granted(&self.identity, &sub) {
                 listener.unsubscribe(&sub.to);
@@ -583,7 +584,7 @@ fn is_granted(identity: &Identity, sub: &Sub) -> bool {
 impl Listener {
     fn new(shared: &Arc<Shared>, identity: &Arc<Identity>, conn: &Arc<Conn>) -> Arc<Self> {
         let hub = shared.hub(&identity.tenant);
-        let member = Member::new(hub.next_member(), conn.clone());
+        let member = Member::new(hub.next_member(), conn.clone(), events::may_audit(identity));
         let (ear, identity) = (Ear::new(identity), Mutex::new(identity.clone()));
         Arc::new(Self { hub, member, ear, identity, waiting: Mutex::default() })
     }

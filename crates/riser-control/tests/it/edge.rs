@@ -98,11 +98,8 @@ impl Running {
             bytes.push(timeout(PATIENCE, stream.read_u8()).await.expect("in time").expect("a byte"));
         }
         assert!(bytes.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&bytes));
-        let hello = br#"{"t":"hello"}"#;
-        let mut frame = vec![0x81, 0x80 | u8::try_from(hello.len()).expect("short"), 0, 0, 0, 0];
-        frame.extend(hello);
-        stream.write_all(&frame).await.expect("it reads");
         let mut session = Session(stream);
+        session.send(r#"{"t":"hello"}"#).await;
         let (opcode, payload) = session.frame().await;
         assert!(opcode == 1 && payload.starts_with(br#"{"t":"welcome""#), "{}", String::from_utf8_lossy(&payload));
         session
@@ -112,6 +109,32 @@ impl Running {
 struct Session(TcpStream);
 
 impl Session {
+    async fn send(&mut self, text: &str) {
+        let length = u8::try_from(text.len()).ok().filter(|length| *length < 126).expect("a short frame");
+        let mut frame = vec![0x81, 0x80 | length, 0, 0, 0, 0];
+        frame.extend(text.as_bytes());
+        self.0.write_all(&frame).await.expect("it reads");
+    }
+
+    /// The types of all events that were ever told to the whole tenant, as this session is shown them.
+    async fn told(&mut self) -> Vec<String> {
+        self.send(r#"{"t":"subscribe","n":1,"to":"_/_","lanes":["event"],"cursor":"0.0"}"#).await;
+        let mut told = vec![];
+        loop {
+            let (opcode, payload) = self.frame().await;
+            if opcode != 1 {
+                continue;
+            }
+            let frame: Value = serde_json::from_slice(&payload).expect("JSON");
+            match frame["t"].as_str() {
+                Some("synced") => return told,
+                Some("event") => told.push(frame["type"].as_str().expect("a type").to_owned()),
+                Some("error") => panic!("{frame}"),
+                _ => {}
+            }
+        }
+    }
+
     async fn frame(&mut self) -> (u8, Vec<u8>) {
         let read = async {
             let opcode = self.0.read_u8().await? & 0x0f;
@@ -374,4 +397,24 @@ async fn a_code_becomes_a_gateways_token_once_and_the_device_before_is_revoked()
     let told =
         events["events"].as_array().expect("rows").iter().filter(|event| event["data"]["what"] == "gateway.enrol");
     assert_eq!(told.count(), 2);
+}
+
+#[tokio::test]
+async fn what_operators_do_is_shown_to_who_may_manage_and_to_no_gateway() {
+    let world = World::new().await;
+    let edge = edge(&world, "edge-0").await;
+    let [all, some] = tenant_with_keys(&world, &edge).await;
+    let notice = json!({ "type": "notice", "id": "1" }).to_string();
+    assert_eq!(edge.send("POST /v1/events/_/_", &all, &notice).await.0, 201);
+    let token = edge.token(&all, "b/g").await;
+    for credential in [&token, &some] {
+        assert_eq!(edge.session(credential).await.told().await, ["notice"]);
+    }
+    // That the tenant was made, and its two keys.
+    assert_eq!(edge.session(&all).await.told().await, ["audit", "audit", "audit", "notice"]);
+    for (key, audits) in [(&some, 0), (&all, 3)] {
+        let events = edge.read("GET /v1/events?to=_/_", key).await;
+        let shown = events["events"].as_array().expect("rows").iter().filter(|event| event["type"] == "audit");
+        assert_eq!(shown.count(), audits);
+    }
 }
