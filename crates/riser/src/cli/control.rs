@@ -132,7 +132,7 @@ pub(crate) enum KeyAct {
     /// Make an API key, and print it alone: it is shown this once.
     #[command(after_help = "\
 Examples:
-  riser key create acme backend --grant '*/*:read,command,event,listen,speak,manage' > backend.key
+  riser key create acme backend --grant '*/*:read,command,event' > backend.key
   riser key create acme lobby --grant 'b12/_:read' --ttl 90d --from 192.0.2.0/24")]
     Create {
         /// Whose.
@@ -165,7 +165,7 @@ Examples:
     /// Make a key in the place of another, and print it alone. The old one goes on to work.
     #[command(after_help = "\
 Examples:
-  riser key rotate acme 3f0a7c21b5d94e68 > backend.key          then `riser key revoke` the old one
+  riser key rotate acme 3f0a7c21b5d94e68 > backend.key
   riser key rotate acme 3f0a7c21b5d94e68 --old-ends 1d > backend.key")]
     Rotate {
         /// Whose.
@@ -249,7 +249,7 @@ pub(crate) enum GatewayAct {
     #[command(after_help = "\
 Examples:
   riser gateway import acme flats.csv > codes.csv
-  riser gateway import acme flats.csv --qr codes/ > codes.csv     a picture for each door, too
+  riser gateway import acme flats.csv --qr codes/ > codes.csv
 
 A line of the list is `address,name,floor,note`, of which the last three may be missing; a first line of these names is left \
 out. Bad lines are named by their numbers, the others are registered, and then it exits with 1. Flats that are known and have \
