@@ -30,13 +30,17 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, info, warn};
 
+use riser_core::{Pattern, TenantId};
+
 use crate::Health;
+use crate::log::LogError;
 
 mod bus;
 mod complaints;
 mod config;
 mod jetstream;
 mod kv;
+mod ledger;
 mod log;
 mod replies;
 mod tail;
@@ -45,8 +49,9 @@ mod version;
 mod watches;
 
 pub use bus::NatsBus;
-pub use config::{KvConfig, LogConfig, NatsAuth, NatsConfig};
+pub use config::{KvConfig, LedgerConfig, LogConfig, NatsAuth, NatsConfig};
 pub use kv::NatsKv;
+pub use ledger::{LEDGER_PAGE, LedgerEntry, LedgerFrom, LedgerOutcome, LedgerPage, NatsLedger};
 pub use log::{CALL_LIMIT, NatsLog};
 
 use complaints::Complaints;
@@ -200,6 +205,22 @@ impl NatsClient {
     /// The buckets on this connection. `config` must be the same at all edges, once they are all rolled.
     pub fn kv(&self, config: KvConfig) -> NatsKv {
         NatsKv::new(self.clone(), config)
+    }
+
+    /// A writer of the ledger on this connection; none when there are too many tasks. `config` must be the same at all edges,
+    /// once they are all rolled.
+    pub fn ledger(&self, config: LedgerConfig) -> Option<NatsLedger> {
+        NatsLedger::start(self, config)
+    }
+
+    /// Entries of a tenant's ledger at the addresses that a pattern names, the oldest first.
+    pub async fn read_ledger(
+        &self,
+        tenant: &TenantId,
+        pattern: &Pattern,
+        from: LedgerFrom,
+    ) -> Result<LedgerPage, LogError> {
+        ledger::read(self, tenant, pattern, from).await
     }
 
     /// Messages on our subjects and in our streams that no edge of ours wrote. They are ignored.

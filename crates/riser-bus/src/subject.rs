@@ -105,6 +105,38 @@ pub(crate) fn event_stream(tenant: &TenantId) -> String {
     format!("riser-ev-{tenant}")
 }
 
+/// The stream of the ledger.
+pub(crate) const LEDGER_STREAM: &str = "riser-ledger";
+
+/// Where a gateway's entries in the ledger are stored: `riser.v1.ledger.<tenant>.<building>.<gateway>`. No [`Filter`] matches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LedgerSubject(pub(crate) GatewayKey);
+
+impl LedgerSubject {
+    /// Reads a subject as it is written; none when it is not one of the ledger.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut tokens = text.strip_prefix(ROOT)?.strip_prefix(".ledger.")?.split('.');
+        let key = key(tokens.next()?, tokens.next()?, tokens.next()?)?;
+        tokens.next().is_none().then_some(Self(key))
+    }
+
+    /// What the subjects of all entries match.
+    pub(crate) fn all() -> String {
+        format!("{ROOT}.ledger.*.*.*")
+    }
+
+    /// What the subjects of those entries of a tenant match whose address a pattern names.
+    pub(crate) fn of(tenant: &TenantId, pattern: &Pattern) -> String {
+        format!("{ROOT}.ledger.{}", PatternTokens(tenant, pattern))
+    }
+}
+
+impl fmt::Display for LedgerSubject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{ROOT}.ledger.{}", Tokens(&self.0))
+    }
+}
+
 /// A bucket of [`crate::kv::Kv`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Bucket {
@@ -505,6 +537,19 @@ mod tests {
             let at = at.index(tokens.len());
             tokens[at] = hostile;
             prop_assert_eq!(Entry::parse(entry.bucket(), &tokens.join(".")), None, "{:?}", tokens);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_ledgers_subject_is_read_as_it_was_written_and_matches_its_own_filters_alone(a in keys(), b in keys()) {
+            let subject = LedgerSubject(a.clone());
+            prop_assert_eq!(LedgerSubject::parse(&subject.to_string()), Some(subject.clone()));
+            prop_assert_eq!(Subject::parse(&subject.to_string()), None);
+            prop_assert!(tokens_match(&LedgerSubject::all(), &subject.to_string()));
+            let matches = |pattern| tokens_match(&LedgerSubject::of(&b.tenant, &pattern), &subject.to_string());
+            prop_assert_eq!(matches(Pattern::One(b.address.clone())), a == b);
+            prop_assert_eq!(matches(Pattern::All), a.tenant == b.tenant);
         }
     }
 

@@ -9,7 +9,7 @@ mod values;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use riser_bus::nats::{KvConfig, LogConfig, NatsAuth, NatsConfig};
+use riser_bus::nats::{KvConfig, LedgerConfig, LogConfig, NatsAuth, NatsConfig};
 use riser_core::tenant::HashKey;
 use riser_core::tenant::api_key::HASH_KEY_BYTES;
 use riser_ops::logs::Format;
@@ -133,18 +133,30 @@ pub fn nats(reader: &Reader<'_>, name: &str) -> Result<NatsConfig, ConfigError> 
 pub fn events(reader: &Reader<'_>) -> Result<LogConfig, ConfigError> {
     let h = |h: u64| Duration::from_secs(3_600 * h);
     Ok(LogConfig {
-        replicas: usize::try_from(reader.number("events", "replicas", 1..=5)?).unwrap_or(usize::MAX),
+        replicas: replicas(reader)?,
         max_age: reader.time("events", "max_age", h(1)..=h(24 * 3_650))?,
         max_bytes: reader.size("events", "max_size", 1 << 20..=1 << 40)?,
         max_events: reader.number("events", "max_count", 1_000..=1_000_000_000)?,
     })
 }
 
-/// How the bucket of tenants is kept.
+/// How buckets are kept: those of held commands, of tenants and of flats.
 pub fn kv(reader: &Reader<'_>) -> Result<KvConfig, ConfigError> {
-    let replicas = usize::try_from(reader.number("events", "replicas", 1..=5)?).unwrap_or(usize::MAX);
+    let held_bytes = reader.size("commands", "held_size", 1 << 20..=1 << 40)?;
     let tenants_bytes = reader.size("tenants", "max_size", 1 << 20..=10 << 30)?;
-    Ok(KvConfig { replicas, tenants_bytes, ..KvConfig::default() })
+    Ok(KvConfig { replicas: replicas(reader)?, held_bytes, tenants_bytes, ..KvConfig::default() })
+}
+
+/// How the ledger of commands is kept.
+pub fn ledger(reader: &Reader<'_>) -> Result<LedgerConfig, ConfigError> {
+    let h = |h: u64| Duration::from_secs(3_600 * h);
+    let max_age = reader.time("commands", "ledger_age", h(1)..=h(24 * 3_650))?;
+    let max_bytes = reader.size("commands", "ledger_size", 1 << 20..=1 << 40)?;
+    Ok(LedgerConfig { replicas: replicas(reader)?, max_age, max_bytes })
+}
+
+fn replicas(reader: &Reader<'_>) -> Result<usize, ConfigError> {
+    Ok(usize::try_from(reader.number("events", "replicas", 1..=5)?).unwrap_or(usize::MAX))
 }
 
 /// The secret that API keys are hashed with, if there is one.

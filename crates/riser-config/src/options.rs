@@ -41,6 +41,10 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("nats", "The NATS cluster, 2.12 or newer with JetStream, that edges talk over. At most one kind of credentials."),
     ("events", "What JetStream keeps of each tenant's events. It must be the same at all edges."),
     (
+        "commands",
+        "What JetStream keeps of all tenants' commands, in as many copies as of events. It must be the same at all edges.",
+    ),
+    (
         "redis",
         "The Redis, 7 or newer, that keeps presence, state and commands: one server, or Sentinels and a master's name.",
     ),
@@ -183,6 +187,19 @@ pub const OPTIONS: &[Opt] = &[
         "About what one tenant's events take at most in each copy, 1 MiB to 1 TiB. Nothing is set aside for it.",
     ),
     number("events", "max_count", "1000000", "Most events of one tenant, 1000 to 1000000000."),
+    text(
+        "commands",
+        "held_size",
+        "256 MiB",
+        "What copies of held commands take at most, 1 MiB to 1 TiB, and is set aside for them. Beyond it none is held.",
+    ),
+    text("commands", "ledger_age", "90d", "How old an entry of the ledger becomes, 1h to 3650d."),
+    text(
+        "commands",
+        "ledger_size",
+        "256 MiB",
+        "What the ledger takes at most, 1 MiB to 1 TiB, and is set aside for it. Beyond it the oldest entries go.",
+    ),
     open(
         "redis",
         "server",

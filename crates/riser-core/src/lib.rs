@@ -22,6 +22,7 @@ pub mod routed;
 pub mod state;
 pub mod tenant;
 mod text;
+pub mod time;
 pub mod version;
 
 pub use change::Change;

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -70,8 +70,8 @@ struct Inner {
     kv: Arc<dyn Kv>,
     on_final: OnFinal,
     known: Mutex<BTreeMap<Entry, Mark>>,
-    /// Whether the store has been given all copies since it may have lost something.
-    settled: AtomicBool,
+    /// In which of its lives the store has been given all copies.
+    settled: Mutex<Option<u64>>,
     copies: AtomicU64,
     adopted: AtomicU64,
     failures: AtomicU64,
@@ -138,7 +138,7 @@ impl HeldCommands {
             kv,
             on_final,
             known: Mutex::default(),
-            settled: AtomicBool::new(false),
+            settled: Mutex::new(None),
             copies: AtomicU64::new(0),
             adopted: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -161,7 +161,7 @@ impl HeldCommands {
 
     /// Whether the store has all that was held, as far as is known.
     pub fn is_settled(&self) -> bool {
-        self.inner.settled.load(Ordering::Relaxed)
+        self.inner.settled.lock().is_some()
     }
 }
 
@@ -181,14 +181,14 @@ impl Inner {
     async fn look(&self, seen: &mut Option<u64>, passes: &mut u8) -> Result<(), RegistryError> {
         let life = self.store.life().await?;
         if seen.replace(life) != Some(life) {
-            self.settled.store(false, Ordering::Relaxed);
             // What is known of copies stays true; what the store has does not.
+            *self.settled.lock() = None;
             *passes = PASSES;
         }
         if *passes > 0 {
             self.adopt_all().await?;
             *passes -= 1;
-            self.settled.store(true, Ordering::Relaxed);
+            *self.settled.lock() = Some(life);
         }
         Ok(())
     }
@@ -326,9 +326,13 @@ fn time_to_live(record: &Record, now_ms: u64) -> Duration {
 impl CommandStore for HeldCommands {
     async fn create(&self, key: &GatewayKey, command: &NewCommand) -> Result<Created, RegistryError> {
         let inner = &*self.inner;
-        if command.body.hold && !self.is_settled() {
-            // It may be one that was held, also when its gateway is connected now.
-            inner.recall(key, command.digest, None).await?;
+        if command.body.hold {
+            let life = inner.store.life().await?;
+            let is_settled = *inner.settled.lock() == Some(life);
+            if !is_settled {
+                // It may be one that was held, also when its gateway is connected now.
+                inner.recall(key, command.digest, None).await?;
+            }
         }
         for _ in 0..TRIES {
             let created = inner.store.create(key, command).await?;

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::{Acquired, Applied, Lease, PRESENCE_PAGE, Registry, StateStore};
 
 mod commands;
+mod copies;
 mod erasures;
 mod leases;
 mod lists;
@@ -26,6 +27,7 @@ mod steps;
 mod streams;
 
 pub use commands::*;
+pub use copies::*;
 pub use erasures::*;
 pub use leases::*;
 pub use lists::*;
@@ -161,6 +163,14 @@ macro_rules! conformance {
             the_most_overdue_commands_are_given_first
             what_is_decided_or_not_yet_due_is_not_given
             overdue_commands_are_given_to_one_edge_until_it_is_gone
+
+            a_copy_is_recorded_as_it_is_and_counts
+            a_copy_gives_way_to_what_follows_it
+            a_copy_that_knows_more_takes_the_place_of_what_knows_less
+            a_copy_takes_the_place_of_another_command_of_its_digest
+            a_copy_whose_time_is_over_is_not_recorded
+            a_copy_that_is_overdue_is_decided_by_the_next_look
+            a_life_stays_the_same_while_nothing_is_lost
 
             an_open_stream_is_listed_until_it_is_closed
             opening_a_stream_tells_who_holds_its_gateway

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use riser_bus::kv::memory::MemoryKv;
 use riser_bus::log::memory::MemoryLog;
 use riser_bus::memory::MemoryNet;
 use riser_core::{EdgeId, Identity, Tenant, TenantId, TenantTable};
 use riser_edge::{Edge, EdgeConfig, Metrics, Ports};
+use riser_registry::HeldCommands;
 use riser_registry::memory::MemoryRegistry;
 use tokio::io::{DuplexStream, duplex, split};
 use tokio::sync::watch;
@@ -40,6 +42,8 @@ pub struct Cluster {
     pub registry: MemoryRegistry,
     /// The event store, for faults and for reading.
     pub log: MemoryLog,
+    /// The copies of held commands, for faults and for reading.
+    pub kv: MemoryKv,
     places: Vec<Place>,
     tenants: watch::Sender<Arc<TenantTable>>,
     seeds: Mutex<fastrand::Rng>,
@@ -64,6 +68,7 @@ impl Cluster {
             net,
             registry,
             log,
+            kv: MemoryKv::new(),
             places: (0..config.edges).map(place).collect(),
             tenants: watch::Sender::new(Arc::new(table)),
             seeds: Mutex::new(seeds),
@@ -98,11 +103,12 @@ impl Cluster {
             return;
         }
         let client = Arc::new(self.registry.client(&place.id));
+        let kv = Arc::new(self.kv.client(&place.id));
         let ports = Ports {
             bus: Arc::new(self.net.client(place.id.clone())),
             registry: client.clone(),
             store: client.clone(),
-            commands: client.clone(),
+            commands: Arc::new(HeldCommands::new(client.clone(), kv, Arc::new(|_, _| {}))),
             streams: client,
             log: Arc::new(self.log.client(&place.id)),
             tenants: self.tenants.subscribe(),

@@ -15,7 +15,7 @@ use riser_client::Endpoint;
 use riser_core::command::{Action, CommandKey};
 use riser_core::event::{EventId, EventType};
 use riser_core::frame::Credential;
-use riser_core::{Address, BuildingId, Grant, Json, Path, Pattern};
+use riser_core::{Address, BuildingId, Grant, Json, Path, Pattern, TenantId};
 
 use crate::exit::{self, Failure};
 pub(crate) use parse::{grant, heartbeat, ttl};
@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Edge(Edge),
     /// Look for what is wrong with a cluster, from an edge's configuration.
     Doctor(Doctor),
+    /// Show what became of a tenant's commands, from an edge's configuration.
+    Ledger(Ledger),
     /// Look at a tenants file, and make what belongs into it.
     Tenants(Tenants),
     /// Make, show, suspend and delete tenants, over the control plane.
@@ -208,6 +210,31 @@ Exit codes: 0 nothing must be mended, 1 something must, 64 a bad configuration, 
 pub(crate) struct Doctor {
     #[command(flatten)]
     pub(crate) from: Configured,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  riser ledger --config /etc/riser/riser.toml --tenant acme
+  riser ledger --config /etc/riser/riser.toml --tenant acme --of b12/f0304 --since 7d --json
+
+Each command with its outcomes, the oldest first, as far as the edges could write it and the ledger keeps it. Arguments and \
+data are not in it.")]
+pub(crate) struct Ledger {
+    #[command(flatten)]
+    pub(crate) from: Configured,
+    /// Whose commands.
+    #[arg(long, value_name = "TENANT")]
+    pub(crate) tenant: TenantId,
+    /// At which addresses: one, or those of a building (`b12/*`).
+    #[arg(long, default_value = "*/*", value_name = "PATTERN")]
+    pub(crate) of: Pattern,
+    /// Those that were decided since so long ago.
+    #[arg(long, default_value = "24h", value_name = "TIME", value_parser = duration)]
+    pub(crate) since: Duration,
+    /// One JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

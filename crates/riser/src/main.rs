@@ -10,6 +10,7 @@ mod doctor;
 mod edge;
 mod events;
 mod exit;
+mod ledger;
 mod notify;
 mod send;
 mod sim;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Dev(args) => dev::run(&args),
         Command::Edge(args) => edge::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Ledger(args) => ledger::run(&args),
         Command::Tenants(args) => tenants::run(&args),
         Command::Tenant(args) => control::tenant(&args),
         Command::Key(args) => control::key(&args),

@@ -96,3 +96,15 @@ impl Default for KvConfig {
         Self { replicas: 3, held_bytes: 256 << 20, tenants_bytes: 64 << 20, flats_bytes: 64 << 20 }
     }
 }
+
+/// How the ledger is kept. Its stream follows when an edge with other settings first writes into it.
+#[derive(Debug, Clone)]
+pub struct LedgerConfig {
+    /// Servers that keep a copy of each entry, as [`LogConfig::replicas`].
+    pub replicas: usize,
+    /// How old an entry becomes.
+    pub max_age: Duration,
+    /// Bytes that the entries of all tenants take at most, in each copy; beyond it the oldest go. JetStream sets them aside when
+    /// the stream is made.
+    pub max_bytes: u64,
+}

@@ -26,7 +26,7 @@ pub(super) const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
 /// The shortest deduplication window that JetStream takes.
 const SHORTEST_WINDOW: Duration = Duration::from_millis(100);
 /// Bytes of events that one call brings, so that other messages of the connection do not wait for long.
-const BATCH_BYTES: u64 = 4 << 20;
+pub(super) const BATCH_BYTES: u64 = 4 << 20;
 
 /// Numbers that JetStream gives its errors, and what they mean here.
 mod codes {
@@ -265,7 +265,7 @@ impl JetStream {
     }
 
     /// Messages of a stream from the nearest copy, which may lack the newest.
-    async fn batch(&self, stream: &str, asked: &Value, most: usize) -> Result<Vec<Kept>, Trouble> {
+    pub(super) async fn batch(&self, stream: &str, asked: &Value, most: usize) -> Result<Vec<Kept>, Trouble> {
         let name = format!("$JS.API.DIRECT.GET.{stream}");
         // One more for the word that ends them.
         let mut question = self.0.ask(name, HeaderMap::new(), body(asked), most + 1).await?;

@@ -86,6 +86,10 @@ impl NatsKv {
         Ok(())
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "revisions grow over the lives of a bucket, which no clock of ours is in"
+    )]
     fn new_config(&self, bucket: Bucket) -> Json {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut config = json!({
@@ -138,6 +142,8 @@ impl NatsKv {
                     Ok(last) if doubt && change.is_done(last.as_ref()) => {
                         return Ok(Written::Yes(last.map_or(change.expected, |last| last.seq)));
                     }
+                    // JetStream was not done yet with the change before, or somebody undid the conflict.
+                    Ok(last) if last.as_ref().map_or(0, |last| last.seq) == expected => {}
                     // Nothing is there but the word that something was deleted: that is the one to replace.
                     Ok(Some(last)) if change.expected == 0 && last.payload.is_empty() => expected = last.seq,
                     // What was there a moment ago went by its age.

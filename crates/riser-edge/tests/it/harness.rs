@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use fastwebsockets::{Frame, OpCode, Payload, Role, WebSocket};
+use riser_bus::kv::memory::MemoryKv;
 use riser_bus::log::memory::MemoryLog;
 use riser_bus::memory::MemoryNet;
 use riser_bus::{Bus, BusError, Filter, Health, Inbox, Subject, Subscription};
@@ -15,6 +16,7 @@ use riser_core::limits::Limits;
 use riser_core::tenant::SigningKey;
 use riser_core::{Grant, Identity, Peer, Tenant, TenantTable};
 use riser_edge::{Edge, EdgeConfig, Metrics, Ports};
+use riser_registry::HeldCommands;
 use riser_registry::memory::MemoryRegistry;
 use serde_json::{Value, json};
 use tokio::io::DuplexStream;
@@ -28,6 +30,7 @@ pub(super) struct Cluster {
     pub(super) net: MemoryNet,
     pub(super) store: MemoryRegistry,
     pub(super) log: MemoryLog,
+    pub(super) kv: MemoryKv,
     pub(super) tenants: watch::Sender<Arc<TenantTable>>,
 }
 
@@ -38,7 +41,8 @@ impl Cluster {
             table.insert(name.parse().expect("a tenant"), tenant());
         }
         let tenants = watch::Sender::new(Arc::new(table));
-        Self { net: MemoryNet::new(), store: MemoryRegistry::new(1_000_000), log: MemoryLog::new(1_000_000), tenants }
+        let (store, log) = (MemoryRegistry::new(1_000_000), MemoryLog::new(1_000_000));
+        Self { net: MemoryNet::new(), store, log, kv: MemoryKv::new(), tenants }
     }
 
     pub(super) async fn edge(&self, name: &str) -> (Edge, prometheus::Registry) {
@@ -58,11 +62,12 @@ impl Cluster {
     ) -> (Edge, prometheus::Registry) {
         let id: riser_core::EdgeId = name.parse().expect("an edge");
         let client = Arc::new(self.store.client(&id));
+        let kv = Arc::new(self.kv.client(&id));
         let mut ports = Ports {
             bus: Arc::new(self.net.client(id.clone())),
             registry: client.clone(),
             store: client.clone(),
-            commands: client.clone(),
+            commands: Arc::new(HeldCommands::new(client.clone(), kv, Arc::new(|_, _| {}))),
             streams: client,
             log: Arc::new(self.log.client(&id)),
             tenants: self.tenants.subscribe(),

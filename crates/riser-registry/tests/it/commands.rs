@@ -183,36 +183,29 @@ async fn a_stream_that_is_opened_and_closed_again_is_open_and_closed_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_emptied_store_keeps_held_commands_and_nothing_else() {
+async fn an_emptied_store_keeps_nothing_and_a_rewound_one_what_it_had() {
     let store = MemoryRegistry::new(START_MS);
     let client = store.client(&edge("one"));
-    let epoch = acquire(&client, "one").await;
-    let mut records = vec![];
-    for (number, hold) in [(1, true), (2, false), (3, true), (4, false)] {
-        records.push(issue(&client, &command(number, hold)).await.record);
-    }
-    records[0] = step(&client, &records[0].cmd, &send(epoch)).await.expect("a command that is known").record;
-    records[2] = step(&client, &records[2].cmd, &Step::Cancel).await.expect("a command that is known").record;
+    let life = client.life().await;
+    let first = issue(&client, &command(1, true)).await.record;
     client.open_stream(&key().tenant, &stream(1), Duration::from_secs(30)).await.expect("an answer");
+    let checkpoint = store.checkpoint();
     pass(5).await;
-    for _ in 0..2 {
-        store.empty();
-        assert_eq!(client.latest(&key(), None, 9).await, Ok(vec![records[2].clone(), records[0].clone()]));
-        assert_eq!(client.open(&key(), 0, 9).await, Ok(vec![records[0].clone()]));
-        assert_eq!(client.streams(&key().tenant, None).await, Ok(vec![]));
-    }
-    assert_eq!(step(&client, &records[1].cmd, &Step::Look).await, None);
-    let fenced = step(&client, &records[0].cmd, &send(epoch)).await.expect("a command that is known");
-    assert_eq!(
-        (fenced.holder, fenced.record),
-        (None, records[0].clone()),
-        "the session is lost, and the record is not"
-    );
-    assert_eq!(issue(&client, &command(1, true)).await.took, Took::Nothing);
-    let again = issue(&client, &command(2, false)).await;
-    assert_eq!(again.took, Took::Yes, "what is lost can be given again");
-    assert!(again.record.seq > records[3].seq, "places grow over a loss");
-    assert_ne!(again.record.cmd, records[1].cmd);
+    let second = issue(&client, &command(2, false)).await.record;
+    store.empty();
+    assert_eq!(client.latest(&key(), None, 9).await, Ok(vec![]));
+    assert_eq!(client.streams(&key().tenant, None).await, Ok(vec![]));
+    let emptied = client.life().await;
+    store.rewind(&checkpoint);
+    assert_eq!(client.latest(&key(), None, 9).await, Ok(vec![first]));
+    assert_eq!(client.streams(&key().tenant, None).await, Ok(vec![stream(1)]));
+    assert_eq!(step(&client, &second.cmd, &Step::Look).await, None);
+    pass(1).await;
+    let again = issue(&client, &command(2, false)).await.record;
+    assert!(again.seq > second.seq, "places grow over a loss");
+    assert_ne!(again.cmd, second.cmd);
+    let rewound = client.life().await;
+    assert!(life != emptied && emptied != rewound, "{life:?} {emptied:?} {rewound:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -227,51 +220,6 @@ async fn places_grow_over_a_loss_of_everything() {
         store.empty();
         pass(1).await;
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_rewound_store_has_held_commands_as_they_are_now() {
-    let store = MemoryRegistry::new(START_MS);
-    let client = store.client(&edge("one"));
-    let epoch = acquire(&client, "one").await;
-    let (held, other) = (issue(&client, &command(1, true)).await, issue(&client, &command(2, false)).await);
-    let gone = issue(&client, &command(3, false)).await.record;
-    client.open_stream(&key().tenant, &stream(1), Duration::from_secs(30)).await.expect("an answer");
-    let checkpoint = store.checkpoint();
-
-    for cmd in [&held.record.cmd, &other.record.cmd] {
-        step(&client, cmd, &send(epoch)).await.expect("a command that is known");
-    }
-    let done = step(&client, &held.record.cmd, &say(Said::Succeeded)).await.expect("a command that is known").record;
-    client.close_stream(&key().tenant, &stream(1).of, StreamId(1)).await.expect("an answer");
-    let (later, lost) =
-        (issue(&client, &command(4, true)).await.record, issue(&client, &command(5, false)).await.record);
-    pass(5).await;
-    for _ in 0..2 {
-        store.rewind(&checkpoint);
-        let latest = client.latest(&key(), None, 9).await.expect("an answer");
-        assert_eq!(latest, [later.clone(), gone.clone(), other.record.clone(), done.clone()]);
-        assert_eq!(client.streams(&key().tenant, None).await, Ok(vec![stream(1)]));
-        assert_eq!(step(&client, &lost.cmd, &Step::Look).await, None);
-    }
-    let next = issue(&client, &command(5, false)).await.record;
-    assert!(next.seq > lost.seq);
-    assert!((later.seq..next.seq).contains(&next.prev));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_held_command_wins_over_an_older_copy_of_its_key() {
-    let store = MemoryRegistry::new(START_MS);
-    let client = store.client(&edge("one"));
-    issue(&client, &command(1, false)).await;
-    let checkpoint = store.checkpoint();
-    pass(5).await;
-    store.empty();
-    let held = issue(&client, &command(1, true)).await.record;
-    store.rewind(&checkpoint);
-    assert_eq!(client.latest(&key(), None, 9).await, Ok(vec![held.clone()]));
-    pass(1).await;
-    assert_eq!(issue(&client, &command(1, true)).await.record, held);
 }
 
 #[tokio::test(start_paused = true)]

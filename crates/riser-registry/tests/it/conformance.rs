@@ -46,6 +46,7 @@ fn every_case_of_the_suite_is_in_its_list() {
         include_str!("../../src/suite/commands.rs"),
         include_str!("../../src/suite/steps.rs"),
         include_str!("../../src/suite/lists.rs"),
+        include_str!("../../src/suite/copies.rs"),
         include_str!("../../src/suite/streams.rs"),
     ];
     let functions = files.into_iter().flat_map(str::lines).filter_map(|l| l.strip_prefix("pub async fn "));

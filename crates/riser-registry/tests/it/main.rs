@@ -4,4 +4,5 @@ mod command_model;
 mod commands;
 mod conformance;
 mod faults;
+mod held;
 mod model;

@@ -1,7 +1,7 @@
 //! Commands: what was asked for, what gateways did of it, and what everybody was told.
 //!
 //! A command's key is its issuer's name for it, `cmd` the broker's. While the registry keeps its data one key is one
-//! `cmd`. A loss of everything erases records but for those of held commands; what such a record would have said is
+//! `cmd`. A loss of everything erases records but for those of commands that were told to be held; what such a record would have said is
 //! promised to nobody, and its key may be taken for a new one. Nothing else is excused by it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +43,8 @@ struct Issued {
     /// The connection of the first time.
     connection: usize,
     order: Order,
-    hold: bool,
+    /// When somebody was told first that it is held, under any name.
+    held: Option<usize>,
     deadline_ms: u64,
     times: usize,
     /// Who executed it, under which names.
@@ -55,6 +56,8 @@ struct Named {
     key: String,
     of: String,
     accepted: Option<Accepted>,
+    /// When somebody was told first that it is held: from then on its record survives.
+    held: Option<usize>,
     /// The line at which its gateway executed it.
     executed: Option<usize>,
     told: Vec<Told>,
@@ -132,7 +135,7 @@ impl Commands {
             Event::Closed { .. } | Event::Left { .. } => connection.over = Some(at),
             Event::Slow => connection.slow.begin(at),
             Event::Reads => connection.slow.end(at),
-            Event::Command { n, to, key, order, hold, deadline_ms } => {
+            Event::Command { n, to, key, order, deadline_ms, .. } => {
                 let of = (tenant.to_owned(), to.clone(), key.clone());
                 connection.asked.insert(*n, of.clone());
                 self.bodies.insert((tenant.to_owned(), to.clone(), order.body.r), key.clone());
@@ -141,7 +144,7 @@ impl Commands {
                     client: name.to_owned(),
                     connection: current,
                     order: order.clone(),
-                    hold: *hold,
+                    held: None,
                     deadline_ms: *deadline_ms,
                     times: 0,
                     does: Vec::new(),
@@ -195,13 +198,21 @@ impl Commands {
         let before: Vec<&Became> = told.outcomes.iter().map(|(_, _, became)| became).collect();
         let wrong = follows(&before, became).map(|why| (Rule::Outcome, format!("{key} {cmd}: {why}")));
         let mut found: Found = wrong.into_iter().collect();
-        let issued = self.issued.get(&(tenant.to_owned(), of, key.clone()));
+        let mut issued = self.issued.get_mut(&(tenant.to_owned(), of, key.clone()));
+        if became.status == "held" {
+            if let Some(issued) = &mut issued {
+                issued.held.get_or_insert(self.line);
+            }
+        }
         if let (Some(body), Some(issued)) = (&became.body, issued)
             && *body != issued.order.body
         {
             found.push((Rule::Phantom, format!("{key} {cmd}: its outcome speaks of another body")));
         }
         told.outcomes.push((self.line, at, became.clone()));
+        if became.status == "held" {
+            named.held.get_or_insert(self.line);
+        }
         found
     }
 
@@ -264,7 +275,8 @@ impl Commands {
         let Some(issued) = self.issued.get_mut(&of) else { return Vec::new() };
         issued.does.push(cmd.to_owned());
         // Each further name of the key takes a loss of the one before.
-        let losses = if issued.hold { 0 } else { self.emptied.iter().filter(|e| **e > issued.first).count() };
+        let lost = |e: &&usize| **e > issued.first && issued.held.is_none_or(|held| **e < held);
+        let losses = self.emptied.iter().filter(lost).count();
         if issued.does.len() > losses + 1 {
             return vec![(Rule::Twice, format!("{} is executed as {:?}", of.2, issued.does))];
         }
@@ -275,7 +287,8 @@ impl Commands {
     fn may_be_erased(&self, tenant: &str, cmd: &str, line: usize) -> bool {
         let Some(named) = self.named.get(&(tenant.to_owned(), cmd.to_owned())) else { return false };
         let issued = self.issued.get(&(tenant.to_owned(), named.of.clone(), named.key.clone()));
-        issued.is_some_and(|i| !i.hold && self.emptied.iter().any(|&e| e > i.first && e < line))
+        let survives = |e: usize| named.held.is_some_and(|held| held < e);
+        issued.is_some_and(|i| self.emptied.iter().any(|&e| e > i.first && e < line && !survives(e)))
     }
 
     pub(super) fn end(&mut self, at: u64) -> Found {
@@ -295,8 +308,11 @@ impl Commands {
             }
         }
         found.extend(self.order());
-        self.decided_by_gateways =
-            self.records.values().flatten().filter(|became| became.last && became.body.is_some()).count();
+        // By the records, and by what was told of those that were lost.
+        let decides = |became: &Became| became.last && became.body.is_some();
+        let told = |named: &Named| named.told.iter().flat_map(|t| &t.outcomes).any(|(_, _, became)| decides(became));
+        let recorded = |cmd: &Cmd| self.records.get(cmd).is_some_and(|record| record.iter().any(decides));
+        self.decided_by_gateways = self.named.iter().filter(|(cmd, named)| told(named) || recorded(cmd)).count();
         found
     }
 

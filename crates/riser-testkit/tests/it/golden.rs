@@ -59,6 +59,9 @@ fn exchange(line: &mut impl FnMut(&Value, Value), gateway: &Value, client: &Valu
         let issue = json!({"do": "command", "n": n, "to": of, "key": key, "order": order, "hold": i == 6, "deadline_ms": 9_000});
         line(client, issue);
         line(client, json!({"do": "ok", "n": n, "cmd": cmd}));
+        if i == 6 {
+            line(client, outcome(i, "held"));
+        }
         line(gateway, json!({"do": "got", "cmd": cmd, "order": order, "ttl_ms": 9_000, "deadline_at_ms": 0}));
         line(client, outcome(i, "sent"));
         line(gateway, json!({"do": "does", "cmd": cmd}));
@@ -83,7 +86,8 @@ fn exchange(line: &mut impl FnMut(&Value, Value), gateway: &Value, client: &Valu
     line(client, json!({"do": "shut", "stream": 7, "reason": "closed"}));
     line(&speaker, json!({"do": "left", "how": "closed"}));
     for i in 1..=6 {
-        let mut outcomes = [outcome(i, "sent"), outcome(i, "succeeded")];
+        let statuses: &[&str] = if i == 6 { &["held", "sent", "succeeded"] } else { &["sent", "succeeded"] };
+        let mut outcomes: Vec<_> = statuses.iter().map(|status| outcome(i, status)).collect();
         for outcome in &mut outcomes {
             outcome["do"] = json!(null);
         }

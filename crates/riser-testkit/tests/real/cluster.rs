@@ -7,6 +7,7 @@ use riser_core::Address;
 mod degraded;
 mod failover;
 mod flats;
+mod held;
 mod life;
 mod watchers;
 mod world;

@@ -19,6 +19,7 @@ use riser_core::{EdgeId, Grant, Tenant, TenantId, TenantTable};
 use riser_edge::{Edge, EdgeConfig, Metrics, Ports, auth};
 use riser_ops::Admin;
 use riser_ops::admin::{Answer, json, text};
+use riser_registry::HeldCommands;
 use riser_registry::memory::MemoryRegistry;
 use riser_tenants::{FollowMetrics, Followed, Store};
 use tokio::net::TcpListener;
@@ -62,6 +63,7 @@ pub(super) struct Cluster {
     net: MemoryNet,
     store: MemoryRegistry,
     log: MemoryLog,
+    kv: MemoryKv,
     tenants: watch::Receiver<Arc<TenantTable>>,
     args: Settings,
     /// The admin ports, the control plane, and what follows its bucket.
@@ -124,7 +126,7 @@ impl Cluster {
             }));
             bound.push((public, admin, registry));
         }
-        let Parts { net, store, log, .. } = parts;
+        let Parts { net, store, log, kv } = parts;
         let cluster = Arc::new(Self {
             access,
             neighbour,
@@ -134,6 +136,7 @@ impl Cluster {
             net,
             store,
             log,
+            kv,
             tenants,
             args: Settings { heartbeat: args.heartbeat, drain_window: args.drain_window },
             admins: Mutex::new(tasks),
@@ -191,11 +194,12 @@ impl Cluster {
             drain_window: self.args.drain_window,
             ..EdgeConfig::new(slot.id.clone())
         };
+        let kv = Arc::new(self.kv.client(&slot.id));
         let store = Arc::new(self.store.client(&slot.id));
         let ports = Ports {
             bus: Arc::new(self.net.client(slot.id.clone())),
             registry: store.clone(),
-            commands: store.clone(),
+            commands: Arc::new(HeldCommands::new(store.clone(), kv, Arc::new(|_, _| {}))),
             streams: store.clone(),
             store,
             log: Arc::new(self.log.client(&slot.id)),

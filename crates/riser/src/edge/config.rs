@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use riser_bus::nats::{KvConfig, LogConfig, NatsConfig};
+use riser_bus::nats::{KvConfig, LedgerConfig, LogConfig, NatsConfig};
 use riser_core::EdgeId;
 use riser_edge::EdgeConfig;
 use riser_ops::logs::Format;
@@ -36,6 +36,7 @@ pub(crate) struct Settings {
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) nats: NatsConfig,
     pub(crate) events: LogConfig,
+    pub(crate) ledger: LedgerConfig,
     pub(crate) redis: RedisConfig,
     /// Where the tenants come from.
     pub(crate) tenants: TenantsFrom,
@@ -71,9 +72,10 @@ impl Settings {
             tls: tls(&reader)?,
             nats: riser_config::nats(&reader, edge.id.as_str())?,
             events: riser_config::events(&reader)?,
+            kv: riser_config::kv(&reader)?,
+            ledger: riser_config::ledger(&reader)?,
             redis: riser_config::redis(&reader)?,
             tenants: tenants(&reader)?,
-            kv: riser_config::kv(&reader)?,
             log: riser_config::log(&reader)?,
             edge,
         })

@@ -1,12 +1,13 @@
-//! What an edge needs from outside: NATS for bus and log, Redis for the registry.
+//! What an edge needs from outside: NATS for bus, log, ledger and copies of held commands, Redis for the registry.
 
 use std::sync::Arc;
 
 use prometheus::Registry;
 use riser_bus::Bus as _;
-use riser_bus::nats::{NatsClient, NatsConfig, NatsError};
+use riser_bus::nats::{NatsClient, NatsConfig, NatsError, NatsLedger};
 use riser_core::TenantTable;
 use riser_edge::Ports;
+use riser_registry::HeldCommands;
 use riser_registry::redis::{ConnectError, RedisRegistry};
 use riser_tenants::{FollowMetrics, Followed, Store};
 use tokio::sync::watch;
@@ -46,10 +47,26 @@ pub(super) async fn tenants(
     Ok((followed, Store::new(kv)))
 }
 
+/// Where an edge's commands are recorded, and what became of them written down.
+pub(super) struct Commands {
+    pub(super) held: HeldCommands,
+    pub(super) ledger: NatsLedger,
+}
+
+/// Puts the copies of held commands and the ledger before the registry's records.
+pub(super) fn commands(nats: &NatsClient, registry: &RedisRegistry, settings: &Settings) -> Result<Commands, Failure> {
+    let ledger = nats.ledger(settings.ledger.clone());
+    let ledger = ledger.ok_or_else(|| Failure::Other(anyhow::anyhow!("the ledger's task cannot be started")))?;
+    let (kv, writer) = (Arc::new(nats.kv(settings.kv.clone())), ledger.clone());
+    let held = HeldCommands::new(Arc::new(registry.clone()), kv, Arc::new(move |key, record| writer.note(key, record)));
+    Ok(Commands { held, ledger })
+}
+
 /// Puts an edge's ports together.
 pub(super) fn ports(
     nats: &NatsClient,
     registry: RedisRegistry,
+    commands: &Commands,
     settings: &Settings,
     tenants: watch::Receiver<Arc<TenantTable>>,
 ) -> Ports {
@@ -58,7 +75,7 @@ pub(super) fn ports(
         bus: Arc::new(nats.bus()),
         registry: registry.clone(),
         store: registry.clone(),
-        commands: registry.clone(),
+        commands: Arc::new(commands.held.clone()),
         streams: registry,
         log: Arc::new(nats.log(settings.events.clone())),
         tenants,
@@ -67,7 +84,25 @@ pub(super) fn ports(
 }
 
 /// Shows what the connections count.
-pub(super) fn count(metrics: &Registry, nats: &NatsClient, redis: &RedisRegistry) -> prometheus::Result<()> {
+pub(super) fn count(
+    metrics: &Registry,
+    nats: &NatsClient,
+    redis: &RedisRegistry,
+    commands: &Commands,
+) -> prometheus::Result<()> {
+    let of_commands = [
+        ("riser_held_copies_total", "Copies of held commands' records that were written to JetStream."),
+        ("riser_held_adopted_total", "Held commands that Redis had lost and was given back."),
+        ("riser_held_failures_total", "Copies of held commands' records that JetStream did not give or take."),
+        ("riser_held_bad_copies_total", "Copies of held commands' records that no edge wrote, and that were ignored."),
+        ("riser_ledger_written_total", "Entries written to the ledger."),
+        ("riser_ledger_lost_total", "Entries that the ledger lacks, because JetStream did not take them in time."),
+    ];
+    let (held, ledger) = (commands.held.clone(), commands.ledger.clone());
+    metrics::copied(metrics, &of_commands, move || {
+        let (c, (written, lost)) = (held.counts(), ledger.counts());
+        vec![c.copies, c.adopted, c.failures, c.bad, written, lost]
+    })?;
     let (client, health) = (nats.clone(), nats.bus().health());
     let of_nats = [
         ("riser_nats_ignored_total", "Messages on Riser's subjects and in its streams that no edge wrote."),

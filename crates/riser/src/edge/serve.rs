@@ -107,7 +107,8 @@ async fn start(settings: Settings) -> Result<Running, Failure> {
     let (public, admin) = (bind(settings.listen)?, bind(settings.admin)?);
     let (listen, admin_listen) = (public.local_addr()?, admin.local_addr()?);
 
-    connect::count(&registry, &nats, &registry_of).map_err(registered)?;
+    let commands = connect::commands(&nats, &registry_of, &settings)?;
+    connect::count(&registry, &nats, &registry_of, &commands).map_err(registered)?;
     let mut notes = vec![];
     let mut tasks = JoinSet::new();
     let (tenants, keep) = if let Some(file) = file {
@@ -121,7 +122,7 @@ async fn start(settings: Settings) -> Result<Running, Failure> {
         tasks.spawn(bucket.follow());
         (tenants, Some(keep))
     };
-    let ports = Ports { keep, ..connect::ports(&nats, registry_of, &settings, tenants) };
+    let ports = Ports { keep, ..connect::ports(&nats, registry_of, &commands, &settings, tenants) };
     let certificate = tls.map(|tls| {
         notes.push((TlsFiles::NAME, tls.trouble()));
         let (sender, receiver) = watch::channel(tls.value().borrow().tls.clone());

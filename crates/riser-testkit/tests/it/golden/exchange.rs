@@ -14,7 +14,7 @@ fn an_accepted_command_without_a_record_is_lost_unless_the_registry_lost_everyth
         let i = about(lines, "got", "cmd-2");
         lines.insert(i, emptied(lines, i));
     });
-    // A loss before it was issued excuses nothing, and that of a held command's record is never excused.
+    // A loss before it was issued excuses nothing, and that of a record is never excused once it was told to be held.
     wrong(Rule::Lost, |lines| {
         forget(lines);
         let i = about(lines, "got", "cmd-1");

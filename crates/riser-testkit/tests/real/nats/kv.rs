@@ -45,8 +45,8 @@ impl Kv for Held<NatsKv> {
 }
 
 async fn bench(case: &str, count: usize) -> Bench<Held<NatsKv>> {
-    // Who loses a bucket has servers of its own, and so has who watches one of which nothing is known.
-    let own = case.contains("lost") || case.contains("without_entries");
+    // Who loses a bucket has servers of its own, and so has who watches or fills one.
+    let own = case.contains("lost") || case.contains("watch");
     let servers = if own { std::sync::Arc::new(start(count).await) } else { shared(count).await };
     let client = async |number| {
         let kv = connect(&servers, number % count).await.kv(kv_config(count));

@@ -19,9 +19,10 @@ fn refused(file: &str) -> String {
 
 /// All of the settings that are no secrets.
 fn shown(settings: &Settings) -> String {
-    let Settings { edge, listen, admin, grace, tls, nats, events, redis, tenants, kv, log } = settings;
+    let Settings { edge, listen, admin, grace, tls, nats, events, ledger, redis, tenants, kv, log } = settings;
     let edge = EdgeConfig { seed: 0, ..edge.clone() };
-    format!("{edge:?} {listen} {admin} {grace:?} {tls:?} {nats:?} {events:?} {redis:?} {tenants:?} {kv:?} {log:?}")
+    let kept = format!("{events:?} {kv:?} {ledger:?}");
+    format!("{edge:?} {listen} {admin} {grace:?} {tls:?} {nats:?} {kept} {redis:?} {tenants:?} {log:?}")
 }
 
 #[test]
@@ -33,6 +34,7 @@ fn the_default_file_parses_to_the_defaults() {
     let edge = EdgeConfig { seed: 0, ..EdgeConfig::new("node-7-example".parse().expect("an edge")) };
     assert_eq!(format!("{:?}", EdgeConfig { seed: 0, ..defaults.edge.clone() }), format!("{edge:?}"));
     assert_eq!(format!("{:?}", defaults.events), format!("{:?}", LogConfig::default()));
+    assert_eq!(format!("{:?}", defaults.kv), format!("{:?}", KvConfig::default()));
 }
 
 #[test]
