@@ -25,6 +25,7 @@ use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, Mes
 use bytes::Bytes;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
+use riser_core::ServerVersion;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -56,7 +57,7 @@ pub use log::{CALL_LIMIT, NatsLog};
 
 use complaints::Complaints;
 use replies::{Question, Replies};
-use version::{OLDEST, Version};
+use version::{OLDEST, has_advisories};
 
 /// How long a server may take from the connection's first byte until it takes commands. A paused one costs this much
 /// before the next is tried.
@@ -177,7 +178,7 @@ impl NatsClient {
             _ => NatsError::Unreachable(error),
         })?;
         let server = client.server_info();
-        if Version::parse(&server.version).is_none_or(|version| version < OLDEST) {
+        if ServerVersion::parse(&server.version).is_none_or(|version| version < OLDEST) {
             return Err(NatsError::TooOld { name: server.server_name, version: server.version });
         }
         drop(signals.statistics.set(client.statistics()));
@@ -231,7 +232,7 @@ impl NatsClient {
     /// The server that this process is connected to now.
     pub fn server(&self) -> NatsServer {
         let server = self.link.client.server_info();
-        let advised = Version::parse(&server.version).is_some_and(Version::has_advisories);
+        let advised = ServerVersion::parse(&server.version).is_some_and(has_advisories);
         NatsServer { name: server.server_name, version: server.version, has_advisories: advised }
     }
 
@@ -417,8 +418,8 @@ async fn look(link: Arc<Link>) {
 /// whose others are good enough, and soon rolled.
 fn note_version(server: &async_nats::ServerInfo) {
     let name = &server.server_name;
-    match Version::parse(&server.version) {
-        Some(version) if version >= OLDEST && version.has_advisories() => {
+    match ServerVersion::parse(&server.version) {
+        Some(version) if version >= OLDEST && has_advisories(version) => {
             warn!(server = ?name, %version, "connected to a NATS server with known advisories");
         }
         Some(version) if version >= OLDEST => info!(server = ?name, %version, "connected to NATS"),

@@ -12,6 +12,8 @@ pub const FIRST_WINDOW: Duration = Duration::from_millis(500);
 pub const LAST_WINDOW: Duration = Duration::from_secs(30);
 /// The longest time that another side may ask for; a day, so that a wrong unit does not silence a flat for ever.
 pub const LONGEST_ASKED: Duration = Duration::from_secs(86_400);
+/// The least time that paces those who are refused; a shorter one would have them come all the time.
+pub const PACED: Duration = Duration::from_secs(1);
 /// How long a session must have lasted for the next attempt to start with the first window again.
 pub const STEADY: Duration = Duration::from_secs(10);
 
@@ -35,7 +37,9 @@ impl Backoff {
         }
     }
 
-    /// How long to wait after this end; none when it must not come back by itself.
+    /// How long to wait after this end; none when it must not come back by itself. Who was refused with a time named comes
+    /// back at the pace of whoever refuses, and so does everybody else: the window need not grow. During a rolling restart
+    /// several edges may refuse in a row, and a gateway that they keep away for longer than it may move is shown offline.
     pub fn after(&mut self, end: &End) -> Option<Duration> {
         let asked = match end.come_back() {
             ComeBack::Soon => Duration::from_millis(end.retry_after_ms().unwrap_or(0)),
@@ -43,7 +47,9 @@ impl Backoff {
             ComeBack::WithAnotherCredential | ComeBack::Never => return None,
         };
         let window = window(self.attempt);
-        self.attempt = self.attempt.saturating_add(1);
+        if !(matches!(end, End::Refused { .. }) && asked >= PACED) {
+            self.attempt = self.attempt.saturating_add(1);
+        }
         Some(asked.min(LONGEST_ASKED) + window.mul_f64(self.rng.f64()))
     }
 }
@@ -93,6 +99,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn refused(retry_after_ms: Option<u64>) -> End {
+        End::Refused { status: 503, code: None, detail: String::new(), retry_after_ms }
+    }
+
+    #[test]
+    fn who_is_told_when_to_come_back_does_not_wait_longer_each_time() {
+        let waits = |retry_after_ms| -> Duration {
+            let mut backoff = Backoff::new(fastrand::Rng::with_seed(1));
+            (0..20).filter_map(|_| backoff.after(&refused(retry_after_ms))).max().expect("a time")
+        };
+        assert!(waits(Some(2_000)) <= Duration::from_millis(2_500));
+        for unpaced in [None, Some(0), Some(999)] {
+            assert!(waits(unpaced) > Duration::from_secs(8), "{unpaced:?}");
+        }
+        // Whatever came before counts on.
+        let mut backoff = Backoff::new(fastrand::Rng::with_seed(1));
+        backoff.after(&End::Silent(1));
+        backoff.after(&refused(Some(1_000)));
+        backoff.after(&closed(1013, r#"{"retry_after_ms":2000}"#));
+        assert_eq!(backoff.attempt, 2);
     }
 
     #[test]

@@ -103,7 +103,8 @@ pub enum ToEdge {
         /// Which.
         cmd: CommandId,
     },
-    /// To the edge of a stream's opener: the gateway of its address is held by another edge now, which is to get the frames.
+    /// To the edge of a stream's opener: the gateway of its address is held by this session, which is to be told that the
+    /// stream is open and to get the frames.
     Hears {
         /// The edge that holds it.
         edge: EdgeId,

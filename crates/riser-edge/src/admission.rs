@@ -1,11 +1,11 @@
 //! Who may take up an edge's room before their session has begun, so that nobody's storm keeps all others out.
 //!
 //! At the [`Door`] are connections whose session has not begun: each has a [`Place`], and of one address and of one tenant
-//! only so many may be there, as far as these are known. In [`Lines`] wait gateways whose credential is good: only so many
+//! only so many may be there, as far as these are known. Before the [`Turnstile`] wait gateways whose credential is good: only so many
 //! are fenced at once, and tenants take turns.
 
-mod lines;
 mod shares;
+mod turnstile;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use std::sync::Arc;
 use riser_core::TenantId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub(crate) use lines::{Lines, Missed};
 use shares::{Share, Shares};
+pub(crate) use turnstile::{Missed, Turnstile};
 
 /// How much of an IPv6 address names a site: whoever has one address of it has all.
 const SITE: u128 = u128::MAX << 64;

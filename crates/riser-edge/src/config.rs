@@ -49,7 +49,7 @@ pub struct EdgeConfig {
     /// storm of one leaves room for the others.
     pub handshakes_each: usize,
     /// Gateways that the registry is asked to let in at once. Enough to keep it busy, and few enough that who comes
-    /// while a tenant storms waits some milliseconds. As many as [`EdgeConfig::handshakes`] wait in line.
+    /// while a tenant storms waits some milliseconds. As many as [`EdgeConfig::handshakes`] wait for their turn.
     pub openings: usize,
     /// Proxies that are believed when they say for whom they ask.
     pub trusted_proxies: Vec<AddressRange>,

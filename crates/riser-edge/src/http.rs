@@ -89,22 +89,23 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, tls: Opti
                 continue;
             }
         };
-        match (enter(&shared, peer), &tls) {
-            (Ok(place), None) => {
-                let visitor = Visitor { peer, place: Mutex::new(Some(place)) };
-                shared.tasks.spawn(serve(shared.clone(), stream, visitor, |stream| stream));
-            }
-            (Ok(place), Some(tls)) => {
-                let visitor = Visitor { peer, place: Mutex::new(Some(place)) };
-                let tls = tls.borrow().clone();
-                shared.tasks.spawn(serve_tls(shared.clone(), tls, stream, visitor));
-            }
-            (Err(crowded), tls) => {
+        let place = match enter(&shared, peer) {
+            Ok(place) => Mutex::new(Some(place)),
+            Err(crowded) => {
                 shared.metrics.refused(crowded.as_str());
                 // Over TLS an answer would cost the handshake that there is no room for.
                 if tls.is_none() {
-                    shared.answers.refuse(stream, shared.random());
+                    shared.answers.refuse(&stream, shared.any());
                 }
+                continue;
+            }
+        };
+        let visitor = Visitor { peer, place };
+        match &tls {
+            None => shared.tasks.spawn(serve(shared.clone(), stream, visitor, |stream| stream)),
+            Some(tls) => {
+                let tls = tls.borrow().clone();
+                shared.tasks.spawn(serve_tls(shared.clone(), tls, stream, visitor));
             }
         }
     }
@@ -211,23 +212,40 @@ async fn route(
     let (identity, _) = authorize(shared, request.headers(), from)?
         .ok_or_else(|| Refused::new("no_credential", Problem::unauthorized()))?;
     visitor.counts(|place| place.of_tenant(&identity.tenant)).map_err(|why| crowded(shared, why))?;
-    match parts[..] {
-        ["v1", "tokens"] => api::tokens(shared, &identity, request).await,
+    let calls = shared.api_call(&identity.tenant);
+    if let Some(calls) = calls.filter(|calls| calls.wait.is_some()) {
+        let problem = Problem::rate_limited(calls.again_s());
+        return Err(Refused::with("quota", problem, calls.headers()));
+    }
+    let mut response = serve_call(shared, &identity, request, visitor, &parts).await?;
+    response.headers_mut().extend(calls.map(|calls| calls.headers()).unwrap_or_default());
+    Ok(response)
+}
+
+async fn serve_call(
+    shared: &Arc<Shared>,
+    identity: &Identity,
+    request: Request<Incoming>,
+    visitor: &Visitor,
+    parts: &[&str],
+) -> Result<Response<Full<Bytes>>, Refused> {
+    match *parts {
+        ["v1", "tokens"] => api::tokens(shared, identity, request).await,
         ["v1", "commands"] if request.method() == Method::POST => {
-            api::commands::post(shared, &identity, request, visitor).await
+            api::commands::post(shared, identity, request, visitor).await
         }
         ["v1", "sessions", building, gateway] => {
-            api::gateways::kick(shared, &identity, &request, building, gateway).await
+            api::gateways::kick(shared, identity, &request, building, gateway).await
         }
         ["v1", "gateways", building, gateway] => {
-            api::gateways::erase(shared, &identity, &request, building, gateway).await
+            api::gateways::erase(shared, identity, &request, building, gateway).await
         }
-        ["v1", "events", building, gateway] => api::events::post(shared, &identity, request, building, gateway).await,
-        ["v1", "events"] => api::events::list(shared, &identity, &request).await,
-        ["v1", "commands"] => api::commands::list(shared, &identity, &request).await,
-        ["v1", "commands", cmd] => api::commands::get(shared, &identity, &request, cmd).await,
-        ["v1", "state", building, gateway] => api::state(shared, &identity, &request, building, gateway).await,
-        _ => api::presence(shared, &identity, &request).await,
+        ["v1", "events", building, gateway] => api::events::post(shared, identity, request, building, gateway).await,
+        ["v1", "events"] => api::events::list(shared, identity, &request).await,
+        ["v1", "commands"] => api::commands::list(shared, identity, &request).await,
+        ["v1", "commands", cmd] => api::commands::get(shared, identity, &request, cmd).await,
+        ["v1", "state", building, gateway] => api::state(shared, identity, &request, building, gateway).await,
+        _ => api::presence(shared, identity, &request).await,
     }
 }
 
@@ -238,8 +256,9 @@ fn client(shared: &Shared, visitor: &Visitor, headers: &HeaderMap) -> Result<IpA
     if let Some(ignored) = ignored {
         shared.metrics.forwarded_ignored(ignored);
     }
-    // A proxy may pass the requests of many on over one connection. Its own address has no bound beside that in all.
-    if forwarded::is_trusted(visitor.peer, trusted) && !forwarded::is_trusted(from, trusted) {
+    // A proxy may pass the requests of many on over one connection. Those of whom it cannot be told who they are, who may
+    // have seen to that, share what its own address may have.
+    if forwarded::is_trusted(visitor.peer, trusted) {
         visitor.counts(|place| place.of_address(from)).map_err(|why| crowded(shared, why))?;
     }
     Ok(from)
@@ -250,15 +269,22 @@ fn crowded(shared: &Shared, why: Crowded) -> Refused {
     busy(shared, why.as_str(), "too many connections of this tenant or address are being opened")
 }
 
+/// Sends away because the tenant has as many sessions as it may.
+fn over_quota(shared: &Shared) -> Refused {
+    let after = u32::try_from(shared.after_quota().as_secs()).unwrap_or(u32::MAX);
+    let problem = Problem::rate_limited(after);
+    Refused::new("quota", Problem { detail: "the tenant has as many sessions as its quota allows".into(), ..problem })
+}
+
 fn busy(shared: &Shared, reason: &'static str, detail: &str) -> Refused {
     let after = 1 + shared.jitter(CROWDED).as_secs();
     Refused::new(reason, Problem::unavailable(detail, u32::try_from(after).unwrap_or(1)))
 }
 
-/// Sends away for a few seconds, spread.
+/// Sends away for a moment: another edge is likely ready, and a gateway that moves has only so long.
 fn not_ready(shared: &Shared, detail: &str) -> Refused {
-    let after = 1 + shared.jitter(Duration::from_secs(4)).as_secs();
-    Refused::new("not_ready", Problem::unavailable(detail, u32::try_from(after).unwrap_or(1)))
+    let after = if shared.any().is_multiple_of(2) { 1 } else { 2 };
+    Refused::new("not_ready", Problem::unavailable(detail, after))
 }
 
 /// Who the `Authorization` header proves; none when there is no such header.
@@ -300,11 +326,15 @@ fn upgrade(
     }
     if let Some(identity) = &identity {
         visitor.counts(|place| place.of_tenant(&identity.tenant)).map_err(|why| crowded(shared, why))?;
-        if identity.address().is_some() && !shared.lines.has_room(&identity.tenant) {
+        if identity.address().is_some() && !shared.turnstile.has_room(&identity.tenant) {
             return Err(busy(shared, Missed::Full.as_str(), "too many gateways of this tenant are being let in"));
         }
     }
-    let upgrade = Upgrade { identity, proof, origin, from: Some(from), place: visitor.place.lock().take() };
+    let seat = match &identity {
+        Some(identity) => Some(shared.seat(identity).ok_or_else(|| over_quota(shared))?),
+        None => None,
+    };
+    let upgrade = Upgrade { identity, proof, origin, from: Some(from), place: visitor.place.lock().take(), seat };
     let upgraded = hyper::upgrade::on(Request::from_parts(parts, body));
     let task = become_session(shared.clone(), upgraded, upgrade);
     shared.tasks.spawn(task);

@@ -22,6 +22,7 @@ mod live;
 mod metrics;
 mod open;
 mod presence;
+mod quota;
 mod session;
 mod shared;
 mod standing;

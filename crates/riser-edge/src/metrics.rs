@@ -1,4 +1,4 @@
-//! What an edge counts. Labels are enums, never names or texts from outside; handles are resolved once.
+//! What an edge counts. Labels are enums and, where quotas are counted, tenants; never other names or texts from outside.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use crate::commands::metrics::CommandMetrics;
 use crate::events::metrics::EventMetrics;
 use crate::forwarded;
 use crate::live::metrics::LiveMetrics;
+use crate::quota::metrics::QuotaMetrics;
 
 /// An edge's counters and gauges. They outlive the edge, so that a restart in the same process goes on counting.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub struct Metrics {
     pub(crate) connections: IntGauge,
     pub(crate) frames: IntCounter,
     pub(crate) paced: IntCounter,
+    pub(crate) quotas: QuotaMetrics,
     pub(crate) stored: IntCounter,
     pub(crate) merged: IntCounter,
     pub(crate) store_failures: IntCounter,
@@ -90,6 +92,7 @@ impl Metrics {
                 "riser_paced_total",
                 "Times that a connection's reading was paused because it sent too many frames.",
             ),
+            quotas: QuotaMetrics::new(&m),
             stored: m.counter("riser_changes_stored_total", "Changes of gateways' state that were stored."),
             merged: m.counter(
                 "riser_changes_merged_total",
@@ -207,7 +210,11 @@ impl Maker<'_> {
     }
 
     pub(crate) fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
-        let counters = IntCounterVec::new(Opts::new(name, help), &[label]).expect(ONCE);
+        self.counters_by(name, help, &[label])
+    }
+
+    pub(crate) fn counters_by(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        let counters = IntCounterVec::new(Opts::new(name, help), labels).expect(ONCE);
         self.0.register(Box::new(counters.clone())).expect(ONCE);
         counters
     }

@@ -136,7 +136,7 @@ impl Arrival {
     async fn acquire(&self, key: &GatewayKey) -> Result<Acquired, &'static str> {
         let shared = &self.shared;
         let started = Instant::now();
-        let turn = shared.lines.turn(&key.tenant, shared.config.answer).await.map_err(Missed::as_str)?;
+        let turn = shared.turnstile.turn(&key.tenant, shared.config.answer).await.map_err(Missed::as_str)?;
         // Nobody waits for what a gateway that went away meanwhile would be answered.
         if self.conn.is_gone() {
             return Err(UNAVAILABLE);

@@ -78,6 +78,8 @@ pub(crate) async fn keep_lease(shared: Arc<Shared>) {
 
 async fn renewed_lease(shared: &Arc<Shared>, renewed: Renewed) {
     shared.clock.set(renewed.now_ms);
+    shared.ledger.set_edges(renewed.edges, &shared.table());
+    shared.metrics.quotas.edges.set(i64::try_from(renewed.edges).unwrap_or(i64::MAX));
     let first = {
         let mut state = shared.lease.lock();
         let first = state.answered.is_none();
@@ -298,7 +300,7 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Delive
                     Ok(())
                 }
                 Ok(ToEdge::Hears { edge, epoch }) => {
-                    shared.live.gateway_moved(&key, &Holder { edge, epoch });
+                    shared.live.gateway_came(&key, &Holder { edge, epoch });
                     Ok(())
                 }
                 Ok(message) => {

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use riser_core::command::Word;
 use riser_core::event::{Cursor, EventId};
 use riser_core::frame::{Broken, Credential, Inbound, N, NewEvent, outbound};
+use riser_core::tenant::Quota;
 use riser_core::{
     Address, Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, Verb,
 };
@@ -28,6 +29,7 @@ use crate::hub::{Hub, Member, Sub, SubscribeError};
 use crate::live::ear::Ear;
 use crate::live::speaker::{self, Speaker, Wish};
 use crate::open::{Arrival, Progress, Slot};
+use crate::quota::{Own, Seat};
 use crate::shared::Shared;
 use crate::ws::{Conn, End, Handler, frame};
 use crate::{auth, events, open};
@@ -69,6 +71,15 @@ pub(crate) struct Upgrade {
     pub(crate) from: Option<IpAddr>,
     /// Its place at the door.
     pub(crate) place: Option<Place>,
+    /// Its place among the tenant's sessions, when it is known whose it is.
+    pub(crate) seat: Option<Seat>,
+}
+
+/// Who was let in.
+struct Proved {
+    identity: Identity,
+    proof: Option<Proof>,
+    seat: Seat,
 }
 
 enum Phase {
@@ -82,6 +93,12 @@ enum Phase {
 
 struct Open {
     identity: Arc<Identity>,
+    /// Its place among the tenant's sessions.
+    seat: Seat,
+    /// What it may send, when the tenant's quotas say so for each session.
+    own: Own,
+    /// Until when the session, or its tenant, is ahead of what it may send, once it was far ahead.
+    ahead: Option<(Instant, Quota)>,
     /// Set when the session is fenced; until then the connection is paused.
     gateway: Option<Slot>,
     listener: Option<Arc<Listener>>,
@@ -112,16 +129,20 @@ pub(crate) struct Session {
     shared: Arc<Shared>,
     id: u64,
     phase: Phase,
+    /// Its place at the door, until the session begins. Who is refused has it until the connection has ended: a socket that
+    /// lingers is none that anybody else could have.
+    place: Option<Box<Place>>,
 }
 
 impl Session {
     /// A session that waits for its `hello`.
-    pub(crate) fn new(shared: Arc<Shared>, conn: &Arc<Conn>, upgrade: Upgrade) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, conn: &Arc<Conn>, mut upgrade: Upgrade) -> Self {
         let id = shared.next_session();
         let handle = SessionHandle { conn: conn.clone(), since: Instant::now(), from: upgrade.from, open: None };
         shared.sessions.lock().insert(id, handle);
         shared.metrics.connections.inc();
-        Self { shared, id, phase: Phase::Hello(Box::new(upgrade)) }
+        let place = upgrade.place.take().map(Box::new);
+        Self { shared, id, phase: Phase::Hello(Box::new(upgrade)), place }
     }
 
     fn protocol_error(conn: &Conn, message: &str) {
@@ -130,7 +151,7 @@ impl Session {
 
     fn hello(&mut self, conn: &Arc<Conn>, n: Option<N>, token: Option<Credential>, remembers_ms: u64) {
         let Phase::Hello(upgrade) = std::mem::replace(&mut self.phase, Phase::Over) else { return };
-        let Upgrade { identity, proof, origin, place, from } = *upgrade;
+        let Upgrade { identity, proof, origin, from, place: _, seat } = *upgrade;
         let (identity, proof) = match (identity, token) {
             (Some(_), Some(_)) => {
                 return Self::protocol_error(conn, "two credentials: one with the upgrade, one in hello");
@@ -156,13 +177,20 @@ impl Session {
         if self.shared.is_draining() {
             return end(conn, CloseCode::Drain, "the edge is going away");
         }
+        let Some(seat) = seat.or_else(|| self.shared.seat(&identity)) else {
+            self.shared.metrics.refused("quota");
+            let after = self.shared.after_quota().as_millis();
+            conn.close(CloseCode::OverLimit.number(), &format!("{{\"retry_after_ms\":{after}}}"));
+            return;
+        };
         // A gateway's next wait has a bound of its own.
-        drop(place);
-        self.open(conn, n, identity, proof, remembers_ms);
+        self.place = None;
+        self.open(conn, n, Proved { identity, proof, seat }, remembers_ms);
     }
 
-    fn open(&mut self, conn: &Arc<Conn>, n: Option<N>, identity: Identity, proof: Option<Proof>, remembers_ms: u64) {
+    fn open(&mut self, conn: &Arc<Conn>, n: Option<N>, proved: Proved, remembers_ms: u64) {
         let shared = &self.shared;
+        let Proved { identity, proof, seat } = proved;
         let ends_at_ms = ends_at_ms(&identity);
         let is_gateway = identity.address().is_some();
         let identity = Arc::new(identity);
@@ -191,6 +219,9 @@ impl Session {
         }
         self.phase = Phase::Open(Box::new(Open {
             identity,
+            seat,
+            own: Own::default(),
+            ahead: None,
             gateway,
             listener: None,
             issuer: None,
@@ -264,6 +295,13 @@ impl Handler for Session {
             Phase::Open(open) => speaker::message(&self.shared, conn, open.speaker.as_ref(), data),
             Phase::Over => {}
         }
+    }
+
+    fn received(&mut self, _: &Arc<Conn>, bytes: usize, frames: u32) -> Duration {
+        let Phase::Open(open) = &mut self.phase else { return Duration::ZERO };
+        let charged = self.shared.charge(open.seat.usage(), &mut open.own, frames, bytes);
+        open.ahead = charged.refuse;
+        charged.pause
     }
 
     fn drained(&mut self, _: &Arc<Conn>) -> bool {
@@ -357,6 +395,17 @@ pub(crate) fn answer_error(shared: &Shared, conn: &Conn, n: Option<N>, code: Err
 
 impl Open {
     fn frame(&mut self, shared: &Arc<Shared>, id: u64, conn: &Arc<Conn>, inbound: Inbound) {
+        if let Some((until, quota)) = self.ahead
+            && can_be_sent_again(&inbound)
+            && let Some(wait) = until.checked_duration_since(Instant::now()).filter(|wait| !wait.is_zero())
+        {
+            shared.quota_refused(self.seat.usage(), quota);
+            shared.metrics.error(ErrorCode::RateLimited);
+            let text = format!("the tenant's quota {} is used up", quota.name());
+            let after = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            conn.push(frame::text(&outbound::error(number_of(&inbound), ErrorCode::RateLimited, &text, Some(after))));
+            return;
+        }
         match inbound {
             Inbound::Hello { .. } => Session::protocol_error(conn, "hello comes once"),
             Inbound::Ping { n } => self.ping(shared, conn, n),
@@ -559,6 +608,31 @@ impl Open {
             let shared = shared.clone();
             shared.clone().tasks.spawn(async move { listener.work(&shared, limit).await });
         }
+    }
+}
+
+/// Whether a frame may be refused for a while, because whoever sent it can send it again. State is not among them: it
+/// merges, and a gateway's results and marks are what others wait for.
+fn can_be_sent_again(inbound: &Inbound) -> bool {
+    matches!(
+        inbound,
+        Inbound::Event { .. }
+            | Inbound::Command { .. }
+            | Inbound::Subscribe { .. }
+            | Inbound::Open { .. }
+            | Inbound::Seen { .. }
+    )
+}
+
+/// The number to answer such a frame with.
+fn number_of(inbound: &Inbound) -> Option<N> {
+    match inbound {
+        Inbound::Event { n, .. } => *n,
+        Inbound::Command { n, .. }
+        | Inbound::Subscribe { n, .. }
+        | Inbound::Open { n, .. }
+        | Inbound::Seen { n, .. } => Some(*n),
+        _ => None,
     }
 }
 

@@ -20,7 +20,7 @@ use riser_tenants::Store;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
-use crate::admission::{Door, Lines};
+use crate::admission::{Door, Turnstile};
 use crate::auth::{self, AuthError, KeyUses, Lockout, Proof, Seen};
 use crate::clock::Clock;
 use crate::commands::keeper;
@@ -35,6 +35,7 @@ use crate::hub::Hub;
 use crate::live::LiveStreams;
 use crate::metrics::Metrics;
 use crate::presence::LeaseState;
+use crate::quota::Ledger;
 use crate::session::SessionHandle;
 use crate::tasks::Tasks;
 use crate::ws::{self, Settings};
@@ -92,7 +93,7 @@ pub(crate) struct Shared {
     /// Places for connections whose session has not begun.
     pub(crate) door: Arc<Door>,
     /// Gateways that wait to be fenced.
-    pub(crate) lines: Arc<Lines>,
+    pub(crate) turnstile: Arc<Turnstile>,
     /// What a connection beyond the bounds is told.
     pub(crate) answers: BusyAnswers,
     /// Places for HTTP calls that wait for a command's outcome, in all and by tenant.
@@ -109,6 +110,8 @@ pub(crate) struct Shared {
     lockout: Lockout,
     /// When API keys were used last.
     pub(crate) key_uses: KeyUses,
+    /// What tenants use of this edge.
+    pub(crate) ledger: Ledger,
     settings: Mutex<Vec<Arc<Settings>>>,
     hubs: Mutex<IndexMap<TenantId, Arc<Hub>>>,
     feeds: Mutex<IndexMap<TenantId, Arc<Feed>>>,
@@ -157,7 +160,7 @@ impl Shared {
             someone_left: Notify::new(),
             echo: Echo::default(),
             door: Door::new(config.handshakes, config.handshakes_each),
-            lines: Lines::new(config.openings, config.handshakes),
+            turnstile: Turnstile::new(config.openings, config.handshakes),
             answers: BusyAnswers::new(),
             waits: (Arc::new(Semaphore::new(WAITS)), Mutex::default()),
             busy: AtomicUsize::new(0),
@@ -167,6 +170,7 @@ impl Shared {
             registered_again: Notify::new(),
             lockout: Lockout::default(),
             key_uses: KeyUses::default(),
+            ledger: Ledger::default(),
             settings: Mutex::default(),
             hubs: Mutex::default(),
             feeds: Mutex::default(),
@@ -294,14 +298,14 @@ impl Shared {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Anything from 0 up to 1.
-    pub(crate) fn random(&self) -> f64 {
-        self.rng.lock().f64()
+    /// Any number.
+    pub(crate) fn any(&self) -> usize {
+        self.rng.lock().usize(..)
     }
 
     /// Anything from zero to `most`, so that many who wait do not come at once.
     pub(crate) fn jitter(&self, most: Duration) -> Duration {
-        most.mul_f64(self.random())
+        most.mul_f64(self.rng.lock().f64())
     }
 
     /// A number that no other life of this edge has.

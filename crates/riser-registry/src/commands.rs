@@ -7,7 +7,7 @@
 
 use async_trait::async_trait;
 use riser_core::command::{Body, CommandId, Digest, Record, Step, Took};
-use riser_core::{EdgeId, Epoch, GatewayKey, TenantId};
+use riser_core::{Address, EdgeId, Epoch, GatewayKey, TenantId};
 
 use crate::RegistryError;
 
@@ -46,6 +46,32 @@ pub struct NewCommand {
     pub deadline_ms: u64,
     /// The edge that is to be told.
     pub edge: EdgeId,
+}
+
+impl NewCommand {
+    /// The record of a command that is accepted now, and what becomes of it at once when the gateway is offline. `last` is
+    /// the greatest place that was given to a command of the gateway, and becomes this one's: greater than every place
+    /// before, also than those of a store that lost its data.
+    pub(crate) fn begun(&self, of: &Address, last: &mut u64, online: bool, now_ms: u64) -> Record {
+        let seq = (*last + 1).max(now_ms);
+        let mut record = Record {
+            cmd: CommandId { of: of.clone(), digest: self.digest, at_ms: now_ms },
+            seq,
+            prev: std::mem::replace(last, seq),
+            body: self.body.clone(),
+            by: self.by.clone(),
+            deadline_at_ms: now_ms.saturating_add(self.deadline_ms),
+            sends: 0,
+            sent_at_ms: 0,
+            sent_to: None,
+            outcomes: Vec::new(),
+            edges: vec![self.edge.clone()],
+        };
+        if !online {
+            record.step(&Step::Offline, None, now_ms);
+        }
+        record
+    }
 }
 
 /// Who holds a gateway.

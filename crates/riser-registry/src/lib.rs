@@ -71,6 +71,9 @@ pub struct Renewed {
     pub held: bool,
     /// The store's clock.
     pub now_ms: u64,
+    /// How many leases stand, this one among them when it does, that are not being drained: so many edges serve. Right
+    /// after an edge was killed and started again its old lease counts too, until it ends.
+    pub edges: usize,
 }
 
 /// The answer to [`Registry::acquire`].

@@ -160,7 +160,11 @@ impl MemoryClient {
 #[async_trait]
 impl Registry for MemoryClient {
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<Renewed, RegistryError> {
-        self.call(|store, now_ms| Renewed { held: store.renew(lease, millis(ttl), now_ms), now_ms }).await
+        self.call(|store, now_ms| {
+            let (held, edges) = store.renew(lease, millis(ttl), now_ms);
+            Renewed { held, now_ms, edges }
+        })
+        .await
     }
 
     async fn drain(&self, lease: &Lease, moving: Duration) -> Result<(), RegistryError> {

@@ -39,7 +39,6 @@ mod scripts;
 mod sessions;
 mod state;
 mod streams;
-mod version;
 
 pub use config::{Address, ConnectError, Identity, Password, RedisConfig, Servers, Tls};
 pub use counts::Counts;

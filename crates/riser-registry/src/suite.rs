@@ -71,6 +71,7 @@ macro_rules! conformance {
     (# $attribute:tt $bench:path) => {
         $crate::conformance! { # $attribute $bench;
             a_lease_is_held_from_its_second_renewal_on
+            a_renewal_tells_of_the_leases_beside_it
             a_lease_that_is_renewed_does_not_end
             a_lease_that_is_not_renewed_ends
             an_ended_lease_is_not_revived

@@ -11,3 +11,4 @@ mod ports;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+mod servers;

@@ -20,13 +20,11 @@ impl Busy {
         Self(std::array::from_fn(|at| answer(at + 1).into_bytes().into()))
     }
 
-    /// Tells when to come back. `spread` is from 0 up to 1.
-    pub(crate) fn refuse(&self, stream: TcpStream, spread: f64) {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 up to 10")]
-        let at = (spread * LONGEST as f64) as usize;
-        let socket = SockRef::from(&stream);
+    /// Tells when to come back: the number, which is any, chooses the answer.
+    pub(crate) fn refuse(&self, stream: &TcpStream, any: usize) {
+        let socket = SockRef::from(stream);
         // The buffer of a new socket is empty, and takes it whole or is gone.
-        let _ = socket.send(&self.0[at.min(LONGEST - 1)]);
+        let _ = socket.send(&self.0[any % LONGEST]);
         let _ = socket.shutdown(std::net::Shutdown::Write);
         discard(&socket);
     }

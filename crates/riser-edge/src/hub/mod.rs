@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use riser_bus::{Delivery, Inbox, Subject, Subscription};
 use riser_core::frame::Lanes;
 use riser_core::routed::{self, RoutedError, Up};
+use riser_core::tenant::Quota;
 use riser_core::{Address, ErrorCode, GatewayKey, PathFilter, Pattern, TenantId};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
@@ -83,6 +84,8 @@ struct Watch {
 
 #[derive(Default)]
 struct Inner {
+    /// How many subscriptions all members have.
+    subscriptions: u64,
     members: IndexMap<u64, (Arc<Member>, Vec<Sub>)>,
     watches: BTreeMap<Pattern, Watch>,
     /// Patterns that are being loaded, and what will have come of it: a thousand dashboards of one building cost one
@@ -97,6 +100,7 @@ struct Inner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SubscribeError {
     TooManySubscriptions,
+    OverQuota,
     TooManyFilters,
     Withdrawn,
     Unavailable,
@@ -106,7 +110,7 @@ pub(crate) enum SubscribeError {
 impl SubscribeError {
     pub(crate) fn code(self) -> ErrorCode {
         match self {
-            Self::TooManySubscriptions | Self::TooManyFilters => ErrorCode::TooMany,
+            Self::TooManySubscriptions | Self::OverQuota | Self::TooManyFilters => ErrorCode::TooMany,
             Self::Withdrawn => ErrorCode::Forbidden,
             Self::Unavailable | Self::EventsUnavailable => ErrorCode::Unavailable,
         }
@@ -115,6 +119,7 @@ impl SubscribeError {
     pub(crate) fn message(self) -> &'static str {
         match self {
             Self::TooManySubscriptions => "this session has as many subscriptions as it may",
+            Self::OverQuota => "the tenant's sessions have as many subscriptions here as its quota allows",
             Self::TooManyFilters => "the tenant's sessions on this edge use as many distinct path filters as they may",
             Self::Withdrawn => "the right to it was withdrawn while the subscription was being made",
             Self::Unavailable => "the state store or the bus did not answer; nothing was subscribed",
@@ -185,8 +190,12 @@ impl Hub {
         {
             let inner = self.inner.lock();
             let subs = inner.members.get(&member.id).map_or(&[][..], |(_, subs)| subs);
-            if subs.len() >= limit && !subs.iter().any(|s| s.to == sub.to) {
+            let is_new = !subs.iter().any(|s| s.to == sub.to);
+            if is_new && subs.len() >= limit {
                 return Err(SubscribeError::TooManySubscriptions);
+            }
+            if is_new && inner.is_over_quota(shared, &self.tenant) {
+                return Err(SubscribeError::OverQuota);
             }
             if !inner.has_room_for(&sub) {
                 return Err(SubscribeError::TooManyFilters);
@@ -345,6 +354,19 @@ impl Inner {
     }
 
     /// Whether a subscription's filters are among the distinct ones that may be.
+    /// Whether all members together have as many subscriptions as the tenant may have on this edge. Those that are being
+    /// made are not among them: each session has at most one.
+    fn is_over_quota(&self, shared: &Arc<Shared>, tenant: &TenantId) -> bool {
+        let usage = shared.usage(tenant);
+        let Some(most) = usage.share(Quota::Subscriptions) else { return false };
+        shared.note_use(&usage, Quota::Subscriptions, self.subscriptions + 1);
+        let over = self.subscriptions >= most;
+        if over {
+            shared.quota_refused(&usage, Quota::Subscriptions);
+        }
+        over
+    }
+
     fn has_room_for(&self, sub: &Sub) -> bool {
         let is_new = |filter: &PathFilter| !self.filters.contains_key(filter);
         let further = is_new(&sub.filter) || is_new(&sub.live);
@@ -364,9 +386,11 @@ impl Inner {
             watch.members.insert(member.id);
         }
         let (_, subs) = self.members.entry(member.id).or_insert_with(|| (member.clone(), Vec::new()));
-        match subs.iter_mut().find(|s| s.to == sub.to) {
-            Some(old) => *old = sub,
-            None => subs.push(sub),
+        if let Some(old) = subs.iter_mut().find(|s| s.to == sub.to) {
+            *old = sub;
+        } else {
+            subs.push(sub);
+            self.subscriptions += 1;
         }
         self.forget_filters();
     }
@@ -375,6 +399,7 @@ impl Inner {
         let Some((member, subs)) = self.members.get_mut(&id) else { return false };
         let Some(at) = subs.iter().position(|s| s.to == *to) else { return false };
         subs.remove(at);
+        self.subscriptions -= 1;
         member.owed.lock().not_synced(to);
         if subs.is_empty() {
             self.members.swap_remove(&id);

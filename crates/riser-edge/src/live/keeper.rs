@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use riser_bus::Subject;
 use riser_core::BuildingId;
-use riser_core::live::Stream;
 use riser_core::routed::{self, ToEdge};
 use riser_registry::Holder;
 use tokio::time::{Instant, sleep_until};
 
 use super::REFRESH;
-use super::room::{Room, building_of};
+use super::room::{Ask, Room, building_of};
 use crate::gateway::Gateway;
 use crate::presence::UNANSWERED;
 use crate::shared::Shared;
@@ -41,20 +40,16 @@ pub(super) async fn run(shared: Arc<Shared>, room: Arc<Room>) {
     }
 }
 
-/// Tells the edges of openers where the gateways are that hear them: a gateway that came or moved must not wait for the
-/// opener's edge to ask the store again.
-async fn tell_openers(shared: &Shared, open: &[Stream], gateways: &[Arc<Gateway>]) {
-    for gateway in gateways {
-        let edges: BTreeSet<_> = open.iter().filter(|s| s.of == gateway.key.address).map(|s| &s.edge).collect();
-        let here = Holder { edge: shared.config.id.clone(), epoch: gateway.epoch };
-        for edge in edges {
-            if *edge == here.edge {
-                shared.live.gateway_moved(&gateway.key, &here);
-                continue;
-            }
-            let notice = routed::encode(&ToEdge::Hears { edge: here.edge.clone(), epoch: here.epoch });
-            shared.publish(&Subject::Edge(edge.clone(), gateway.key.clone()), notice).await;
+/// Asks the edges of openers to tell gateways of this edge of their streams, and to send them the frames.
+pub(super) async fn ask_openers(shared: &Shared, asks: BTreeSet<Ask>) {
+    for Ask { opener, key, epoch } in asks {
+        let here = Holder { edge: shared.config.id.clone(), epoch };
+        if opener == here.edge {
+            shared.live.gateway_came(&key, &here);
+            continue;
         }
+        let notice = routed::encode(&ToEdge::Hears { edge: here.edge, epoch });
+        shared.publish(&Subject::Edge(opener, key), notice).await;
     }
 }
 
@@ -80,9 +75,8 @@ async fn compare(shared: &Shared, room: &Room, judge: bool) -> bool {
             }
             continue;
         };
-        // First, so that what is said once the gateway has heard of a stream finds it.
-        tell_openers(shared, &open, &gateways).await;
-        room.compared(shared, scope.as_ref(), &open, asked_at, judge);
+        let asks = room.compared(shared, scope.as_ref(), &open, asked_at, judge);
+        ask_openers(shared, asks).await;
         answered.insert(scope.clone());
     }
     gateways.retain(|g| answered.contains(&None) || answered.contains(&Some(g.key.address.building().clone())));

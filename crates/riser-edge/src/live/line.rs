@@ -2,7 +2,8 @@
 //!
 //! One task says everything about a stream, so that all hear it in order: that it is open, its frames, that it is over.
 //! The session only puts frames into a short queue, which loses the oldest when the bus is slow. Beside it, in the same
-//! task, the store is told again and again that the stream is open, and who holds the gateway of its address is learned.
+//! task, the store is told again and again that the stream is open, and who holds the gateway of its address is learned. A
+//! gateway that came or moved is told of the stream by this task too, so that whoever knows of the stream gets its frames.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -93,7 +94,7 @@ pub(crate) struct Line {
     /// Something waits, or the stream is over.
     wake: Notify,
     over: Notify,
-    /// Who holds the gateway of the address, as the store said last and as it was told.
+    /// Who holds the gateway of the address, and was told of the stream.
     holder: Mutex<Option<Holder>>,
     open: IntGauge,
 }
@@ -101,6 +102,8 @@ pub(crate) struct Line {
 struct Side {
     frames: VecDeque<Bytes>,
     bytes: usize,
+    /// Who holds the gateway of the address now, and is to be told of the stream before the next frame.
+    newcomer: Option<Holder>,
     end: Option<Why>,
     spoke: Instant,
     rate: Rate,
@@ -121,7 +124,7 @@ impl Line {
         open.inc();
         let now = Instant::now();
         let rate = Rate::full(now);
-        let side = Side { frames: VecDeque::new(), bytes: 0, end: None, spoke: now, rate, told: None };
+        let side = Side { frames: VecDeque::new(), bytes: 0, newcomer: None, end: None, spoke: now, rate, told: None };
         let (side, holder) = (Mutex::new(side), Mutex::new(holder));
         Arc::new(Self { key, stream, conn, own, side, wake: Notify::new(), over: Notify::new(), holder, open })
     }
@@ -208,12 +211,25 @@ impl Line {
         shared.publish(&Subject::Live(self.key.clone()), bytes).await;
     }
 
-    /// The gateway of the address is held by a session that is newer than what is known.
-    pub(super) fn gateway_moved(&self, to: &Holder) {
-        let mut holder = self.holder.lock();
-        if holder.as_ref().is_none_or(|known| known.epoch < to.epoch) {
-            *holder = Some(to.clone());
+    /// The gateway of the address is held by this session, which was not told of the stream, or not for sure.
+    pub(super) fn gateway_came(&self, to: &Holder) {
+        if self.holder.lock().as_ref().is_some_and(|known| known.epoch > to.epoch) {
+            return;
         }
+        let mut side = self.side.lock();
+        if side.newcomer.as_ref().is_none_or(|known| known.epoch < to.epoch) {
+            side.newcomer = Some(to.clone());
+        }
+        drop(side);
+        self.wake.notify_one();
+    }
+
+    /// Tells a gateway that came or moved, which gets the frames from then on.
+    async fn greet(&self, shared: &Shared, newcomer: Holder) {
+        let subject = Subject::EdgeLive(newcomer.edge.clone(), self.key.clone());
+        let opened = Live::Opened { stream: self.stream.clone() };
+        shared.publish(&subject, routed::encode(&opened)).await;
+        *self.holder.lock() = Some(newcomer);
     }
 
     fn to_gateway(&self) -> Option<Subject> {
@@ -224,17 +240,21 @@ impl Line {
     async fn carry(&self, shared: &Shared) {
         let all = Subject::Live(self.key.clone());
         loop {
-            let frame = {
+            let (newcomer, frame) = {
                 let mut side = self.side.lock();
+                let newcomer = side.newcomer.take();
                 match side.frames.pop_front() {
                     Some(frame) => {
                         side.bytes -= frame.len();
-                        Some(frame)
+                        (newcomer, Some(frame))
                     }
                     None if side.end.is_some() => return,
-                    None => None,
+                    None => (newcomer, None),
                 }
             };
+            if let Some(newcomer) = newcomer {
+                self.greet(shared, newcomer).await;
+            }
             let Some(frame) = frame else {
                 self.wake.notified().await;
                 continue;
@@ -273,14 +293,9 @@ impl Line {
         let again = shared.ports.streams.open_stream(&self.key.tenant, &self.stream, TTL);
         match shared.call(again).await {
             Ok(Opened::Open(holder)) => {
-                let before = self.holder.lock().clone();
-                let newer = |now: &Holder| before.as_ref().is_none_or(|before| before.epoch < now.epoch);
-                if let Some(now) = holder.filter(newer) {
-                    // It came, or moved: where it is now it has not been told.
-                    let subject = Subject::EdgeLive(now.edge.clone(), self.key.clone());
-                    let opened = Live::Opened { stream: self.stream.clone() };
-                    shared.publish(&subject, routed::encode(&opened)).await;
-                    *self.holder.lock() = Some(now);
+                let known = self.holder.lock().as_ref().map(|known| known.epoch);
+                if let Some(now) = holder.filter(|now| known.is_none_or(|known| known < now.epoch)) {
+                    self.gateway_came(&now);
                 }
             }
             Ok(Opened::Taken) => {

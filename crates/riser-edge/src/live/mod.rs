@@ -72,11 +72,11 @@ impl LiveStreams {
         self.lines.lock().remove(&(line.key.tenant.clone(), line.stream.id));
     }
 
-    /// The gateway of an address is held elsewhere now: the streams that were opened here send there what they have. The
-    /// gateway was told already that they are open.
-    pub(crate) fn gateway_moved(&self, key: &GatewayKey, holder: &Holder) {
+    /// A session that holds the gateway of an address is to be told of the streams that were opened here, and to get their
+    /// frames.
+    pub(crate) fn gateway_came(&self, key: &GatewayKey, holder: &Holder) {
         for line in self.lines.lock().values().filter(|line| line.key == *key) {
-            line.gateway_moved(holder);
+            line.gateway_came(holder);
         }
     }
 

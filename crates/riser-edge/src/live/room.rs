@@ -6,7 +6,7 @@
 
 mod seats;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use riser_bus::{Delivery, Filter, Subject, Subscription};
 use riser_core::frame::outbound;
 use riser_core::live::{Stream, StreamId};
-use riser_core::{Address, BuildingId, PathFilter, Pattern, TenantId};
+use riser_core::{Address, BuildingId, EdgeId, Epoch, GatewayKey, PathFilter, Pattern, TenantId};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
@@ -58,7 +58,17 @@ pub(super) struct Inner {
     pub(super) gateways: BTreeMap<Address, Arc<Gateway>>,
     listened: BTreeMap<StreamId, Known>,
     heard: BTreeMap<StreamId, Known>,
+    /// Streams whose openers were asked to tell a gateway of this edge of them, its session, and when.
+    asked: BTreeMap<StreamId, (u64, Instant)>,
     closed: VecDeque<(StreamId, Instant)>,
+}
+
+/// To the edge of a stream's opener: it is to tell a gateway of this edge.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ask {
+    pub(super) opener: EdgeId,
+    pub(super) key: GatewayKey,
+    pub(super) epoch: Epoch,
 }
 
 struct Listening {
@@ -216,7 +226,8 @@ impl Room {
         let asked_at = Instant::now();
         let read = shared.ports.streams.streams(&self.tenant, building);
         let open = shared.call(read).await.map_err(|_| SubscribeError::Unavailable)?;
-        self.compared(shared, building, &open, asked_at, false);
+        let asks = self.compared(shared, building, &open, asked_at, false);
+        keeper::ask_openers(shared, asks).await;
         // The keeper may have had nobody to compare for until now.
         self.wake.notify_one();
         Ok(pinned)
@@ -317,7 +328,8 @@ impl Room {
     }
 
     /// Takes which streams of a building, or of the whole tenant, were open when the store was asked. `judge` says
-    /// whether those that are missing are over.
+    /// whether those that are missing are over. A gateway is told of a stream by the edge of its opener, which then sends
+    /// it the frames: what is given is to be asked for. When nothing has come of it by the next look, it is told here.
     pub(super) fn compared(
         &self,
         shared: &Shared,
@@ -325,16 +337,18 @@ impl Room {
         open: &[Stream],
         asked_at: Instant,
         judge: bool,
-    ) {
+    ) -> BTreeSet<Ask> {
         let mut pushed = Pushed::default();
+        let mut asks = BTreeSet::new();
         {
             let mut inner = self.inner.lock();
             for stream in open {
                 if inner.widest(&stream.of).is_some() {
                     inner.opened(shared, &self.tenant, Side::Listeners, stream, &mut pushed);
                 }
-                if inner.gateways.contains_key(&stream.of) {
-                    inner.opened(shared, &self.tenant, Side::Gateways, stream, &mut pushed);
+                match inner.ask(stream) {
+                    Some(ask) => drop(asks.insert(ask)),
+                    None => inner.opened(shared, &self.tenant, Side::Gateways, stream, &mut pushed),
                 }
             }
             if judge {
@@ -342,6 +356,10 @@ impl Room {
             }
         }
         pushed.flush();
+        if !asks.is_empty() {
+            self.look_again();
+        }
+        asks
     }
 }
 

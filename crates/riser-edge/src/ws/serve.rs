@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -55,9 +56,11 @@ pub trait Handler: Send {
         false
     }
 
-    /// After each read: how many bytes and frames it brought, control frames and empty fragments included.
-    fn received(&mut self, conn: &Arc<Conn>, bytes: usize, frames: u32) {
+    /// After each read: how many bytes and frames it brought, control frames and empty fragments included. Says for how
+    /// long nothing more is to be read, which must not be longer than a second.
+    fn received(&mut self, conn: &Arc<Conn>, bytes: usize, frames: u32) -> Duration {
         let _ = (conn, bytes, frames);
+        Duration::ZERO
     }
 
     /// The peer used up its budget of frames, and reading pauses.
@@ -130,6 +133,7 @@ pub fn serve<H: Handler>(
         rest: head.to_vec().into_boxed_slice(),
         pause: None,
         owes: false,
+        lean: false,
         closing: None,
         handler,
     }
@@ -148,6 +152,8 @@ pub struct Serve<H> {
     pause: Option<Pin<Box<Sleep>>>,
     /// Whether the handler said that it may owe more.
     owes: bool,
+    /// Whether the handler wants less, so that the next read is a short one.
+    lean: bool,
     closing: Option<Box<Closing>>,
     handler: H,
 }
@@ -263,6 +269,7 @@ impl<H: Handler> Serve<H> {
             return Poll::Ready(Ok(Some(self.decode(&mut rest, allowance))));
         }
         let most = (allowance as usize).saturating_mul(MIN_FRAME_BYTES).clamp(MIN_READ_BYTES, READ_BYTES);
+        let most = if self.lean { MIN_READ_BYTES } else { most };
         let mut buffer = take_buffer();
         let polled = read(&mut self.read, cx, &mut buffer[..most]);
         let result = match polled {
@@ -296,7 +303,11 @@ impl<H: Handler> Serve<H> {
             Ok(fed) => {
                 self.pace.take(fed.frames);
                 self.rest = input[fed.bytes..].into();
-                self.handler.received(&self.conn, fed.bytes, fed.frames);
+                let pause = self.handler.received(&self.conn, fed.bytes, fed.frames);
+                self.lean = !pause.is_zero();
+                if self.lean {
+                    self.pause = Some(Box::pin(sleep(pause)));
+                }
                 closed.map_or(Input::More, Input::Close)
             }
             Err(violation) => Input::Violation(violation),

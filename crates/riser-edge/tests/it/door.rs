@@ -1,4 +1,4 @@
-//! Who gets in while others storm: places at the door, lines before the registry, and what is told to the rest.
+//! Who gets in while others storm: places at the door, the turnstile before the registry, and what is told to the rest.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
@@ -42,7 +42,7 @@ fn is_told_when(head: &str) -> bool {
 }
 
 /// A tenant `other` beside `acme`, and its key.
-fn add_tenant(server: &Server) -> String {
+pub(super) fn add_tenant(server: &Server) -> String {
     let (key, hash) = auth::new_api_key(None);
     server.tenants.send_modify(|table: &mut Arc<TenantTable>| {
         let table = Arc::make_mut(table);
@@ -107,8 +107,9 @@ async fn behind_a_trusted_proxy_the_clients_own_address_counts() {
         ("127.0.0.1", "Forwarded: for=192.0.2.2\r\n", "101"),
         ("127.0.0.1", "Forwarded: for=192.0.2.9, for=192.0.2.1\r\n", "503"),
         ("127.0.0.1", "X-Forwarded-For: 192.0.2.2\r\n", "503"),
-        // What cannot be believed counts for nobody else.
+        // What cannot be believed counts for the proxy, and for nobody else.
         ("127.0.0.1", "Forwarded: for=nobody\r\n", "101"),
+        ("127.0.0.1", "Forwarded: for=\", for=192.0.2.5\r\n", "503"),
         ("127.0.0.2", "Forwarded: for=192.0.2.3\r\n", "101"),
         ("127.0.0.2", "Forwarded: for=192.0.2.4\r\n", "503"),
     ];
@@ -117,8 +118,8 @@ async fn behind_a_trusted_proxy_the_clients_own_address_counts() {
         assert_eq!(status(&head), expected, "{from} {header}: {head}");
         waiting.push(stream);
     }
-    assert!((server.count("riser_refused_total", "busy_address") - 3.0).abs() < 0.1);
-    assert!((server.count("riser_forwarded_ignored_total", "malformed") - 1.0).abs() < 0.1);
+    assert!((server.count("riser_refused_total", "busy_address") - 4.0).abs() < 0.1);
+    assert!((server.count("riser_forwarded_ignored_total", "malformed") - 2.0).abs() < 0.1);
     // Nobody read the last one's header.
     assert!((server.count("riser_forwarded_ignored_total", "untrusted") - 1.0).abs() < 0.1);
 }
@@ -142,6 +143,26 @@ async fn who_is_beyond_the_bound_is_answered_before_anything_of_it_is_parsed() {
     assert!((server.count("riser_refused_total", "busy") - 100.0).abs() < 0.1);
     assert!(server.count("riser_refused_total", "malformed_http") < 0.1, "something was parsed");
     assert!(seconds.len() > 3 && seconds.iter().all(|s| (1..=10).contains(s)), "{seconds:?}");
+}
+
+#[tokio::test]
+async fn who_was_refused_has_its_place_until_it_has_gone() {
+    let server = server(None, |config| config.handshakes = 1).await;
+    let (mut stranger, head) = ask(&server, "127.0.0.1", &upgrade("")).await;
+    assert_eq!(status(&head), "101");
+    // A masked text frame with a mask of zeros.
+    let hello = br#"{"t":"hello","token":"nobody's"}"#;
+    let mut frame = vec![0x81, 0x80 | u8::try_from(hello.len()).expect("short"), 0, 0, 0, 0];
+    frame.extend_from_slice(hello);
+    stranger.write_all(&frame).await.expect("written");
+    let mut close = [0; 4];
+    timeout(PATIENCE, stranger.read_exact(&mut close)).await.expect("in time").expect("a close frame");
+    assert_eq!((close[0], u16::from_be_bytes([close[2], close[3]])), (0x88, 4501));
+    // It has not answered yet, and its socket is there.
+    assert_eq!(status(&ask(&server, "127.0.0.2", &upgrade("")).await.1), "503");
+    drop(stranger);
+    let served = async { while status(&ask(&server, "127.0.0.2", &upgrade("")).await.1) != "101" {} };
+    timeout(PATIENCE, served).await.expect("the place in time");
 }
 
 /// A gateway of a tenant that says hello.
@@ -183,7 +204,7 @@ async fn a_gateway_does_not_wait_behind_the_storm_of_another_tenant() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gateway_that_left_the_line_is_not_let_in() {
+async fn a_gateway_that_left_before_its_turn_is_not_let_in() {
     let cluster = Cluster::new();
     let (edge, _) = cluster.edge_like("edge-0", |config, _| config.openings = 1).await;
     let delay = Duration::from_millis(300);

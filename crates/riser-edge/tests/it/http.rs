@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use riser_bus::log::memory::MemoryLog;
 use riser_bus::memory::MemoryNet;
 use riser_core::limits::Limits;
-use riser_core::tenant::{ApiKey, HashKey, KeyHash, SigningKey, Status};
+use riser_core::tenant::{ApiKey, HashKey, KeyHash, Quota, Quotas, SigningKey, Status};
 use riser_core::{BuildingId, Change, GatewayId, GatewayKey, Grant, Snapshot, Tenant, TenantId, TenantTable, Version};
 use riser_edge::{Edge, EdgeConfig, Metrics, Ports, ServerTls, auth, listen};
 use riser_registry::memory::{MemoryClient, MemoryRegistry};
@@ -428,4 +428,36 @@ async fn who_tries_keys_is_locked_out_and_tokens_are_not() {
     // A flat behind the same address goes on.
     let token = server.head(&upgrade("Authorization: Bearer ey.ey.ey\r\n")).await;
     assert!(token.starts_with("HTTP/1.1 401"), "{token}");
+}
+
+#[tokio::test]
+async fn calls_above_the_quota_are_refused_and_told_when_to_come_back() {
+    let server = server(None, |_| {}).await;
+    let request = get("/v1/presence?building=b1", &server.key);
+    assert!(
+        !server.head(&request).await.to_lowercase().contains("ratelimit"),
+        "without a quota nothing is said of one"
+    );
+    server.tenants.send_modify(|table| {
+        let quotas = Quotas::NONE.with(Quota::ApiCallsPerS, 2).with(Quota::ClientSessions, 1);
+        Arc::make_mut(table).update(&acme(), |tenant| tenant.quotas = quotas);
+    });
+    let refused = async {
+        loop {
+            let head = server.head(&request).await.to_lowercase();
+            assert!(head.contains("ratelimit-policy: \"api\";q=2;w=1") || head.starts_with("http/1.1 200"), "{head}");
+            if head.starts_with("http/1.1 429") {
+                return head;
+            }
+        }
+    };
+    let head = timeout(PATIENCE, refused).await.expect("refused in time");
+    assert!(head.contains("ratelimit: \"api\";r=0;t=1") && head.contains("retry-after: 1"), "{head}");
+    assert!(server.count("riser_quota_refused_total", "api_calls_per_s") > 0.0);
+    let upgrade = upgrade(&format!("Authorization: Bearer {}\r\n", server.key));
+    let mut stream = TcpStream::connect(server.address).await.expect("connected");
+    stream.write_all(upgrade.as_bytes()).await.expect("written");
+    assert!(head_of(&mut stream).await.starts_with("HTTP/1.1 101"));
+    let head = server.head(&upgrade).await.to_lowercase();
+    assert!(head.starts_with("http/1.1 429") && head.contains("retry-after: "), "{head}");
 }

@@ -47,6 +47,11 @@ impl Leases {
         held
     }
 
+    /// How many stand that are not drained: so many edges there are.
+    pub(super) fn standing(&mut self, now_ms: u64) -> usize {
+        self.0.values_mut().map(|entry| usize::from(!entry.drained && !entry.has_ended(now_ms))).sum()
+    }
+
     /// Lets a lease end after the time for moving. The first call counts.
     pub(super) fn drain(&mut self, lease: &Lease, moving_ms: u64, now_ms: u64) {
         let ends_at_ms = now_ms.saturating_add(moving_ms);

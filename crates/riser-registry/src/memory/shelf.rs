@@ -51,27 +51,10 @@ impl Shelf {
         if opened >= OPEN || full && (new.body.hold || holder.is_some()) {
             return Created::TooMany;
         }
-        // Greater than every place before, also than those of a store that lost its data.
-        let seq = (self.last + 1).max(now_ms);
-        let mut record = Record {
-            cmd: CommandId { of: of.clone(), digest: new.digest, at_ms: now_ms },
-            seq,
-            prev: std::mem::replace(&mut self.last, seq),
-            body: new.body.clone(),
-            by: new.by.clone(),
-            deadline_at_ms: now_ms.saturating_add(new.deadline_ms),
-            sends: 0,
-            sent_at_ms: 0,
-            sent_to: None,
-            outcomes: Vec::new(),
-            edges: vec![new.edge.clone()],
-        };
-        if holder.is_none() {
-            record.step(&Step::Offline, None, now_ms);
-        }
+        let record = new.begun(of, &mut self.last, holder.is_some(), now_ms);
         let created = recorded(&record, Took::Yes, 0, holder, now_ms);
-        self.places.insert(new.digest, seq);
-        self.records.insert(seq, record);
+        self.places.insert(new.digest, record.seq);
+        self.records.insert(record.seq, record);
         created
     }
 

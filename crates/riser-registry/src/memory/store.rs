@@ -142,8 +142,8 @@ impl Tenant {
 }
 
 impl Store {
-    pub(super) fn renew(&self, lease: &Lease, ttl_ms: u64, now_ms: u64) -> bool {
-        self.with_leases(|leases| leases.renew(lease, ttl_ms, now_ms))
+    pub(super) fn renew(&self, lease: &Lease, ttl_ms: u64, now_ms: u64) -> (bool, usize) {
+        self.with_leases(|leases| (leases.renew(lease, ttl_ms, now_ms), leases.standing(now_ms)))
     }
 
     pub(super) fn drain(&self, lease: &Lease, moving_ms: u64, now_ms: u64) {

@@ -90,24 +90,7 @@ impl Shelf {
         if self.queue.0.len() >= OPEN || full && (new.body.hold || self.holder.is_some()) {
             return Decision::Answer(Created::TooMany);
         }
-        // Greater than every place before, also than those of a store that lost its data.
-        let seq = (self.last + 1).max(now_ms);
-        let mut record = Record {
-            cmd: CommandId { of: of.clone(), digest: new.digest, at_ms: now_ms },
-            seq,
-            prev: std::mem::replace(&mut self.last, seq),
-            body: new.body.clone(),
-            by: new.by.clone(),
-            deadline_at_ms: now_ms.saturating_add(new.deadline_ms),
-            sends: 0,
-            sent_at_ms: 0,
-            sent_to: None,
-            outcomes: Vec::new(),
-            edges: vec![new.edge.clone()],
-        };
-        if self.holder.is_none() {
-            record.step(&Step::Offline, None, now_ms);
-        }
+        let record = new.begun(of, &mut self.last, self.holder.is_some(), now_ms);
         let created = recorded(&record, Took::Yes, 0, &self.holder);
         Decision::Write(Box::new(record), created)
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisError, Value};
+use riser_core::ServerVersion;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tracing::{error, info, warn};
@@ -21,7 +22,6 @@ use super::counts::Counters;
 use super::keys::Key;
 use super::open::{Opened, greet, open, plain};
 use super::scripts::{self, Script};
-use super::version::Version;
 use crate::RegistryError;
 
 /// Between two looks at the server: whether it answers, and whether it is the master.
@@ -58,7 +58,7 @@ struct Up {
     number: u64,
     connection: MultiplexedConnection,
     server: Arc<str>,
-    version: Version,
+    version: ServerVersion,
 }
 
 /// One thing that a call asks for.
@@ -234,7 +234,7 @@ impl Link {
     }
 
     /// Where the connection leads, and the version of the server there.
-    pub(super) fn server(&self) -> Option<(Arc<str>, Version)> {
+    pub(super) fn server(&self) -> Option<(Arc<str>, ServerVersion)> {
         match &*self.state.borrow() {
             State::Up(up) => Some((up.server.clone(), up.version)),
             State::Down { .. } => None,

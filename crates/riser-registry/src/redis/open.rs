@@ -7,10 +7,12 @@ use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
     RedisConnectionInfo, RedisError, ServerErrorKind, TlsCertificates, Value,
 };
+use riser_core::ServerVersion;
 
 use super::config::{Address, ConnectError, Password, RedisConfig, Servers};
-use super::version::{OLDEST, Version};
 
+/// The oldest server that is supported.
+const OLDEST: ServerVersion = ServerVersion(7, 0, 0);
 /// Commands that wait in the library to be written; then calls wait.
 const COMMANDS: usize = 1_024;
 
@@ -19,7 +21,7 @@ pub(super) struct Opened {
     pub(super) connection: MultiplexedConnection,
     /// Where it leads.
     pub(super) server: String,
-    pub(super) version: Version,
+    pub(super) version: ServerVersion,
 }
 
 /// Connects to the server that may be written to now.
@@ -83,9 +85,9 @@ pub(super) async fn greet(connection: &mut MultiplexedConnection) -> Result<Gree
     Ok(greeting)
 }
 
-fn check(address: &Address, greeting: &Greeting) -> Result<Version, ConnectError> {
+fn check(address: &Address, greeting: &Greeting) -> Result<ServerVersion, ConnectError> {
     let server = address.to_string();
-    let version = Version::parse(&greeting.version);
+    let version = ServerVersion::parse(&greeting.version);
     let Some(version) = version.filter(|version| *version >= OLDEST) else {
         return Err(ConnectError::TooOld { server, version: shown(&greeting.version) });
     };

@@ -58,8 +58,8 @@ scripts! {
     LATEST = "latest" after ["head", "shelf"];
     OPEN = "open" after [];
     EVICT = "evict" after [];
-    OPENED = "opened" after [];
-    ROOM = "room" after [];
+    OPENED = "opened" after ["sums"];
+    ROOM = "room" after ["sums"];
     OVERDUE = "overdue" after [];
     OPEN_STREAM = "open_stream" after [];
     CLOSE_STREAM = "close_stream" after [];

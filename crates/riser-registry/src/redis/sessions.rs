@@ -105,8 +105,11 @@ impl Registry for RedisRegistry {
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<Renewed, RegistryError> {
         let arguments = Arguments::new().add(name(lease)).number(millis(ttl));
         let mut answer = self.answer(&scripts::RENEW, vec![keys::leases()], arguments).await?;
-        let (now_ms, held) = (answer.number(), answer.flag());
-        let renewed = now_ms.zip(held).map(|(now_ms, held)| Renewed { held, now_ms });
+        let (now_ms, held, edges) = (answer.number(), answer.flag(), answer.number());
+        let renewed = now_ms.zip(held).zip(edges).map(|((now_ms, held), edges)| {
+            let edges = usize::try_from(edges).unwrap_or(usize::MAX);
+            Renewed { held, now_ms, edges }
+        });
         renewed.ok_or_else(|| self.link.strange("renewing a lease"))
     }
 

@@ -38,6 +38,14 @@ pub async fn a_lease_is_held_from_its_second_renewal_on<S: Registry + StateStore
     assert!(second.now_ms >= first.now_ms);
 }
 
+/// "How many leases stand that are not being drained." Others of the same store come and go meanwhile.
+pub async fn a_renewal_tells_of_the_leases_beside_it<S: Registry + StateStore>(bench: &Bench<S>) {
+    let [one, two] = [bench.lease("one", 1), bench.lease("two", 1)];
+    bench.renewed(&one, LONG).await;
+    let edges = bench.two.renew(&two, LONG).await.expect("an answer").edges;
+    assert!(edges >= 2, "{edges}");
+}
+
 /// "Holds the lease for `ttl` from now."
 pub async fn a_lease_that_is_renewed_does_not_end<S: Registry + StateStore>(bench: &Bench<S>) {
     let lease = bench.lease("one", 1);

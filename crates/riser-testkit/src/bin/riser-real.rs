@@ -37,6 +37,9 @@ struct Cli {
     command: Command,
 }
 
+/// Edges that a cluster has at least, so that there is always one that neither of two peers is connected to.
+const EDGES: usize = 3;
+
 #[derive(Subcommand)]
 enum Command {
     /// Runs it until SIGINT or SIGTERM, which drain its edges.
@@ -45,7 +48,7 @@ enum Command {
 
 #[derive(Args)]
 struct Dev {
-    /// Edges.
+    /// Edges that are asked for; there are never fewer than [`EDGES`].
     #[arg(long, default_value_t = 1)]
     edges: usize,
     /// None are simulated here: 0.
@@ -79,8 +82,9 @@ async fn main() -> Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let nats = NatsServers::start(&program("REAL_NATS_SERVER")?, 3).await?;
     let redis = RedisServers::start_with_sentinels(&program("REAL_REDIS_SERVER")?, &RedisOptions::default()).await?;
-    let edges = Edges::start(&program("REAL_RISER")?, args.edges, &options(&args, &nats, &redis)).await?;
-    let addresses: Vec<_> = (0..args.edges).map(|n| SocketAddr::from((Ipv4Addr::LOCALHOST, edges.port(n)))).collect();
+    let count = args.edges.max(EDGES);
+    let edges = Edges::start(&program("REAL_RISER")?, count, &options(&args, &nats, &redis)).await?;
+    let addresses: Vec<_> = (0..count).map(|n| SocketAddr::from((Ipv4Addr::LOCALHOST, edges.port(n)))).collect();
     let facts = facts(&edges).await?;
     let edges = Arc::new(Mutex::new(edges));
     let (admins, _pages) = serve_pages(&edges, addresses.len()).await?;

@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use serde_json::Value;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 mod raw;
 
@@ -17,13 +16,7 @@ use super::folder::Folder;
 use super::http;
 use super::ports::free_ports;
 use super::process::Process;
-
-/// How long servers may take until they are ready: seconds, on a machine that is busy.
-const READY_WITHIN: Duration = Duration::from_secs(60);
-/// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How often servers are started with other ports because somebody took one of them in between.
-const STARTS: usize = 5;
+use super::servers::{self, LOOK_EVERY, READY_WITHIN, Servers};
 
 /// What is different from the servers of most tests.
 #[derive(Debug, Clone, Default)]
@@ -56,16 +49,11 @@ impl NatsServers {
 
     /// The same with other settings.
     pub async fn start_with(program: &Path, count: usize, options: &NatsOptions) -> anyhow::Result<Self> {
-        let mut tries = 1;
-        loop {
-            let mut servers = Self::prepare(program, count, options)?;
+        let begin = async |servers: &mut Self| {
             (0..count).try_for_each(|number| servers.launch(number))?;
-            match servers.ready().await {
-                Ok(()) => return Ok(servers),
-                Err(_) if tries < STARTS && servers.has_ended() => tries += 1,
-                Err(error) => return Err(error),
-            }
-        }
+            servers.ready().await
+        };
+        servers::start(|| Self::prepare(program, count, options), begin).await
     }
 
     fn prepare(program: &Path, count: usize, options: &NatsOptions) -> anyhow::Result<Self> {
@@ -98,13 +86,9 @@ impl NatsServers {
 
     fn launch(&mut self, number: usize) -> anyhow::Result<()> {
         let config = config_of(&self.folder, number).display().to_string();
-        let output = self.folder.path().join(format!("n{number}.log"));
+        let output = output_of(&self.folder, number);
         self.nodes[number].process = Some(Process::start(&self.program, &["-c", &config], &output)?);
         Ok(())
-    }
-
-    fn has_ended(&mut self) -> bool {
-        self.nodes.iter_mut().filter_map(|node| node.process.as_mut()).any(|process| !process.is_running())
     }
 
     /// How clients reach one server.
@@ -150,32 +134,7 @@ impl NatsServers {
 
     /// Waits until all servers that were not killed say that JetStream is ready.
     pub async fn ready(&mut self) -> anyhow::Result<()> {
-        let give_up = Instant::now() + READY_WITHIN;
-        loop {
-            let Err(error) = self.look().await else { return Ok(()) };
-            if self.has_ended() {
-                bail!("a server ended at once: {}", self.last_words());
-            }
-            if Instant::now() > give_up {
-                return Err(error.context(format!("the servers are not ready: {}", self.last_words())));
-            }
-            sleep(LOOK_EVERY).await;
-        }
-    }
-
-    async fn look(&self) -> anyhow::Result<()> {
-        let running = self.nodes.iter().filter(|node| node.process.is_some()).count();
-        for node in self.nodes.iter().filter(|node| node.process.is_some()) {
-            http::get(node.monitoring_port, "/healthz").await?;
-            if self.nodes.len() > 1 {
-                let state: Value = serde_json::from_str(&http::get(node.monitoring_port, "/jsz").await?)?;
-                let meta = &state["meta_cluster"];
-                ensure!(meta["leader"].as_str().is_some_and(|leader| !leader.is_empty()), "there is no leader");
-                ensure!(meta["cluster_size"] == self.nodes.len(), "not all servers know each other");
-                ensure!(others(node.monitoring_port).await? >= running - 1, "not all servers are connected");
-            }
-        }
-        Ok(())
+        servers::ready(self).await
     }
 
     /// Which server leads a stream, as a server that was not killed sees it.
@@ -192,15 +151,30 @@ impl NatsServers {
         };
         timeout(READY_WITHIN, find).await.context("the stream has no leader")
     }
+}
 
-    /// The end of each server's log.
-    fn last_words(&self) -> String {
-        let last = |number| {
-            let log = std::fs::read_to_string(self.folder.path().join(format!("n{number}.log"))).unwrap_or_default();
-            let lines: Vec<_> = log.lines().rev().take(3).collect();
-            lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
-        };
-        (0..self.nodes.len()).map(last).collect::<Vec<_>>().join("; ")
+impl Servers for NatsServers {
+    fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
+        self.nodes.iter_mut().filter_map(|node| node.process.as_mut())
+    }
+
+    fn outputs(&self) -> Vec<PathBuf> {
+        (0..self.nodes.len()).map(|number| output_of(&self.folder, number)).collect()
+    }
+
+    async fn look(&self) -> anyhow::Result<()> {
+        let running = self.nodes.iter().filter(|node| node.process.is_some()).count();
+        for node in self.nodes.iter().filter(|node| node.process.is_some()) {
+            http::get(node.monitoring_port, "/healthz").await?;
+            if self.nodes.len() > 1 {
+                let state: Value = serde_json::from_str(&http::get(node.monitoring_port, "/jsz").await?)?;
+                let meta = &state["meta_cluster"];
+                ensure!(meta["leader"].as_str().is_some_and(|leader| !leader.is_empty()), "there is no leader");
+                ensure!(meta["cluster_size"] == self.nodes.len(), "not all servers know each other");
+                ensure!(others(node.monitoring_port).await? >= running - 1, "not all servers are connected");
+            }
+        }
+        Ok(())
     }
 }
 
@@ -222,4 +196,8 @@ async fn leader_at(port: u16, stream: &str) -> anyhow::Result<Option<usize>> {
 
 fn config_of(folder: &Folder, number: usize) -> PathBuf {
     folder.path().join(format!("n{number}.conf"))
+}
+
+fn output_of(folder: &Folder, number: usize) -> PathBuf {
+    folder.path().join(format!("n{number}.log"))
 }

@@ -1,10 +1,8 @@
 //! Real Redis servers: one, or a master with a replica and three Sentinels that watch them.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use tokio::time::{Instant, sleep};
 
 mod raw;
 
@@ -13,15 +11,10 @@ pub use raw::{RawRedis, Reply};
 use super::folder::Folder;
 use super::ports::free_ports;
 use super::process::Process;
+use super::servers::{self, Servers};
 
 /// What the Sentinels call the master.
 pub const MASTER: &str = "riser";
-/// How long servers may take until they are ready: seconds, on a machine that is busy.
-const READY_WITHIN: Duration = Duration::from_secs(60);
-/// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// How often servers are started with other ports because somebody took one of them in between.
-const STARTS: usize = 5;
 /// How long a master may be silent until a Sentinel takes it for dead, in milliseconds.
 const DOWN_AFTER_MS: u32 = 1_000;
 
@@ -63,15 +56,7 @@ impl RedisServers {
     }
 
     async fn start_nodes(program: &Path, options: &RedisOptions, count: usize) -> anyhow::Result<Self> {
-        let mut tries = 1;
-        loop {
-            let mut servers = Self::prepare(program, options, count)?;
-            match servers.begin().await {
-                Ok(()) => return Ok(servers),
-                Err(_) if tries < STARTS && servers.has_ended() => tries += 1,
-                Err(error) => return Err(error),
-            }
-        }
+        servers::start(|| Self::prepare(program, options, count), async |servers| servers.begin().await).await
     }
 
     /// The Sentinels last: they ask a replica every ten seconds only, and take none for good that had not followed yet.
@@ -121,15 +106,11 @@ impl RedisServers {
 
     fn launch(&mut self, number: usize) -> anyhow::Result<()> {
         let config = config_of(&self.folder, number).display().to_string();
-        let output = self.folder.path().join(format!("r{number}.log"));
+        let output = output_of(&self.folder, number);
         let arguments = [&config[..], "--sentinel"];
         let arguments = if number < 2 { &arguments[..1] } else { &arguments };
         self.nodes[number].process = Some(Process::start(&self.program, arguments, &output)?);
         Ok(())
-    }
-
-    fn has_ended(&mut self) -> bool {
-        self.nodes.iter_mut().filter_map(|node| node.process.as_mut()).any(|process| !process.is_running())
     }
 
     /// The port of a server: 0 is the first master, 1 its replica.
@@ -174,17 +155,21 @@ impl RedisServers {
 
     /// Waits until all servers take calls and know each other.
     async fn ready(&mut self) -> anyhow::Result<()> {
-        let give_up = Instant::now() + READY_WITHIN;
-        loop {
-            let Err(error) = self.look().await else { return Ok(()) };
-            if self.has_ended() {
-                bail!("a server ended at once: {}", self.last_words());
-            }
-            if Instant::now() > give_up {
-                return Err(error.context(format!("the servers are not ready: {}", self.last_words())));
-            }
-            sleep(LOOK_EVERY).await;
-        }
+        servers::ready(self).await
+    }
+
+    fn output(&self, number: usize) -> String {
+        std::fs::read_to_string(output_of(&self.folder, number)).unwrap_or_default()
+    }
+}
+
+impl Servers for RedisServers {
+    fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
+        self.nodes.iter_mut().filter_map(|node| node.process.as_mut())
+    }
+
+    fn outputs(&self) -> Vec<PathBuf> {
+        (0..self.nodes.len()).map(|number| output_of(&self.folder, number)).collect()
     }
 
     async fn look(&self) -> anyhow::Result<()> {
@@ -213,22 +198,12 @@ impl RedisServers {
         }
         Ok(())
     }
-
-    fn output(&self, number: usize) -> String {
-        std::fs::read_to_string(self.folder.path().join(format!("r{number}.log"))).unwrap_or_default()
-    }
-
-    /// The end of each server's output.
-    fn last_words(&self) -> String {
-        let last = |number| {
-            let output = self.output(number);
-            let lines: Vec<_> = output.lines().rev().take(3).collect();
-            lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
-        };
-        (0..self.nodes.len()).map(last).collect::<Vec<_>>().join("; ")
-    }
 }
 
 fn config_of(folder: &Folder, number: usize) -> PathBuf {
     folder.path().join(format!("r{number}.conf"))
+}
+
+fn output_of(folder: &Folder, number: usize) -> PathBuf {
+    folder.path().join(format!("r{number}.log"))
 }

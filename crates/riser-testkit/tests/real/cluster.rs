@@ -9,6 +9,7 @@ mod failover;
 mod flats;
 mod held;
 mod life;
+mod scale;
 mod watchers;
 mod world;
 

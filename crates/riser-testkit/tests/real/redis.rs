@@ -18,7 +18,6 @@ mod connecting;
 mod failover;
 mod leases;
 mod model;
-mod speed;
 mod trouble;
 
 /// One server that the conformance cases share: it lives as long as one of them runs.

@@ -189,11 +189,13 @@ impl Cluster {
     }
 
     fn edge(&self, slot: &Slot, listener: TcpListener) -> Edge {
-        let config = EdgeConfig {
+        let mut config = EdgeConfig {
             heartbeat: self.args.heartbeat,
             drain_window: self.args.drain_window,
             ..EdgeConfig::new(slot.id.clone())
         };
+        // Everybody comes from this machine, and most of one tenant.
+        config.handshakes_each = config.handshakes;
         let kv = Arc::new(self.kv.client(&slot.id));
         let store = Arc::new(self.store.client(&slot.id));
         let ports = Ports {

@@ -18,6 +18,9 @@ use riser_config::{ConfigError, read_file, read_secret, size};
 
 /// Largest tenants file, in bytes: room for tens of thousands of tenants.
 const FILE_BYTES: u64 = 64 << 20;
+/// Quotas that a document may hold and that no edge keeps: in a file they would be believed to work.
+const NOT_KEPT: [&str; 3] = ["held_commands", "event_bytes", "mirror_bytes"];
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -42,7 +45,9 @@ struct Entry {
     api_keys: Vec<KeyEntry>,
     #[serde(default)]
     limits: LimitsEntry,
-    /// By the names and with the rules of the document.
+    /// This and what follows by the names and with the rules of the document.
+    #[serde(default)]
+    quotas: BTreeMap<String, u64>,
     revoked: Option<Value>,
 }
 
@@ -133,6 +138,9 @@ impl Entry {
             }
             (None, only, _) => only.and_then(|key| key["kid"].as_str()).map(str::to_owned),
         };
+        if let Some(quota) = self.quotas.keys().find(|name| NOT_KEPT.contains(&name.as_str())) {
+            return Err(bad(format!("quotas.{quota}: edges do not keep this one yet; take it out")));
+        }
         let api_keys = self.api_keys.into_iter().map(KeyEntry::document).collect::<Result<Vec<_>, _>>().map_err(bad)?;
         let doc = json!({
             "version": DOC_VERSION,
@@ -144,6 +152,7 @@ impl Entry {
             "signing_keys": signing_keys,
             "api_keys": api_keys,
             "limits": self.limits.document().map_err(|why| bad(format!("limits.{why}")))?,
+            "quotas": self.quotas,
             "revoked": self.revoked,
         });
         Ok(TenantDoc::of(doc, Writer::Person).map_err(|error| bad(error.to_string()))?.tenant)
@@ -222,7 +231,7 @@ impl LimitsEntry {
 #[cfg(test)]
 mod tests {
     use riser_core::limits::Limits;
-    use riser_core::tenant::KeyHash;
+    use riser_core::tenant::{KeyHash, Quota, Quotas};
 
     use super::*;
 
@@ -247,6 +256,8 @@ mod tests {
              signing_keys = [{{ kid = \"a\", secret_file = \"good\" }}, {{ kid = \"b\", secret_file = \"other\" }}]\n\
              [[tenants.acme.api_keys]]\nname = \"back end\"\nsha256 = \"{KEY}\"\nscope = [\"b1/*:read,command:hall/#\", \"*/*:read\"]\n\
              [tenants.acme.limits]\nsubscriptions = 8\nstate = \"4 KiB\"\nevent_dedup = \"1m\"\n\
+             [tenants.acme.quotas]\nclient_sessions = 100\n\
+             [tenants.acme.revoked]\nsubjects = {{ alice = 1000 }}\n\
              [tenants.empty]\nsuspended = true\n"
         ))
         .expect("a good file");
@@ -259,6 +270,8 @@ mod tests {
         assert!(acme.allows_origin(Some("https://app.example")) && !acme.allows_origin(Some("https://other.example")));
         let limits = Limits { subscriptions: 8, state_bytes: 4_096, event_dedup_ms: 60_000, ..Limits::default() };
         assert_eq!(acme.limits, limits);
+        assert_eq!(acme.quotas, Quotas::NONE.with(Quota::ClientSessions, 100));
+        assert_eq!(acme.revoked.subjects["alice"], 1_000);
         let empty = of("empty");
         assert!(empty.is_suspended() && empty.renewal && empty.origins.is_none());
         assert_eq!(empty.limits, Limits::default());
@@ -292,7 +305,14 @@ mod tests {
             ("[tenants.t.limits]\npaths = 0\n".into(), "`limits.paths`: not a whole number from 1"),
             ("[tenants.t.limits]\nstate = \"1 GiB\"\n".into(), "`limits.state_bytes`: not a whole number"),
             ("[tenants.t.limits]\nevent_dedup = \"2d\"\n".into(), "`limits.event_dedup_ms`: not a whole number"),
-        ] as [(String, &str); 18]
+            ("[tenants.t.quotas]\nclient_sessions = 0\n".into(), "`quotas.client_sessions`: not a whole number from 1"),
+            ("[tenants.t.quotas]\nsessions = 1\n".into(), "`quotas.sessions`: unknown"),
+            ("[tenants.t.quotas]\nevent_bytes = 1\n".into(), "quotas.event_bytes: edges do not keep this one yet"),
+            ("[tenants.t]\nsigning_keys = [{ kid = \"a\", alg = \"none\", secret_file = \"good\" }]\n".into(), "`signing_keys[0].alg`: none of"),
+            ("[tenants.t]\nsigning_keys = [{ kid = \"a\", alg = \"RS256\", public_key_file = \"good\" }]\n".into(), "`signing_keys[0].public_key`: neither a JWK"),
+            (key(&format!("hmac_sha256 = \"{KEY}\"\nsha256 = \"{KEY}\"\nscope = [\"*/*:read\"]")), "choose one"),
+            (key(&format!("sha256 = \"{KEY}\"\nscope = [\"*/*:read\"]\nfrom = [\"10.0.0.1/8\"]")), "`api_keys[0].from[0]`: the address has bits"),
+        ] as [(String, &str); 25]
         {
             let error = read_text(&file).expect_err(&file);
             assert!(error.starts_with("tenants.toml") && error.contains(part), "{file}\n{error}");

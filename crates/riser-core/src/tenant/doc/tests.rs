@@ -34,13 +34,13 @@ fn full() -> Value {
     })
 }
 
-fn read(value: Value) -> Result<TenantDoc, String> {
+fn read(value: &Value) -> Result<TenantDoc, String> {
     TenantDoc::read(&value.to_string(), Writer::Person).map_err(|error| error.to_string())
 }
 
 #[test]
 fn a_document_has_one_form() {
-    let doc = read(full()).expect("a good document");
+    let doc = read(&full()).expect("a good document");
     let text = doc.to_json();
     let expected = concat!(
         r#"{"version":1,"needs":1,"tenant":"acme","status":"suspended","origins":["https://app.example"],"renewal":false,"#,
@@ -65,7 +65,7 @@ fn a_document_has_one_form() {
 
 #[test]
 fn a_document_that_says_nothing_is_a_tenant_like_any() {
-    let doc = read(json!({"version": 1, "tenant": "t"})).expect("a good document");
+    let doc = read(&json!({"version": 1, "tenant": "t"})).expect("a good document");
     assert_eq!(doc.tenant, Tenant::default());
     assert!(doc.tenant.revoked.is_empty());
 }
@@ -131,7 +131,7 @@ fn what_is_wrong_is_named_by_its_whole_path() {
         ("/revoked/subjects", json!([]), "`revoked.subjects`: not an object"),
         ("/revoked/keys", json!({}), "`revoked.keys`: unknown"),
     ] {
-        let refused = read(with(pointer, value)).expect_err(pointer);
+        let refused = read(&with(pointer, value)).expect_err(pointer);
         assert!(refused.starts_with(error), "{pointer}: {refused}");
         assert!(!refused.contains("rk_secret") && !refused.contains(SECRET), "{refused}");
     }
@@ -145,19 +145,19 @@ fn what_is_wrong_is_named_by_its_whole_path() {
 
 #[test]
 fn a_newer_release_may_say_more_but_not_what_must_be_understood() {
-    let publish = |value: Value| TenantDoc::read(&value.to_string(), Writer::Release);
+    let publish = |value: &Value| TenantDoc::read(&value.to_string(), Writer::Release);
     let mut newer = with("/quotas/cameras", json!(3));
     newer["version"] = json!(2);
     newer["needs"] = json!(1);
     newer["colour"] = json!("blue");
     newer["api_keys"][0]["note"] = json!("new");
-    assert_eq!(publish(newer.clone()), Ok(read(full()).expect("good")));
+    assert_eq!(publish(&newer), Ok(read(&full()).expect("good")));
     newer["needs"] = json!(2);
     assert!(
-        publish(newer).expect_err("not understood").to_string().starts_with("`version`: written for a newer release")
+        publish(&newer).expect_err("not understood").to_string().starts_with("`version`: written for a newer release")
     );
     // A right with a new restriction is void, and the key stays.
-    let half = publish(with("/api_keys/0/scope/0/until", json!(1))).expect("a good document");
+    let half = publish(&with("/api_keys/0/scope/0/until", json!(1))).expect("a good document");
     let key = half.tenant.api_keys.values().find(|key| key.created_at_ms == 5).expect("the key");
     assert!(key.scope.is_empty());
 }
@@ -166,21 +166,21 @@ fn a_newer_release_may_say_more_but_not_what_must_be_understood() {
 fn bounds_hold_for_every_list() {
     let key = |i: usize| json!({"name": "k", "hash": format!("sha256:{i:064x}"), "scope": [{"to": "*/*", "may": []}]});
     let keys = |n: usize| Value::Array((0..n).map(key).collect());
-    assert!(read(with("/api_keys", keys(API_KEYS))).is_ok());
+    assert!(read(&with("/api_keys", keys(API_KEYS))).is_ok());
     assert!(
-        read(with("/api_keys", keys(API_KEYS + 1)))
+        read(&with("/api_keys", keys(API_KEYS + 1)))
             .expect_err("too many")
             .starts_with("`api_keys`: not a list of at most")
     );
     let names = |n: usize| Value::Object((0..n).map(|i| (i.to_string(), json!(1))).collect());
-    assert!(read(with("/revoked/tokens", names(REVOKED_TOKENS))).is_ok());
+    assert!(read(&with("/revoked/tokens", names(REVOKED_TOKENS))).is_ok());
     assert!(
-        read(with("/revoked/tokens", names(REVOKED_TOKENS + 1)))
+        read(&with("/revoked/tokens", names(REVOKED_TOKENS + 1)))
             .expect_err("too many")
             .starts_with("`revoked.tokens`: more than")
     );
     let ranges: Vec<String> = (0..=API_KEY_RANGES).map(|i| format!("10.0.0.{i}")).collect();
-    assert!(read(with("/api_keys/0/from", json!(ranges))).is_err());
+    assert!(read(&with("/api_keys/0/from", json!(ranges))).is_err());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use riser_core::{Address, BuildingId, GatewayKey, Pattern, TenantId};
 use std::collections::BTreeMap;
 use tokio::time::Instant;
 
-use super::{Inner, Known, Pushed, Side, Told};
+use super::{Ask, Inner, Known, Pushed, Side, Told};
 use crate::gateway::Gateway;
 use crate::live::REFRESH;
 use crate::live::metrics::Dropped;
@@ -100,6 +100,20 @@ impl Inner {
         }
     }
 
+    /// What the edge of a stream's opener is to be asked, when the gateway of its address is here and was not told of it:
+    /// once for each session.
+    pub(super) fn ask(&mut self, stream: &Stream) -> Option<Ask> {
+        let gateway = self.gateways.get(&stream.of)?;
+        let is_told = self.heard.get(&stream.id).is_some_and(|known| known.told.contains_key(&gateway.session));
+        let is_closed = self.closed.iter().any(|(id, _)| *id == stream.id);
+        let is_asked = self.asked.get(&stream.id).is_some_and(|(session, _)| *session == gateway.session);
+        if is_told || is_closed || is_asked {
+            return None;
+        }
+        self.asked.insert(stream.id, (gateway.session, Instant::now()));
+        Some(Ask { opener: stream.edge.clone(), key: gateway.key.clone(), epoch: gateway.epoch })
+    }
+
     /// Tells of an open stream whoever was not told yet.
     pub(super) fn opened(
         &mut self,
@@ -117,6 +131,12 @@ impl Inner {
             self.closed(shared, side, stream.id, StreamEnd::Lost, pushed);
         }
         let ears = self.ears(side, stream);
+        if side == Side::Gateways {
+            if ears.is_empty() {
+                return;
+            }
+            self.asked.remove(&stream.id);
+        }
         let known = self.table(side).entry(stream.id).or_insert_with(|| Known {
             stream: Arc::new(stream.clone()),
             told: IndexMap::new(),
@@ -141,6 +161,7 @@ impl Inner {
 
     /// Tells those who were told of a stream that it is over.
     pub(super) fn closed(&mut self, shared: &Shared, side: Side, id: StreamId, reason: StreamEnd, pushed: &mut Pushed) {
+        self.asked.remove(&id);
         let Some(known) = self.table(side).remove(&id) else { return };
         let text = frame::text(&outbound::closed(&known.stream.of, id, reason));
         for told in known.told.into_values() {
@@ -239,10 +260,12 @@ impl Inner {
     /// Forgets those of `asked` that hear nothing, or are here no more, and what was closed long ago. `asked` are
     /// gateways for which the store was asked and answered.
     pub(in crate::live) fn tidy(&mut self, asked: &[Arc<Gateway>], is_here: impl Fn(&Gateway) -> bool) {
-        let Self { gateways, heard, closed, .. } = self;
+        let Self { gateways, heard, asked: openers, closed, .. } = self;
+        openers.retain(|_, (_, at)| at.elapsed() < REFRESH);
         for gateway in asked {
             let address = &gateway.key.address;
-            let hears = heard.values().any(|known| known.stream.of == *address);
+            let hears = heard.values().any(|known| known.stream.of == *address)
+                || openers.values().any(|(session, _)| *session == gateway.session);
             let same = gateways.get(address).is_some_and(|now| now.session == gateway.session);
             if same && !(hears && is_here(gateway)) {
                 gateways.remove(address);

@@ -35,10 +35,12 @@ const PSS: &str = "rdE_ZrHjqjYyWycnKn103WKQ1NsUB3gtZwQtZT3Wq38VeD9alv4nWYK6AOcby
     LavMAEo3QwDdjzFP4orgr8tpfWvCVezAylZIYCPjEICRQdu5J-o0Jxk1HECSxPlT7P2CtikyXp0Bmp-lXeBAhyhYhFBLgHWdjTcN\
     CG-mmzs6HIuMFO2UrkbKv20U-Xcv6ENW61iRSXns1A";
 
+type Sign = dyn Fn(&[u8]) -> Vec<u8>;
+
 /// A tenant's key pair, and how it signs.
 struct Pair {
     public: PublicKey,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    sign: Box<Sign>,
 }
 
 fn ed25519() -> Pair {

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use riser_edge::ws::{Conn, End, Handler, Serve, Settings, WriteHalf, frame, serve};
@@ -72,8 +73,9 @@ impl Handler for Recorder {
         owed.is_some_and(|owed| conn.push(frame::text(owed)))
     }
 
-    fn received(&mut self, _: &Arc<Conn>, _: usize, frames: u32) {
+    fn received(&mut self, _: &Arc<Conn>, _: usize, frames: u32) -> Duration {
         self.0.lock().frames += frames;
+        Duration::ZERO
     }
 
     fn paced(&mut self, _: &Arc<Conn>) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use parking_lot::Mutex;
 use riser_client::{Api, Commands, Config, Endpoint, Gateway, Memory, Notice, Status};
 use riser_core::{Address, Json, Path};
@@ -15,8 +16,12 @@ use crate::PATIENCE;
 
 /// The type of the gateways' events.
 pub(super) const BEAT: &str = "beat";
-/// Between two numbers of one gateway, on average.
+/// Between two numbers of one gateway, on average, when nothing else is said.
 const EVERY: Duration = Duration::from_secs(2);
+/// Between two tries of what was refused.
+const AGAIN: Duration = Duration::from_millis(200);
+/// Credentials that are asked for at once.
+const TOKENS: usize = 16;
 /// Every so many numbers it tells an event.
 const EVENT_EACH: u64 = 4;
 /// How long a gateway knows a command again.
@@ -26,6 +31,7 @@ const MEMORY: Duration = Duration::from_secs(3_600);
 pub(super) struct Flat {
     pub(super) address: Address,
     pub(super) gateway: Gateway,
+    every: Duration,
     said: Mutex<Said>,
     /// Whether it is about to say something.
     busy: watch::Sender<bool>,
@@ -42,13 +48,15 @@ pub(super) struct Said {
     pub(super) refused: u64,
     /// The longest time that it was without a session.
     pub(super) away: Duration,
+    /// What became of its attempts in that time, each with when it failed and how long the next one waited.
+    pub(super) attempts: Vec<String>,
     /// How often it did each command.
     pub(super) done: BTreeMap<String, u32>,
 }
 
 /// Some gateways.
 pub(super) struct Flats {
-    all: Vec<Arc<Flat>>,
+    all: BTreeMap<Address, Arc<Flat>>,
     loaded: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
@@ -66,18 +74,28 @@ fn address(number: usize) -> Address {
 impl Flats {
     /// Connects so many, and waits until all are online.
     pub(super) async fn connect(endpoint: &Endpoint, api: &Api, count: usize) -> Self {
-        let mut all = vec![];
+        Self::each(endpoint, api, count, EVERY).await
+    }
+
+    /// The same, with another time between two numbers of each.
+    pub(super) async fn each(endpoint: &Endpoint, api: &Api, count: usize, every: Duration) -> Self {
         let (loaded, mut tasks) = (watch::Sender::new(false), JoinSet::new());
-        for number in 0..count {
+        let token = |number: usize| async move {
             let address = address(number);
             let token = api.gateway_token(&address, Some(86_400)).await.expect("a token").token;
+            (address, token)
+        };
+        let mut tokens = futures_util::stream::iter((0..count).map(token)).buffer_unordered(TOKENS);
+        let mut all = BTreeMap::new();
+        while let Some((address, token)) = tokens.next().await {
             let config = Config::new(endpoint.clone(), token);
             let (gateway, commands) = Gateway::serve(config, Memory::new(MEMORY));
-            let flat = Arc::new(Flat { address, gateway, said: Mutex::default(), busy: watch::Sender::new(false) });
+            let (said, busy) = (Mutex::default(), watch::Sender::new(false));
+            let flat = Arc::new(Flat { address: address.clone(), gateway, every, said, busy });
             tasks.spawn(obey(flat.clone(), commands));
             tasks.spawn(tell(flat.clone(), loaded.subscribe()));
             tasks.spawn(miss(flat.clone()));
-            all.push(flat);
+            all.insert(address, flat);
         }
         let flats = Self { all, loaded, tasks };
         flats.online().await;
@@ -90,16 +108,16 @@ impl Flats {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Flat>> {
-        self.all.iter()
+        self.all.values()
     }
 
     pub(super) fn get(&self, address: &Address) -> &Flat {
-        self.all.iter().find(|flat| flat.address == *address).expect("a gateway of that name")
+        self.all.get(address).expect("a gateway of that name")
     }
 
     /// Waits until all are online.
     pub(super) async fn online(&self) {
-        for flat in &self.all {
+        for flat in self.all.values() {
             let mut status = flat.gateway.status();
             let online = status.wait_for(|status| matches!(status, Status::Online(_)));
             let online = timeout(PATIENCE, online).await.map(|online| online.is_ok());
@@ -110,19 +128,19 @@ impl Flats {
     /// The gateways that an edge of this name holds.
     pub(super) fn at(&self, edge: &str) -> Vec<Address> {
         let at = |flat: &&Arc<Flat>| matches!(&*flat.gateway.status().borrow(), Status::Online(welcome) if welcome.edge == edge);
-        self.all.iter().filter(at).map(|flat| flat.address.clone()).collect()
+        self.all.values().filter(at).map(|flat| flat.address.clone()).collect()
     }
 
     /// Ends the load and waits until every gateway has said what it began to say.
     pub(super) async fn finish(&mut self) {
         self.loaded.send_replace(false);
-        for flat in &self.all {
+        for flat in self.all.values() {
             let mut busy = flat.busy.subscribe();
             let said = async {
                 busy.wait_for(|busy| !busy).await.expect("a gateway that is there");
                 let last = flat.said().number;
                 while flat.gateway.set(number(last)).await.is_err() {
-                    sleep(EVERY / 10).await;
+                    sleep(AGAIN).await;
                 }
             };
             timeout(PATIENCE, said).await.expect("an answer in time");
@@ -155,14 +173,19 @@ async fn obey(flat: Arc<Flat>, mut commands: Commands) {
 /// Notes how long the gateway has no session.
 async fn miss(flat: Arc<Flat>) {
     let mut status = flat.gateway.status();
-    let mut gone: Option<Instant> = None;
+    let mut gone: Option<(Instant, Vec<String>)> = None;
     while status.changed().await.is_ok() {
-        let is_online = matches!(*status.borrow_and_update(), Status::Online(_));
-        if !is_online {
-            gone.get_or_insert_with(Instant::now);
-        } else if let Some(since) = gone.take() {
+        let now = status.borrow_and_update().clone();
+        if !matches!(now, Status::Online(_)) {
+            let (since, attempts) = gone.get_or_insert_with(|| (Instant::now(), vec![]));
+            if let Status::Waiting { end, back_in } = now {
+                attempts.push(format!("after {:?}: {end}; back in {back_in:?}", since.elapsed()));
+            }
+        } else if let Some((since, attempts)) = gone.take() {
             let mut said = flat.said.lock();
-            said.away = said.away.max(since.elapsed());
+            if since.elapsed() > said.away {
+                (said.away, said.attempts) = (since.elapsed(), attempts);
+            }
         }
     }
 }
@@ -170,7 +193,7 @@ async fn miss(flat: Arc<Flat>) {
 /// Sets numbers and tells events while there is load.
 async fn tell(flat: Arc<Flat>, mut loaded: watch::Receiver<bool>) {
     while loaded.wait_for(|&loaded| loaded).await.is_ok() {
-        sleep(EVERY.mul_f64(0.5 + fastrand::f64())).await;
+        sleep(flat.every.mul_f64(0.5 + fastrand::f64())).await;
         flat.busy.send_replace(true);
         if *loaded.borrow() {
             beat(&flat).await;
@@ -191,7 +214,7 @@ async fn beat(flat: &Flat) {
     notice.id = format!("{}-{next}", flat.address.to_string().replace('/', "-"));
     while flat.gateway.event(&notice).await.is_err() {
         flat.said.lock().refused += 1;
-        sleep(EVERY / 10).await;
+        sleep(AGAIN).await;
     }
     flat.said.lock().events.push(notice.id);
 }

@@ -37,55 +37,15 @@ async fn a_rolling_restart_under_load_loses_nothing_and_shows_nobody_offline() {
     let outcomes = commander.finish().await;
     watchers.converge(&flats).await;
     check_commands(&flats, &outcomes, false);
+    // Two of three edges are ready at any time, so that nobody has an excuse.
+    let longest = flats.iter().map(|flat| flat.said()).max_by_key(|said| said.away).expect("a gateway");
+    assert!(longest.away < MOVING, "one came back after {:?} only: {:#?}", longest.away, longest.attempts);
     for watcher in &watchers.all {
         let shown = watcher.shown();
         assert!(shown.sessions > 1, "a client of {} was never moved", watcher.of);
-        let in_time = |of: &Address| flats.get(of).said().away < MOVING;
-        let offline: Vec<_> =
-            shown.online.iter().filter(|(of, online)| online.contains(&false) && in_time(of)).collect();
-        let gone: Vec<_> = shown.gone.keys().filter(|of| in_time(of)).collect();
-        assert!(offline.is_empty() && gone.is_empty(), "shown offline at {}: {offline:?} {gone:?}", watcher.of);
+        let offline: Vec<_> = shown.online.iter().filter(|(_, online)| online.contains(&false)).collect();
+        assert!(offline.is_empty() && shown.gone.is_empty(), "at {}: {offline:?} {:?}", watcher.of, shown.gone);
     }
-    // One may be refused by edges that end and begin until its time is over, but not many.
-    let late = flats.iter().filter(|flat| flat.said().away >= MOVING).count();
-    assert!(late <= FLATS / 20, "{late} did not come back in time");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_gateways_of_a_killed_edge_go_once_and_come_back_once() {
-    let mut world = World::start(3).await;
-    let mut flats = Flats::connect(&world.gateways_at(), &world.api(), FLATS).await;
-    let watchers = thirty(&world).await;
-    let lost = flats.at("edge-1");
-    assert!(lost.len() > FLATS / 10, "edge-1 holds {} gateways", lost.len());
-    // Nobody comes back before everybody has seen them go.
-    world.gateways.refuse(true);
-    world.edges.kill(1);
-    let online = |of: &Address, expected: bool, shown: &super::watchers::Shown| {
-        shown.online.get(of).and_then(|online| online.last()) == Some(&expected)
-    };
-    let watched = |watcher: &super::watchers::Watcher| {
-        let of = watcher.of.clone();
-        lost.iter().filter(move |address| of.matches(address))
-    };
-    watchers.each("that the gateways went", |watcher, shown| watched(watcher).all(|of| online(of, false, shown))).await;
-    world.gateways.refuse(false);
-    flats.online().await;
-    flats.finish().await;
-    watchers.converge(&flats).await;
-    for watcher in &watchers.all {
-        let shown = watcher.shown();
-        for (of, online) in &shown.online {
-            let (expected, gone): (&[bool], u32) =
-                if lost.contains(of) { (&[true, false, true], 1) } else { (&[true], 0) };
-            assert_eq!(online, expected, "{of} at a client of {}", watcher.of);
-            let told = shown.gone.get(of).copied().unwrap_or_default();
-            // Who was at the killed edge itself may have been told by a snapshot.
-            assert!(told == gone || shown.sessions > 1 && told < gone, "{of} went {told} times at {}", watcher.of);
-        }
-    }
-    let swept = world.count(&[0, 2], "riser_swept_total").await;
-    assert!((swept - f64::from(u32::try_from(lost.len()).expect("few"))).abs() < 0.5, "{swept} of {}", lost.len());
 }
 
 /// A gateway behind a line of its own.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use riser_client::{Client, Config, Endpoint, Event, Order, Subscription, Update};
 use riser_core::frame::Credential;
-use riser_core::{Address, Pattern};
+use riser_core::{Address, Pattern, Reason};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -24,6 +24,8 @@ pub(super) struct Shown {
     pub(super) online: BTreeMap<Address, Vec<bool>>,
     /// How often a gateway was announced to have gone.
     pub(super) gone: BTreeMap<Address, u32>,
+    /// Why.
+    pub(super) reasons: BTreeMap<Address, Vec<Option<Reason>>>,
     pub(super) numbers: BTreeMap<Address, u64>,
     /// Events in the order in which they came first.
     pub(super) events: BTreeMap<Address, Vec<String>>,
@@ -134,6 +136,8 @@ async fn write_down(mut client: Client, shown: watch::Sender<Shown>) {
                 }
                 match update {
                     Update::Presence(of) if view.get(&of).is_some_and(|seen| !seen.online) => {
+                        let why = view.get(&of).and_then(|seen| seen.reason);
+                        shown.reasons.entry(of.clone()).or_default().push(why);
                         *shown.gone.entry(of).or_default() += 1;
                     }
                     Update::Event(happened) if happened.kind.as_str() == BEAT => {

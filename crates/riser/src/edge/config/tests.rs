@@ -72,6 +72,21 @@ fn the_environment_goes_before_the_file_and_flags_go_before_both() {
 }
 
 #[test]
+fn one_address_or_tenant_may_have_half_of_the_places_unless_it_is_said() {
+    let each = |file: &str| read(file).expect("good settings").edge.handshakes_each;
+    assert_eq!(each("[edge]\nhandshakes = 101\n"), 51);
+    assert_eq!(each("[edge]\nhandshakes = 101\nhandshakes_each = 7\n"), 7);
+}
+
+#[test]
+fn trusted_proxies_are_a_list_also_in_the_environment() {
+    let mut sources = sources("");
+    sources.environment = vec![("RISER_EDGE_TRUSTED_PROXIES".into(), "10.0.0.0/8, ::1".into())];
+    let trusted = Settings::read(&sources).expect("good settings").edge.trusted_proxies;
+    assert_eq!(trusted.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "::1/128"]);
+}
+
+#[test]
 fn a_bad_option_is_named_with_its_line_and_its_remedy() {
     for (file, text) in [
         ("[edge]\n\nlisten = 8080\n", "riser.toml line 3: edge.listen: a string in quotes is needed, not a number"),
@@ -103,6 +118,14 @@ fn a_bad_option_is_named_with_its_line_and_its_remedy() {
         (
             "[edge]\nhandshakes = 1.5\n",
             "riser.toml line 2: edge.handshakes: a whole number without quotes is needed, not a fraction",
+        ),
+        (
+            "[edge]\ntrusted_proxies = [\"::1\", \"10.0.0.1/8\"]\n",
+            "riser.toml line 2: edge.trusted_proxies: the address has bits behind the prefix: the range begins at 10.0.0.0/8",
+        ),
+        (
+            "[edge]\ntrusted_proxies = [\"lb.example\"]\n",
+            "riser.toml line 2: edge.trusted_proxies: not a range of addresses, such as 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32",
         ),
         (
             "[edge]\nid = \"a.b\"\n",

@@ -1,12 +1,13 @@
-//! Gateways that wait to be fenced: a line per tenant, and the tenants take turns.
+//! Gateways that wait to be fenced: a queue per tenant, and the tenants take turns.
 //!
 //! Only so many are fenced at once, so that the registry's own queue, which knows no tenants, stays short. A tenant that
-//! waits alone may fill the whole room; when others come, its line gives up its newest.
+//! waits alone may fill the whole room; when others come, its queue gives up its newest.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use indexmap::IndexMap;
 use parking_lot::Mutex;
 use riser_core::TenantId;
 use tokio::sync::oneshot;
@@ -15,7 +16,7 @@ use tokio::time::timeout;
 /// Why a gateway's turn does not come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Missed {
-    /// There is no room, and its tenant's line is the longest.
+    /// There is no room, and its tenant's queue is the longest.
     Full,
     /// It has waited long enough.
     Late,
@@ -31,8 +32,8 @@ impl Missed {
     }
 }
 
-/// All lines of an edge.
-pub(crate) struct Lines(Mutex<Waiting>);
+/// Lets gateways in, so many at once.
+pub(crate) struct Turnstile(Mutex<Waiting>);
 
 struct Waiting {
     /// How many more may be at it.
@@ -40,20 +41,20 @@ struct Waiting {
     /// How many may wait, in all.
     room: usize,
     count: usize,
-    /// Who waits, the oldest first. No line is empty.
-    lines: HashMap<TenantId, VecDeque<oneshot::Sender<Turn>>>,
-    /// Those who have a line, in the order of their turns.
+    /// Who waits, the oldest first. No queue is empty.
+    queues: IndexMap<TenantId, VecDeque<oneshot::Sender<Turn>>>,
+    /// Those who have a queue, in the order of their turns.
     turns: VecDeque<TenantId>,
 }
 
 /// The right to be fenced now. Dropping it gives it to the next.
-pub(crate) struct Turn(Option<Arc<Lines>>);
+pub(crate) struct Turn(Option<Arc<Turnstile>>);
 
-impl Lines {
+impl Turnstile {
     /// So many at once, and room for so many who wait.
     pub(crate) fn new(at_once: usize, room: usize) -> Arc<Self> {
-        let (lines, turns) = (HashMap::new(), VecDeque::new());
-        Arc::new(Self(Mutex::new(Waiting { free: at_once, room, count: 0, lines, turns })))
+        let (queues, turns) = (IndexMap::new(), VecDeque::new());
+        Arc::new(Self(Mutex::new(Waiting { free: at_once, room, count: 0, queues, turns })))
     }
 
     /// Whether one more of this tenant's could wait now, or need not.
@@ -91,39 +92,39 @@ impl Waiting {
             return true;
         }
         let mut gone = 0;
-        for line in self.lines.values_mut() {
-            while line.front().is_some_and(oneshot::Sender::is_closed) {
-                line.pop_front();
+        for queue in self.queues.values_mut() {
+            while queue.front().is_some_and(oneshot::Sender::is_closed) {
+                queue.pop_front();
                 gone += 1;
             }
         }
         self.count -= gone;
-        self.lines.retain(|_, line| !line.is_empty());
-        self.turns.retain(|tenant| self.lines.contains_key(tenant));
+        self.queues.retain(|_, queue| !queue.is_empty());
+        self.turns.retain(|tenant| self.queues.contains_key(tenant));
         self.count < self.room
     }
 
     fn join(&mut self, tenant: &TenantId) -> oneshot::Receiver<Turn> {
         let (sender, receiver) = oneshot::channel();
-        self.lines.entry(tenant.clone()).or_insert_with(|| {
+        self.queues.entry(tenant.clone()).or_insert_with(|| {
             self.turns.push_back(tenant.clone());
             VecDeque::new()
         });
-        if let Some(line) = self.lines.get_mut(tenant) {
-            line.push_back(sender);
+        if let Some(queue) = self.queues.get_mut(tenant) {
+            queue.push_back(sender);
             self.count += 1;
         }
         receiver
     }
 
-    /// Whose line is longest, when it stays at least as long as this tenant's with one more in that and one less in it.
+    /// Whose queue is longest, when it stays at least as long as this tenant's with one more in that and one less in it.
     fn longest_but(&self, tenant: &TenantId) -> Option<TenantId> {
-        let own = self.lines.get(tenant).map_or(0, VecDeque::len);
-        let longest = self.lines.iter().max_by_key(|(_, line)| line.len())?;
+        let own = self.queues.get(tenant).map_or(0, VecDeque::len);
+        let longest = self.queues.iter().max_by_key(|(_, queue)| queue.len())?;
         (longest.1.len() > own + 1).then(|| longest.0.clone())
     }
 
-    /// Has the newest of a line told that its turn will not come.
+    /// Has the newest of a queue told that its turn will not come.
     fn give_up_newest(&mut self, tenant: &TenantId) {
         self.take(tenant, VecDeque::pop_back);
     }
@@ -141,11 +142,11 @@ impl Waiting {
         tenant: &TenantId,
         which: impl FnOnce(&mut VecDeque<oneshot::Sender<Turn>>) -> Option<oneshot::Sender<Turn>>,
     ) -> Option<oneshot::Sender<Turn>> {
-        let line = self.lines.get_mut(tenant)?;
-        let taken = which(line);
+        let queue = self.queues.get_mut(tenant)?;
+        let taken = which(queue);
         self.count -= usize::from(taken.is_some());
-        if line.is_empty() {
-            self.lines.remove(tenant);
+        if queue.is_empty() {
+            self.queues.swap_remove(tenant);
             self.turns.retain(|other| other != tenant);
         }
         taken
@@ -154,9 +155,9 @@ impl Waiting {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let Some(lines) = self.0.take() else { return };
-        let mut waiting = lines.0.lock();
-        let mut turn = Self(Some(lines.clone()));
+        let Some(turnstile) = self.0.take() else { return };
+        let mut waiting = turnstile.0.lock();
+        let mut turn = Self(Some(turnstile.clone()));
         while let Some(next) = waiting.next() {
             match next.send(turn) {
                 Ok(()) => return,
@@ -187,9 +188,9 @@ mod tests {
     }
 
     /// Has one wait, who is looked at once.
-    fn wait(lines: &Arc<Lines>, name: &str) -> Wait {
-        let (lines, tenant) = (lines.clone(), tenant(name));
-        let mut wait: Wait = Box::pin(async move { lines.turn(&tenant, WITHIN).await });
+    fn wait(turnstile: &Arc<Turnstile>, name: &str) -> Wait {
+        let (turnstile, tenant) = (turnstile.clone(), tenant(name));
+        let mut wait: Wait = Box::pin(async move { turnstile.turn(&tenant, WITHIN).await });
         assert!(wait.as_mut().now_or_never().is_none(), "{name} need not wait");
         wait
     }
@@ -198,16 +199,16 @@ mod tests {
         wait.as_mut().now_or_never()
     }
 
-    async fn turn(lines: &Arc<Lines>, name: &str) -> Result<Turn, Missed> {
-        lines.turn(&tenant(name), WITHIN).await
+    async fn turn(turnstile: &Arc<Turnstile>, name: &str) -> Result<Turn, Missed> {
+        turnstile.turn(&tenant(name), WITHIN).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn tenants_take_turns_however_many_wait_of_one() {
-        let lines = Lines::new(1, 100);
-        let mut at_it = turn(&lines, "storm").await.ok();
-        let mut waits: Vec<(&str, Wait)> = (0..5).map(|_| ("storm", wait(&lines, "storm"))).collect();
-        waits.extend(["b", "c", "b"].map(|name| (name, wait(&lines, name))));
+        let turnstile = Turnstile::new(1, 100);
+        let mut at_it = turn(&turnstile, "storm").await.ok();
+        let mut waits: Vec<(&str, Wait)> = (0..5).map(|_| ("storm", wait(&turnstile, "storm"))).collect();
+        waits.extend(["b", "c", "b"].map(|name| (name, wait(&turnstile, name))));
         let mut order = Vec::new();
         while !waits.is_empty() {
             drop(at_it.take());
@@ -218,25 +219,25 @@ mod tests {
         }
         assert_eq!(order, ["storm", "b", "c", "storm", "b", "storm", "storm", "storm"]);
         drop(at_it);
-        assert!(turn(&lines, "b").await.is_ok(), "nobody waits any more");
+        assert!(turn(&turnstile, "b").await.is_ok(), "nobody waits any more");
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_line_gives_up_its_newest_when_there_is_no_room() {
-        let lines = Lines::new(1, 4);
-        let at_it = turn(&lines, "storm").await.ok().expect("a turn");
-        let mut storm: Vec<Wait> = (0..4).map(|_| wait(&lines, "storm")).collect();
-        assert!(!lines.has_room(&tenant("storm")) && lines.has_room(&tenant("b")));
-        assert_eq!(turn(&lines, "storm").await.err(), Some(Missed::Full));
-        let mut others = vec![wait(&lines, "b"), wait(&lines, "b")];
+        let turnstile = Turnstile::new(1, 4);
+        let at_it = turn(&turnstile, "storm").await.expect("a turn");
+        let mut storm: Vec<Wait> = (0..4).map(|_| wait(&turnstile, "storm")).collect();
+        assert!(!turnstile.has_room(&tenant("storm")) && turnstile.has_room(&tenant("b")));
+        assert_eq!(turn(&turnstile, "storm").await.err(), Some(Missed::Full));
+        let mut others = [wait(&turnstile, "b"), wait(&turnstile, "b")];
         for (at, wait) in storm.iter_mut().enumerate() {
-            let missed = now(wait).map(|turn| turn.err());
+            let missed = now(wait).map(Result::err);
             assert_eq!(missed, (at >= 2).then_some(Some(Missed::Full)), "number {at}");
         }
         // Both have half of it, and nobody takes anything from the other any more.
         for name in ["storm", "b"] {
-            assert!(!lines.has_room(&tenant(name)));
-            assert_eq!(turn(&lines, name).await.err(), Some(Missed::Full), "{name}");
+            assert!(!turnstile.has_room(&tenant(name)));
+            assert_eq!(turn(&turnstile, name).await.err(), Some(Missed::Full), "{name}");
         }
         drop(at_it);
         assert!(now(&mut storm[0]).is_some_and(|turn| turn.is_ok()));
@@ -245,26 +246,26 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_is_never_lost_with_one_who_went_away() {
-        let lines = Lines::new(1, 2);
-        let at_it = turn(&lines, "a").await.ok().expect("a turn");
-        let (gone, mut other) = (wait(&lines, "a"), wait(&lines, "b"));
+        let turnstile = Turnstile::new(1, 2);
+        let at_it = turn(&turnstile, "a").await.expect("a turn");
+        let (gone, mut other) = (wait(&turnstile, "a"), wait(&turnstile, "b"));
         drop(gone);
         drop(at_it);
-        let at_it = now(&mut other).expect("the other's turn").ok().expect("a turn");
+        let at_it = now(&mut other).expect("the other's turn").expect("a turn");
         // One to whom it was given and who goes before looking.
-        let given = wait(&lines, "a");
+        let given = wait(&turnstile, "a");
         drop(at_it);
         drop(given);
-        assert!(turn(&lines, "b").now_or_never().is_some_and(|turn| turn.is_ok()));
+        assert!(turn(&turnstile, "b").now_or_never().is_some_and(|turn| turn.is_ok()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_waited_too_long_leaves_room() {
-        let lines = Lines::new(1, 2);
-        let _at_it = turn(&lines, "a").await.ok().expect("a turn");
-        let (first, second) = tokio::join!(turn(&lines, "a"), turn(&lines, "a"));
+        let turnstile = Turnstile::new(1, 2);
+        let _at_it = turn(&turnstile, "a").await.expect("a turn");
+        let (first, second) = tokio::join!(turn(&turnstile, "a"), turn(&turnstile, "a"));
         assert_eq!([first.err(), second.err()], [Some(Missed::Late); 2]);
-        assert!(lines.has_room(&tenant("a")));
-        drop(wait(&lines, "a"));
+        assert!(turnstile.has_room(&tenant("a")));
+        drop(wait(&turnstile, "a"));
     }
 }
