@@ -3,7 +3,7 @@
 use std::fmt;
 
 use riser_core::command::Digest;
-use riser_core::{Address, EdgeId, GatewayKey, Pattern, TenantId};
+use riser_core::{Address, BuildingId, EdgeId, GatewayKey, Pattern, TenantId};
 
 /// First tokens of all subjects of this release.
 const ROOT: &str = "riser.v1";
@@ -149,17 +149,20 @@ pub enum Bucket {
     Held,
     /// The tenant table: `riser-tenants`.
     Tenants,
+    /// Flats that are registered: `riser-flats`.
+    Flats,
 }
 
 impl Bucket {
     /// Every bucket.
-    pub const ALL: [Self; 2] = [Self::Held, Self::Tenants];
+    pub const ALL: [Self; 3] = [Self::Held, Self::Tenants, Self::Flats];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Held => "riser-held",
             Self::Tenants => "riser-tenants",
+            Self::Flats => "riser-flats",
         }
     }
 
@@ -181,7 +184,12 @@ pub enum Entry {
     Held(GatewayKey, Digest),
     /// What edges are to know of a tenant, in [`Bucket::Tenants`]: `<tenant>`.
     Tenant(TenantId),
+    /// A part of a building's flats, in [`Bucket::Flats`]: `<tenant>.<building>.<part>`, the part from 0 to 9.
+    Flats(TenantId, BuildingId, u8),
 }
+
+/// Parts of a building's flats, each an entry of its own: as many as one digit names.
+pub const FLAT_PARTS: u8 = 8;
 
 impl Entry {
     /// Where it is kept.
@@ -189,6 +197,7 @@ impl Entry {
         match self {
             Self::Held(..) => Bucket::Held,
             Self::Tenant(_) => Bucket::Tenants,
+            Self::Flats(..) => Bucket::Flats,
         }
     }
 
@@ -200,6 +209,7 @@ impl Entry {
         let entry = match bucket {
             Bucket::Held => Self::Held(key(next()?, next()?, next()?)?, next()?.parse().ok()?),
             Bucket::Tenants => Self::Tenant(next()?.parse().ok()?),
+            Bucket::Flats => Self::Flats(next()?.parse().ok()?, next()?.parse().ok()?, part(next()?)?),
         };
         next().is_none().then_some(entry)
     }
@@ -212,8 +222,14 @@ impl fmt::Display for Entry {
         match self {
             Self::Held(key, digest) => write!(f, "{}.{digest}", Tokens(key)),
             Self::Tenant(tenant) => write!(f, "{tenant}"),
+            Self::Flats(tenant, building, part) => write!(f, "{tenant}.{building}.{part}"),
         }
     }
+}
+
+/// A part of a building's flats, as it is written.
+fn part(text: &str) -> Option<u8> {
+    text.parse().ok().filter(|part| *part < FLAT_PARTS && text.len() == 1)
 }
 
 struct Tokens<'a>(&'a GatewayKey);
@@ -490,6 +506,9 @@ mod tests {
         prop_oneof![
             2 => (keys(), any::<u128>()).prop_map(|(key, digest)| Entry::Held(key, Digest(digest.to_be_bytes()))),
             1 => tenants().prop_map(Entry::Tenant),
+            1 => (keys(), 0..FLAT_PARTS).prop_map(|(key, part)| {
+                Entry::Flats(key.tenant, key.address.building().clone(), part)
+            }),
         ]
     }
 

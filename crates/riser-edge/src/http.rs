@@ -1,6 +1,5 @@
 //! The public listener: accepts connections, upgrades those that become WebSockets, and answers the HTTP API.
 
-mod bounded;
 pub(crate) mod busy;
 
 use std::convert::Infallible;
@@ -11,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, AUTHORIZATION, CONNECTION, ORIGIN};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::{AUTHORIZATION, ORIGIN};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -20,8 +19,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use riser_core::frame::Credential;
-use riser_core::tenant::api_key::API_KEY_PREFIX;
 use riser_core::{ErrorCode, Identity};
+use riser_ops::bounded::Bounded;
+pub(crate) use riser_ops::request::Refused;
+use riser_ops::request::check_form;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -37,7 +38,6 @@ use crate::tls::{self, ServerTls, TlsStream};
 use crate::ws::handshake::{self, Subprotocols};
 use crate::ws::tune;
 use crate::{api, forwarded};
-use bounded::Bounded;
 
 /// The subprotocols that this edge speaks.
 const SUBPROTOCOLS: &[&str] = &["riser.v1"];
@@ -172,35 +172,12 @@ where
 
 async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, visitor: &Visitor) -> Response<Full<Bytes>> {
     let answered = route(shared, request, visitor).await;
-    let mut response = answered.unwrap_or_else(|Refused(refusal)| {
-        shared.metrics.refused(refusal.reason);
-        let mut response = refusal.problem.into_response();
-        response.headers_mut().extend(refusal.headers);
-        // What follows a refused request on the same connection may be meant for something else.
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        response
+    let mut response = answered.unwrap_or_else(|refused| {
+        shared.metrics.refused(refused.reason());
+        refused.into_response()
     });
     response.headers_mut().entry("x-content-type-options").or_insert(HeaderValue::from_static("nosniff"));
     response
-}
-
-/// A request that is answered with a problem, and why, for the metric. Boxed, because answers are seldom refusals.
-pub(crate) struct Refused(Box<Refusal>);
-
-struct Refusal {
-    reason: &'static str,
-    problem: Problem,
-    headers: HeaderMap,
-}
-
-impl Refused {
-    pub(crate) fn new(reason: &'static str, problem: Problem) -> Self {
-        Self::with(reason, problem, HeaderMap::new())
-    }
-
-    fn with(reason: &'static str, problem: Problem, headers: HeaderMap) -> Self {
-        Self(Box::new(Refusal { reason, problem, headers }))
-    }
 }
 
 async fn route(
@@ -220,17 +197,17 @@ async fn route(
         return upgrade(shared, request, visitor, from);
     }
     let allowed: &[Method] = match parts[..] {
-        ["v1", "tokens"] | ["v1", "events", _, _] => &[Method::POST],
+        ["v1", "tokens" | "enrol"] | ["v1", "events", _, _] => &[Method::POST],
         ["v1", "state", _, _] | ["v1", "presence" | "events"] | ["v1", "commands", _] => &[Method::GET],
         ["v1", "commands"] => &[Method::GET, Method::POST],
+        ["v1", "sessions" | "gateways", _, _] => &[Method::DELETE],
         _ => return Err(Refused::new("not_found", Problem::not_found("there is nothing at this path"))),
     };
     if !allowed.contains(request.method()) {
-        let allowed = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
-        let detail = format!("only {allowed} is served here");
-        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::BadFrame, detail);
-        let allow = HeaderValue::from_str(&allowed).map(|value| (ALLOW, value));
-        return Err(Refused::with("method", problem, allow.into_iter().collect()));
+        return Err(Refused::method(allowed));
+    }
+    if parts == ["v1", "enrol"] {
+        return api::enrol::post(shared, request).await;
     }
     let (identity, _) = authorize(shared, request.headers(), from)?
         .ok_or_else(|| Refused::new("no_credential", Problem::unauthorized()))?;
@@ -256,6 +233,12 @@ async fn serve_call(
         ["v1", "tokens"] => api::tokens(shared, identity, request).await,
         ["v1", "commands"] if request.method() == Method::POST => {
             api::commands::post(shared, identity, request, visitor).await
+        }
+        ["v1", "sessions", building, gateway] => {
+            api::gateways::kick(shared, identity, &request, building, gateway).await
+        }
+        ["v1", "gateways", building, gateway] => {
+            api::gateways::erase(shared, identity, &request, building, gateway).await
         }
         ["v1", "events", building, gateway] => api::events::post(shared, identity, request, building, gateway).await,
         ["v1", "events"] => api::events::list(shared, identity, &request).await,
@@ -302,52 +285,6 @@ fn busy(shared: &Shared, reason: &'static str, detail: &str) -> Refused {
 fn not_ready(shared: &Shared, detail: &str) -> Refused {
     let after = if shared.any().is_multiple_of(2) { 1 } else { 2 };
     Refused::new("not_ready", Problem::unavailable(detail, after))
-}
-
-/// What must hold for every request, before anything else of it is looked at.
-fn check_form(request: &Request<Incoming>) -> Result<(), Refused> {
-    let bad = |reason, detail: &str| Err(Refused::new(reason, Problem::bad_frame(detail)));
-    let uri = request.uri();
-    if uri.scheme().is_some() || uri.authority().is_some() {
-        return Err(Refused::new("absolute_form", Problem::not_found("this is no proxy")));
-    }
-    if request.version() != Version::HTTP_11 {
-        return bad("http_version", "HTTP/1.1 is needed");
-    }
-    let headers = request.headers();
-    if headers.get_all(http::header::HOST).iter().count() != 1 {
-        return bad("host", "exactly one Host is needed");
-    }
-    if headers.contains_key(http::header::TRANSFER_ENCODING) && headers.contains_key(http::header::CONTENT_LENGTH) {
-        return bad("framing", "a body is framed by Content-Length or by Transfer-Encoding, not by both");
-    }
-    if uri.query().is_some_and(has_credential) {
-        return bad("query_credential", "a credential in a URL ends up in logs: send it in the Authorization header");
-    }
-    Ok(())
-}
-
-/// Whether a query names a credential, or holds something that looks like one.
-fn has_credential(query: &str) -> bool {
-    let names = [
-        "token",
-        "access_token",
-        "key",
-        "api_key",
-        "apikey",
-        "jwt",
-        "auth",
-        "authorization",
-        "bearer",
-        "password",
-        "secret",
-    ];
-    query.split('&').any(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        names.iter().any(|n| name.eq_ignore_ascii_case(n))
-            || value.starts_with(API_KEY_PREFIX)
-            || value.starts_with("eyJ")
-    })
 }
 
 /// Who the `Authorization` header proves; none when there is no such header.

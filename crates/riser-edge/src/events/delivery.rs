@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use indexmap::{IndexMap, IndexSet};
 use riser_bus::log::{Bounds, Stored};
@@ -44,6 +45,8 @@ pub(super) struct Inner {
 
 struct Follower {
     conn: Arc<Conn>,
+    /// Whether it may see who changed what.
+    audits: Arc<AtomicBool>,
     position: Position,
     /// Whether it has everything and is owed nothing.
     current: bool,
@@ -106,6 +109,7 @@ impl Inner {
         shared: &Shared,
         member: u64,
         conn: &Arc<Conn>,
+        audits: &Arc<AtomicBool>,
         to: &Pattern,
         filter: &Arc<PathFilter>,
         mut place: Place,
@@ -118,6 +122,7 @@ impl Inner {
         }
         let new = || Follower {
             conn: conn.clone(),
+            audits: audits.clone(),
             position: Position::default(),
             current: false,
             live: false,
@@ -423,6 +428,9 @@ fn give(shared: &Shared, follower: &mut Follower, ring: &Ring, pages: &mut Pages
 /// Goes past an event, and sends it if it is for the listener. True when it was sent.
 fn pass(shared: &Shared, follower: &mut Follower, entry: &Entry, live: bool) -> bool {
     if !follower.position.pass(entry.seq, &entry.of, entry.path.as_ref()) {
+        return false;
+    }
+    if entry.audit && !follower.audits.load(Ordering::Relaxed) {
         return false;
     }
     shared.metrics.events.delivered(live);

@@ -5,6 +5,7 @@
 //! costs a number, and one that was away is served like any other, only from further behind.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 use prometheus::IntGauge;
@@ -91,13 +92,14 @@ impl Feed {
         shared: &Arc<Shared>,
         member: u64,
         conn: &Arc<Conn>,
+        audits: &Arc<AtomicBool>,
         to: &Pattern,
         filter: &Arc<PathFilter>,
         place: Place,
     ) {
         let mut after = After::default();
         let mut inner = self.inner.lock();
-        inner.put(shared, member, conn, to, filter, place);
+        inner.put(shared, member, conn, audits, to, filter, place);
         inner.pump(shared, member, &mut after);
         self.start(shared, &mut inner);
         drop(inner);

@@ -52,14 +52,17 @@ const FILTERS: usize = 1_024;
 pub(crate) struct Member {
     pub(crate) id: u64,
     pub(crate) conn: Arc<Conn>,
+    /// Whether it may see events that say who changed what.
+    pub(crate) audits: Arc<AtomicBool>,
     pub(crate) owed: Mutex<Owed>,
     /// Set under the hub's lock when its session has ended: a subscription that was still being made then is not.
     left: AtomicBool,
 }
 
 impl Member {
-    pub(crate) fn new(id: u64, conn: Arc<Conn>) -> Arc<Self> {
-        Arc::new(Self { id, conn, owed: Mutex::default(), left: AtomicBool::new(false) })
+    pub(crate) fn new(id: u64, conn: Arc<Conn>, audits: bool) -> Arc<Self> {
+        let audits = Arc::new(AtomicBool::new(audits));
+        Arc::new(Self { id, conn, audits, owed: Mutex::default(), left: AtomicBool::new(false) })
     }
 
     /// Whether its session has ended.
@@ -242,7 +245,7 @@ impl Hub {
         begin(&sub);
         inner.join(member, sub.clone());
         match place {
-            Some(place) => self.feed.join(shared, member.id, &member.conn, &sub.to, &sub.filter, place),
+            Some(place) => self.feed.join(shared, member.id, &member.conn, &member.audits, &sub.to, &sub.filter, place),
             None => self.feed.part(member.id, &sub.to),
         }
         let mut owed = member.owed.lock();
