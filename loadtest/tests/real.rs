@@ -84,7 +84,7 @@ fn a_tenant_that_makes_every_noise_leaves_another_its_answers() {
     for name in kinds {
         let noise = figures(&runs, name);
         assert!(noise["cluster, beside another tenant's noise"] > 0.0, "{name}: {noise:?}");
-        assert_eq!(noise["cluster, alone"], 0.0, "{name}");
+        assert!(noise["cluster, alone"].abs() < f64::EPSILON, "{name}: {noise:?}");
     }
 }
 

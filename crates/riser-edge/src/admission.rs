@@ -86,7 +86,7 @@ impl Place {
 }
 
 /// What counts as one address.
-fn site(address: IpAddr) -> IpAddr {
+pub(crate) fn site(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & SITE)),
         v4 @ IpAddr::V4(_) => v4,

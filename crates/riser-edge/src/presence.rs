@@ -78,7 +78,7 @@ pub(crate) async fn keep_lease(shared: Arc<Shared>) {
 
 async fn renewed_lease(shared: &Arc<Shared>, renewed: Renewed) {
     shared.clock.set(renewed.now_ms);
-    shared.ledger.set_edges(renewed.edges, &shared.table());
+    shared.meters.set_edges(renewed.edges, &shared.table());
     shared.metrics.quotas.edges.set(i64::try_from(renewed.edges).unwrap_or(i64::MAX));
     let first = {
         let mut state = shared.lease.lock();

@@ -42,7 +42,7 @@ const TELL_EVERY: Duration = Duration::from_secs(3_600);
 
 /// What all tenants use. Bounded by the tenants of the table: who is gone from it is forgotten.
 #[derive(Default)]
-pub(crate) struct Ledger {
+pub(crate) struct Meters {
     uses: Mutex<HashMap<TenantId, Arc<Use>>>,
     edges: AtomicUsize,
 }
@@ -124,7 +124,7 @@ impl Calls {
     }
 }
 
-impl Ledger {
+impl Meters {
     /// What a tenant uses.
     fn of(&self, tenant: &TenantId, quotas: impl FnOnce() -> Quotas) -> Arc<Use> {
         let mut uses = self.uses.lock();
@@ -269,7 +269,7 @@ impl Use {
 impl Shared {
     /// What a tenant uses of this edge.
     pub(crate) fn usage(&self, tenant: &TenantId) -> Arc<Use> {
-        self.ledger.of(tenant, || self.with_tenant(tenant, |tenant| tenant.quotas).unwrap_or_default())
+        self.meters.of(tenant, || self.with_tenant(tenant, |tenant| tenant.quotas).unwrap_or_default())
     }
 
     /// Counts a session; none when the tenant has as many of its kind as it may.
@@ -369,18 +369,18 @@ mod tests {
         TenantTable::from_iter([(acme(), Tenant { quotas, ..Tenant::default() })])
     }
 
-    fn used(quotas: Quotas) -> (Ledger, Arc<Use>) {
-        let ledger = Ledger::default();
-        let of = ledger.of(&acme(), || quotas);
-        (ledger, of)
+    fn used(quotas: Quotas) -> (Meters, Arc<Use>) {
+        let meters = Meters::default();
+        let of = meters.of(&acme(), || quotas);
+        (meters, of)
     }
 
     #[test]
     fn what_the_cluster_may_have_is_shared_out_and_what_a_session_may_have_is_not() {
         let quotas = Quotas::NONE.with(Quota::ClientSessions, 10).with(Quota::SessionFramesPerS, 10);
-        let (ledger, of) = used(quotas);
+        let (meters, of) = used(quotas);
         for (edges, share) in [(0, 10), (1, 10), (3, 4), (20, 1)] {
-            ledger.set_edges(edges, &table(quotas));
+            meters.set_edges(edges, &table(quotas));
             assert_eq!(of.share(Quota::ClientSessions), Some(share), "{edges}");
             assert_eq!(of.share(Quota::SessionFramesPerS), Some(10));
             // The bound that is promised.
@@ -388,15 +388,15 @@ mod tests {
             assert!(share * edges < 10 + edges);
         }
         assert_eq!(of.share(Quota::GatewaySessions), None);
-        ledger.refresh(&table(Quotas::NONE));
+        meters.refresh(&table(Quotas::NONE));
         assert_eq!(of.share(Quota::ClientSessions), None);
-        ledger.refresh(&TenantTable::default());
-        assert!(ledger.uses.lock().is_empty());
+        meters.refresh(&TenantTable::default());
+        assert!(meters.uses.lock().is_empty());
     }
 
     #[test]
     fn as_many_sessions_are_let_in_as_leave_room_for_them() {
-        let (_ledger, of) = used(Quotas::NONE.with(Quota::ClientSessions, 2));
+        let (_meters, of) = used(Quotas::NONE.with(Quota::ClientSessions, 2));
         let [first, second] = [of.seat(Quota::ClientSessions, false), of.seat(Quota::ClientSessions, false)];
         assert!(first.is_some() && second.is_some() && of.seat(Quota::ClientSessions, false).is_none());
         assert!(of.seat(Quota::GatewaySessions, false).is_some(), "another kind");
@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn who_is_ahead_pauses_and_who_is_far_ahead_is_refused() {
         let quotas = Quotas::NONE.with(Quota::FramesPerS, 1_000).with(Quota::SessionFramesPerS, 100);
-        let (_ledger, of) = used(quotas);
+        let (_meters, of) = used(quotas);
         let (now, mut own) = (Instant::now(), Own::default());
         let at = |of: &Use, own: &mut Own, frames: u64| of.charge(own, frames, 0, now);
         assert_eq!(at(&of, &mut own, 100), Charged::default());
@@ -427,7 +427,7 @@ mod tests {
 
     #[test]
     fn what_is_nearly_used_up_is_told_once_an_hour() {
-        let (_ledger, of) = used(Quotas::NONE.with(Quota::ClientSessions, 10));
+        let (_meters, of) = used(Quotas::NONE.with(Quota::ClientSessions, 10));
         let now = Instant::now();
         assert!(!of.is_to_be_told(Quota::ClientSessions, 7, now));
         assert!(of.is_to_be_told(Quota::ClientSessions, 8, now));

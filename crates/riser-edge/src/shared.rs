@@ -35,7 +35,7 @@ use crate::hub::Hub;
 use crate::live::LiveStreams;
 use crate::metrics::Metrics;
 use crate::presence::LeaseState;
-use crate::quota::Ledger;
+use crate::quota::Meters;
 use crate::session::SessionHandle;
 use crate::tasks::Tasks;
 use crate::ws::{self, Settings};
@@ -111,7 +111,7 @@ pub(crate) struct Shared {
     /// When API keys were used last.
     pub(crate) key_uses: KeyUses,
     /// What tenants use of this edge.
-    pub(crate) ledger: Ledger,
+    pub(crate) meters: Meters,
     settings: Mutex<Vec<Arc<Settings>>>,
     hubs: Mutex<IndexMap<TenantId, Arc<Hub>>>,
     feeds: Mutex<IndexMap<TenantId, Arc<Feed>>>,
@@ -170,7 +170,7 @@ impl Shared {
             registered_again: Notify::new(),
             lockout: Lockout::default(),
             key_uses: KeyUses::default(),
-            ledger: Ledger::default(),
+            meters: Meters::default(),
             settings: Mutex::default(),
             hubs: Mutex::default(),
             feeds: Mutex::default(),

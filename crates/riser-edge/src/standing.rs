@@ -24,7 +24,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
     while tenants.changed().await.is_ok() {
         let table = tenants.borrow_and_update().clone();
         shared.key_uses.forget(&table);
-        shared.ledger.refresh(&table);
+        shared.meters.refresh(&table);
         let standing = Standing::of(&table);
         let same = |of: &TenantId| match (before.get(of), table.get(of)) {
             (Some(before), Some(now)) => Arc::ptr_eq(before, now),

@@ -5,11 +5,13 @@
 //! purpose: many flats stand behind one address, and one of them could lock out the gateways of all others.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::admission::site;
 
 /// How many wrong keys may come from an address within [`WINDOW`]. Somebody who pastes the wrong one tries a few times;
 /// a back end with a revoked one tries again all day, and is slowed.
@@ -18,8 +20,6 @@ pub(crate) const WRONG: u32 = 100;
 pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 /// Addresses that are counted at a time. Beyond that, new ones are not: they are served as if they had tried nothing.
 const ADDRESSES: usize = 16_384;
-/// Bits of an IPv6 address that stand for one site, which has all addresses behind them.
-const SITE: u128 = u128::MAX << 64;
 
 #[derive(Default)]
 pub(crate) struct Lockout(Mutex<HashMap<IpAddr, Wrong>>);
@@ -56,13 +56,6 @@ impl Lockout {
             wrong.since = now;
         }
         wrong.count == WRONG
-    }
-}
-
-fn site(from: IpAddr) -> IpAddr {
-    match from.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) & SITE)),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -13,7 +13,7 @@ mod rate;
 pub(crate) mod room;
 pub(crate) mod speaker;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -51,7 +51,7 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(crate) struct LiveStreams {
     rooms: Mutex<IndexMap<TenantId, Arc<Room>>>,
     /// The streams whose openers are here. Each session has a few at most.
-    lines: Mutex<HashMap<(TenantId, StreamId), Arc<Line>>>,
+    lines: Mutex<BTreeMap<(TenantId, StreamId), Arc<Line>>>,
     /// Who asked for the newest streams, and opened those that were over last: the store may tell of a stream before its
     /// opener knows, and the bus carries it a little longer than it lasts. Neither must bring it back to its speaker.
     openers: Mutex<VecDeque<(TenantId, StreamId, Weak<Conn>)>>,

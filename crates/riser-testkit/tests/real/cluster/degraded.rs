@@ -156,7 +156,7 @@ async fn a_redis_that_was_emptied_under_load_is_filled_again_by_every_gateway() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_jetstream_refuses_events_and_nothing_else() {
     let of_nats = NatsOptions { max_file_store: Some(1 << 20), ..NatsOptions::default() };
-    let world = World::shaped(&Shape { edges: 2, nats: 1, of_nats, sentinels: false }).await;
+    let world = World::shaped(&Shape { edges: 2, of_nats, ..Shape::default() }).await;
     let mut flats = Flats::connect(&world.gateways_at(), &world.api(), 10).await;
     let flat = flats.iter().next().expect("a gateway").clone();
     let api = world.api();

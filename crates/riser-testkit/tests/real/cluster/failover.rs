@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use riser_testkit::real::nats::NatsOptions;
 use tokio::time::timeout;
 
 use super::degraded::{at_each_edge, status_of};
@@ -17,7 +16,7 @@ const SOME: usize = 60;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_one_of_three_nats_servers_is_killed_under_load_nothing_is_lost() {
-    let shape = Shape { edges: 3, nats: 3, of_nats: NatsOptions::default(), sentinels: false };
+    let shape = Shape { nats: 3, ..Shape::default() };
     let mut world = World::shaped(&shape).await;
     let mut flats = Flats::connect(&world.gateways_at(), &world.api(), SOME).await;
     let watchers = at_each_edge(&world).await;
@@ -50,7 +49,7 @@ async fn when_one_of_three_nats_servers_is_killed_under_load_nothing_is_lost() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_quorum_events_are_refused_and_sessions_stay() {
-    let shape = Shape { edges: 3, nats: 3, of_nats: NatsOptions::default(), sentinels: false };
+    let shape = Shape { nats: 3, ..Shape::default() };
     let mut world = World::shaped(&shape).await;
     let mut flats = Flats::connect(&world.gateways_at(), &world.api(), SOME).await;
     let watchers = at_each_edge(&world).await;
@@ -83,7 +82,7 @@ async fn without_a_quorum_events_are_refused_and_sessions_stay() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_redis_fails_over_with_a_lost_tail_all_converges() {
-    let shape = Shape { edges: 3, nats: 1, of_nats: NatsOptions::default(), sentinels: true };
+    let shape = Shape { sentinels: true, ..Shape::default() };
     let mut world = World::shaped(&shape).await;
     let mut flats = Flats::connect(&world.gateways_at(), &world.api(), SOME).await;
     let watchers = at_each_edge(&world).await;

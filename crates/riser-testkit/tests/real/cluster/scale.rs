@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::flats::Flats;
 use super::watchers::{Commander, Shown, Watcher, Watchers};
+use super::world::Shape;
 use super::{World, addresses, check_commands};
 
 /// Gateways: seven hundred for each edge.
@@ -17,6 +18,8 @@ const OF_A_BUILDING: usize = 192;
 const OF_ALL: usize = 8;
 /// Between two numbers of one gateway: seventy changes a second in all, of which each comes to 27 clients.
 const EVERY: Duration = Duration::from_secs(30);
+/// Between two pings: half of what edges do by themselves. Two thousand peers in one process answer late now and then.
+const HEARTBEAT: &str = "10s";
 /// For how long a gateway of a drained edge stays online after its session was ended, at least.
 const MOVING: Duration = Duration::from_secs(15);
 /// How soon the gateways of a dead edge are offline for everybody.
@@ -44,7 +47,7 @@ async fn turned_away(world: &World, edges: &[usize]) -> f64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_of_two_thousand_under_load_loses_nothing_and_shows_nobody_offline() {
-    let mut world = World::start(3).await;
+    let mut world = World::shaped(&Shape { heartbeat: HEARTBEAT, ..Shape::default() }).await;
     let mut flats = flats(&world).await;
     let watchers = two_hundred(&world).await;
     let every = Duration::from_millis(100);
@@ -84,7 +87,7 @@ async fn a_rolling_restart_of_two_thousand_under_load_loses_nothing_and_shows_no
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_seven_hundred_gateways_of_a_killed_edge_go_once_in_time_and_come_back_once() {
-    let mut world = World::start(3).await;
+    let mut world = World::shaped(&Shape { heartbeat: HEARTBEAT, ..Shape::default() }).await;
     let mut flats = flats(&world).await;
     let watchers = two_hundred(&world).await;
     let lost = flats.at("edge-1");

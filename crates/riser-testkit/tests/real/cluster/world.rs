@@ -39,12 +39,20 @@ pub(super) struct Shape {
     pub(super) of_nats: NatsOptions,
     /// Whether Redis has a replica and Sentinels, and is reached past the proxy.
     pub(super) sentinels: bool,
+    /// Between two pings of an edge to a peer. Short, so that silence is soon noticed.
+    pub(super) heartbeat: &'static str,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { edges: 3, nats: 1, of_nats: NatsOptions::default(), sentinels: false, heartbeat: "2s" }
+    }
 }
 
 impl World {
     /// Starts so many edges with one NATS server and one Redis.
     pub(super) async fn start(edges: usize) -> Self {
-        Self::shaped(&Shape { edges, nats: 1, of_nats: NatsOptions::default(), sentinels: false }).await
+        Self::shaped(&Shape { edges, ..Shape::default() }).await
     }
 
     pub(super) async fn shaped(shape: &Shape) -> Self {
@@ -61,7 +69,7 @@ impl World {
         let to_redis = Proxy::start(local(redis.port(0)), 2).await.expect("a proxy");
         let urls = if shape.nats == 1 { vec![format!("nats://{}", to_nats.address())] } else { nats.urls() };
         // A rolling restart of three is to fit into a minute.
-        let mut set = ["edge.drain_window=3s", "edge.heartbeat=2s"].map(str::to_owned).to_vec();
+        let mut set = vec!["edge.drain_window=3s".to_owned(), format!("edge.heartbeat={}", shape.heartbeat)];
         set.push(format!("events.replicas={}", shape.nats));
         let sentinels = if shape.sentinels { redis.sentinels() } else { vec![] };
         let options =
