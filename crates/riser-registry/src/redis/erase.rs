@@ -3,11 +3,8 @@
 //! Nothing looks through the names of keys: a tenant's gateways are those in the heads of its buildings, and those for which
 //! commands are noted, which need not ever have connected.
 
-use std::collections::BTreeSet;
+use riser_core::{Address, GatewayKey, TenantId};
 
-use riser_core::{Address, GatewayId, GatewayKey, TenantId};
-
-use super::commands::room_parts;
 use super::keys::{Building, Tenant};
 use super::link::{Arguments, Call};
 use super::replies::Items;
@@ -32,13 +29,8 @@ impl RedisRegistry {
         let buildings = self.buildings(tenant).await?;
         let mut all = self.commanded(tenant).await?;
         for building in &buildings {
-            let call = Call::new().command("HKEYS", Some(Building::new(tenant, building).heads()), &[]);
-            let names = self.link.run(call).await?.into_iter().next().and_then(Items::of);
-            let mut names = names.ok_or_else(|| self.link.strange("the gateways of a building"))?;
-            while names.left() > 0 {
-                let gateway: Option<GatewayId> = names.parsed();
-                all.extend(gateway.and_then(|gateway| Address::new(building.clone(), gateway).ok()));
-            }
+            let gateways = self.gateways(tenant, building).await?.into_iter();
+            all.extend(gateways.filter_map(|gateway| Address::new(building.clone(), gateway).ok()));
         }
         let mut erased = Erased::default();
         let all: Vec<Address> = all.into_iter().collect();
@@ -59,23 +51,6 @@ impl RedisRegistry {
         self.link.run(call).await?;
         self.full.lock().remove(tenant);
         Ok(erased)
-    }
-
-    /// The addresses for which commands are noted, open or decided.
-    async fn commanded(&self, tenant: &TenantId) -> Result<BTreeSet<Address>, RegistryError> {
-        let keys = Tenant::new(tenant);
-        let [[decided, ..], [open, ..]] = [keys.room(), keys.opened()];
-        let all: [&[u8]; 2] = [b"0", b"-1"];
-        let call = Call::new().command("ZRANGE", Some(decided), &all).command("ZRANGE", Some(open), &all);
-        let mut addresses = BTreeSet::new();
-        for names in self.link.run(call).await? {
-            let mut names = Items::of(names).ok_or_else(|| self.link.strange("the commands of a tenant"))?;
-            while names.left() > 0 {
-                let name: Option<String> = names.parsed();
-                addresses.extend(name.as_deref().and_then(room_parts).map(|(of, _)| of));
-            }
-        }
-        Ok(addresses)
     }
 
     async fn erase_some(&self, tenant: &TenantId, some: &[Address]) -> Result<Erased, RegistryError> {
