@@ -17,6 +17,7 @@ use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
 
 use super::delivery::{After, Inner};
 use super::follower::{Asked, Place, Stream};
+use super::newest::Newest;
 use super::pages::{Entry, Range};
 use crate::shared::Shared;
 use crate::ws::Conn;
@@ -48,6 +49,7 @@ pub(crate) struct Feed {
     /// Has the tail begin again: the stream is another one than it says.
     anew: Notify,
     reads: Semaphore,
+    newest: Newest,
 }
 
 impl Feed {
@@ -58,6 +60,7 @@ impl Feed {
             changed: Notify::new(),
             anew: Notify::new(),
             reads: Semaphore::new(READS),
+            newest: Newest::default(),
         })
     }
 
@@ -74,7 +77,13 @@ impl Feed {
                 if let Some(place) = Place::of(asked, stream, None) {
                     return Ok(place);
                 }
-                let bounds = self.bounds(shared).await.map_err(|_| Unavailable)?;
+                let bounds = match self.newest.ask(self.bounds(shared)).await {
+                    Ok(bounds) => bounds,
+                    // Who wants what comes is not refused for want of an answer. An event that was stored just before may
+                    // come to it.
+                    Err(_) if asked == Asked::Now => return Ok(Place::now(stream)),
+                    Err(_) => return Err(Unavailable),
+                };
                 let stands = Stream { life: bounds.life, last: bounds.last };
                 if stands.life != stream.life {
                     self.begin_again(stream.life);

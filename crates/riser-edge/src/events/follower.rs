@@ -47,13 +47,19 @@ impl Asked {
 }
 
 impl Place {
-    /// Where a subscription begins. One whose cursor is not known begins at the oldest event, and without the number of
-    /// that there is no answer.
+    /// After what is in the stream now.
+    pub(super) fn now(stream: Stream) -> Self {
+        Self { life: stream.life, at: stream.last, goes_on: true, gap: false }
+    }
+
+    /// Where a subscription begins in a stream as its tail knows it, or, with the number of the oldest event (`first`), as
+    /// the store does. The tail may not have brought yet what was stored a moment ago, so that there is no answer without
+    /// the store to what now is, nor to a cursor that is not known, which begins at the oldest event.
     pub(super) fn of(asked: Asked, stream: Stream, first: Option<u64>) -> Option<Self> {
         let Stream { life, last } = stream;
         let after = |at| Self { life, at, goes_on: false, gap: false };
         match asked {
-            Asked::Now => Some(Self { goes_on: true, ..after(last) }),
+            Asked::Now => first.map(|_| Self::now(stream)),
             // Before everything, in whichever life that came to be. What is not kept any more shows when it is read.
             Asked::After(Cursor::START) => Some(after(0)),
             Asked::After(cursor) if cursor.life == life && cursor.seq <= last => Some(after(cursor.seq)),

@@ -8,6 +8,7 @@ mod delivery;
 pub(crate) mod feed;
 mod follower;
 pub(crate) mod metrics;
+mod newest;
 mod pages;
 mod ring;
 

@@ -142,6 +142,52 @@ async fn a_cursor_of_a_stream_that_the_tail_has_not_seen_yet_is_good() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_comes_without_a_cursor_gets_nothing_that_the_tail_has_not_brought_yet() {
+    let cluster = Cluster::new();
+    store(&cluster, 0..3, "b/g").await;
+    let held = Held::new(&cluster, Semaphore::MAX_PERMITS);
+    *held.silent.lock() = Some(Vec::new());
+    let log = held.clone();
+    let (edge, _) = cluster.edge_with("edge-0", |ports| ports.log = Arc::new(log)).await;
+    let (mut old, _) = Peerling::open(&edge, client_of("acme")).await;
+    old.listen("b/*", None).await;
+    store(&cluster, 3..5, "b/g").await;
+    let (mut new, _) = Peerling::open(&edge, client_of("acme")).await;
+    let frames = new.listen("b/*", None).await;
+    assert_eq!(frames.last().expect("synced")["cursor"], cursor(&cluster, 5).await);
+    store(&cluster, 5..8, "b/g").await;
+    // The tail that brought nothing ends, and the next one begins where the stream is then.
+    drop(held.silent.lock().take());
+    assert_eq!(old.hears(5).await, numbered(3..8));
+    assert_eq!(new.hears(3).await, numbered(5..8));
+    store(&cluster, 8..9, "b/g").await;
+    for client in [&mut old, &mut new] {
+        assert_eq!(client.hears(1).await, numbered(8..9));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_without_a_cursor_is_served_while_the_store_answers_nothing() {
+    let cluster = Cluster::new();
+    store(&cluster, 0..3, "b/g").await;
+    let (one, _) = cluster.edge("edge-0").await;
+    let (mut old, _) = Peerling::open(&one, client_of("acme")).await;
+    old.listen("b/*", None).await;
+    let deaf = Faults { lost_request: 1.0, ..Faults::default() };
+    cluster.log.set_client_faults(&"edge-0".parse().expect("an edge"), deaf);
+    let (mut new, _) = Peerling::open(&one, client_of("acme")).await;
+    let (mut back, _) = Peerling::open(&one, client_of("acme")).await;
+    new.listen("b/*", None).await;
+    // Who must know what it missed cannot be.
+    back.send(&json!({"t":"subscribe","n":1,"to":"b/*","lanes":["event"],"cursor":"1.1"})).await;
+    assert_eq!(back.reply(1).await["code"], "unavailable");
+    store(&cluster, 3..4, "b/g").await;
+    for client in [&mut old, &mut new] {
+        assert_eq!(client.hears(1).await, numbered(3..4));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn subscribing_again_while_it_takes_long_has_no_hole_and_no_double() {
     let cluster = Cluster::new();
     let (one, _) = cluster.edge("edge-0").await;
