@@ -1,6 +1,7 @@
 //! How subjects are written and read. Every subject of the cluster is made and parsed here and nowhere else.
 
 use std::fmt;
+use std::str::FromStr;
 
 use riser_core::command::Digest;
 use riser_core::{Address, BuildingId, EdgeId, GatewayKey, Pattern, TenantId};
@@ -212,6 +213,19 @@ impl Entry {
             Bucket::Flats => Self::Flats(next()?.parse().ok()?, next()?.parse().ok()?, part(next()?)?),
         };
         next().is_none().then_some(entry)
+    }
+}
+
+/// Not the subject of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not the subject of an entry of Riser's buckets")]
+pub struct NoEntry;
+
+/// The subject of an entry, of whichever bucket.
+impl FromStr for Entry {
+    type Err = NoEntry;
+    fn from_str(subject: &str) -> Result<Self, NoEntry> {
+        Bucket::ALL.into_iter().find_map(|bucket| Self::parse(bucket, subject)).ok_or(NoEntry)
     }
 }
 
@@ -528,6 +542,7 @@ mod tests {
                 prop_assert_eq!(tokens_match(&bucket.subjects(), &subject), own.is_some());
                 prop_assert_eq!(Entry::parse(bucket, &subject), own);
             }
+            prop_assert_eq!(subject.parse(), Ok(entry));
             prop_assert_eq!(Subject::parse(&subject), None);
         }
 
@@ -542,6 +557,7 @@ mod tests {
             let at = at.index(tokens.len());
             tokens[at] = hostile;
             prop_assert_eq!(Entry::parse(entry.bucket(), &tokens.join(".")), None, "{:?}", tokens);
+            prop_assert_eq!(tokens.join(".").parse::<Entry>(), Err(NoEntry), "{:?}", tokens);
         }
     }
 
