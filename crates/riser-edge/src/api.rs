@@ -158,7 +158,7 @@ impl<'a> Page<'a> {
         let registered = flats.range::<GatewayId, _>((from, last.map_or(Bound::Unbounded, Bound::Included)));
         let mut all: BTreeMap<&GatewayId, Option<&Presence>> = registered.map(|(gateway, _)| (gateway, None)).collect();
         all.extend(page.iter().map(|(gateway, presence)| (gateway, Some(presence))));
-        let row = |(&gateway, &presence): (&&'a GatewayId, &Option<&'a Presence>)| {
+        let row = |(gateway, presence): (&'a GatewayId, Option<&'a Presence>)| {
             let flat = flats.get(gateway);
             Row {
                 of: format!("{building}/{gateway}"),
@@ -171,9 +171,10 @@ impl<'a> Page<'a> {
                 floor: flat.and_then(|flat| flat.floor.as_deref()),
             }
         };
-        let gateways: Vec<Row<'a>> = all.iter().take(limit).map(row).collect();
         let more = all.len() > limit || last.is_some();
-        let next = more.then(|| all.keys().nth(gateways.len().saturating_sub(1)).map(ToString::to_string)).flatten();
+        let furthest = all.keys().take(limit).last().map(ToString::to_string);
+        let gateways = all.into_iter().take(limit).map(row).collect();
+        let next = furthest.filter(|_| more);
         Self { gateways, next }
     }
 }

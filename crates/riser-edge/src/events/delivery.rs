@@ -5,8 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use indexmap::{IndexMap, IndexSet};
 use riser_bus::log::{Bounds, Stored};
@@ -15,6 +14,7 @@ use riser_core::frame::outbound;
 use riser_core::{Address, CloseCode, PathFilter, Pattern};
 use tokio::time::{Duration, Instant};
 
+use super::feed::Listener;
 use super::follower::{Place, Position, Stream};
 use super::pages::{Entry, Found, Pages, Range, first_of};
 use super::ring::Ring;
@@ -107,9 +107,7 @@ impl Inner {
     pub(super) fn put(
         &mut self,
         shared: &Shared,
-        member: u64,
-        conn: &Arc<Conn>,
-        audits: &Arc<AtomicBool>,
+        who: Listener<'_>,
         to: &Pattern,
         filter: &Arc<PathFilter>,
         mut place: Place,
@@ -121,21 +119,21 @@ impl Inner {
             place.at = 0;
         }
         let new = || Follower {
-            conn: conn.clone(),
-            audits: audits.clone(),
+            conn: who.conn.clone(),
+            audits: who.audits.clone(),
             position: Position::default(),
             current: false,
             live: false,
             waits: false,
         };
-        let follower = self.followers.entry(member).or_insert_with(new);
+        let follower = self.followers.entry(who.member).or_insert_with(new);
         follower.settle(last);
         follower.live = false;
         follower.position.put(to, filter, place, last);
         if place.gap {
             follower.gap(shared, to);
         }
-        self.watches.entry(to.clone()).or_default().insert(member);
+        self.watches.entry(to.clone()).or_default().insert(who.member);
     }
 
     pub(super) fn part(&mut self, member: u64, to: &Pattern) {

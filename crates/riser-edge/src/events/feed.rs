@@ -52,6 +52,15 @@ pub(crate) struct Feed {
     newest: Newest,
 }
 
+/// Who subscribes.
+#[derive(Clone, Copy)]
+pub(crate) struct Listener<'a> {
+    pub(crate) member: u64,
+    pub(crate) conn: &'a Arc<Conn>,
+    /// Whether it is shown the tenant's audit, which may change.
+    pub(crate) audits: &'a Arc<AtomicBool>,
+}
+
 impl Feed {
     pub(crate) fn new(shared: &Shared, tenant: TenantId) -> Arc<Self> {
         Arc::new(Self {
@@ -99,17 +108,15 @@ impl Feed {
     pub(crate) fn join(
         self: &Arc<Self>,
         shared: &Arc<Shared>,
-        member: u64,
-        conn: &Arc<Conn>,
-        audits: &Arc<AtomicBool>,
+        who: Listener<'_>,
         to: &Pattern,
         filter: &Arc<PathFilter>,
         place: Place,
     ) {
         let mut after = After::default();
         let mut inner = self.inner.lock();
-        inner.put(shared, member, conn, audits, to, filter, place);
-        inner.pump(shared, member, &mut after);
+        inner.put(shared, who, to, filter, place);
+        inner.pump(shared, who.member, &mut after);
         self.start(shared, &mut inner);
         drop(inner);
         self.finish(shared, after);

@@ -25,7 +25,7 @@ use riser_core::{Address, ErrorCode, GatewayKey, PathFilter, Pattern, TenantId};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::sleep;
 
-use crate::events::feed::Feed;
+use crate::events::feed::{Feed, Listener};
 use crate::metrics::Ignored;
 use crate::shared::Shared;
 use crate::ws::Conn;
@@ -245,7 +245,10 @@ impl Hub {
         begin(&sub);
         inner.join(member, sub.clone());
         match place {
-            Some(place) => self.feed.join(shared, member.id, &member.conn, &member.audits, &sub.to, &sub.filter, place),
+            Some(place) => {
+                let who = Listener { member: member.id, conn: &member.conn, audits: &member.audits };
+                self.feed.join(shared, who, &sub.to, &sub.filter, place);
+            }
             None => self.feed.part(member.id, &sub.to),
         }
         let mut owed = member.owed.lock();

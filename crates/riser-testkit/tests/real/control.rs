@@ -24,12 +24,12 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef";
 /// Between two looks at something that changes by itself.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-struct Plane {
+pub(super) struct Plane {
     admin: Admin,
-    serving: JoinSet<()>,
+    pub(super) serving: JoinSet<()>,
 }
 
-async fn plane(nats: &NatsServers, redis: &RedisServers) -> Plane {
+pub(super) async fn plane(nats: &NatsServers, redis: &RedisServers) -> Plane {
     let client = NatsClient::connect(&NatsConfig::new(nats.urls(), "control")).await.expect("NATS");
     let address = Address { host: "127.0.0.1".into(), port: redis.port(0) };
     let registry = RedisRegistry::connect(RedisConfig::new(Servers::Single(address))).await.expect("Redis");
@@ -54,12 +54,12 @@ async fn plane(nats: &NatsServers, redis: &RedisServers) -> Plane {
 }
 
 impl Plane {
-    async fn ask(&self, method: Method, path: &str, body: &Value) -> Value {
+    pub(super) async fn ask(&self, method: Method, path: &str, body: &Value) -> Value {
         self.admin.call(method, path, Some(body), None).await.expect("an answer").body
     }
 
     /// Makes a key that may do everything; gives its id and the key.
-    async fn key(&self, name: &str) -> (String, String) {
+    pub(super) async fn key(&self, name: &str) -> (String, String) {
         let scope = json!([{ "to": "*/*", "may": ["read", "command", "event", "listen", "speak", "manage"] }]);
         let made = self.ask(Method::POST, "/tenants/acme/keys", &json!({ "name": name, "scope": scope })).await;
         let text = |name: &str| made[name].as_str().expect("a text").to_owned();
@@ -68,7 +68,7 @@ impl Plane {
 }
 
 /// A session, once the edge knows the credential.
-async fn link(edges: &Edges, number: usize, key: &str) -> riser_client::Link {
+pub(super) async fn link(edges: &Edges, number: usize, key: &str) -> riser_client::Link {
     let opening = async {
         loop {
             match edges.link(number, key).await {
