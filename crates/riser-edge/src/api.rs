@@ -172,7 +172,7 @@ impl<'a> Page<'a> {
             }
         };
         let more = all.len() > limit || last.is_some();
-        let furthest = all.keys().take(limit).last().map(ToString::to_string);
+        let furthest = all.keys().take(limit).next_back().map(ToString::to_string);
         let gateways = all.into_iter().take(limit).map(row).collect();
         let next = furthest.filter(|_| more);
         Self { gateways, next }

@@ -40,15 +40,12 @@ pub(super) async fn run(settings: &Settings, dir: &Path) -> Result<Summary, Fail
     let log = nats.log(settings.events.clone());
     let streams = patiently("nats: listing streams ($JS.API.STREAM.NAMES)", async || log.streams().await).await?;
     files::make_folder(dir)?;
-    let (files, buckets, mut all) = match file {
-        Some((path, tenants)) => {
-            let all = tenants.value.iter().map(|(tenant, _)| tenant.clone()).collect();
-            (copy_files(dir, path, &tenants.files)?, None, all)
-        }
-        None => {
-            let (entry, all) = buckets::save(&nats.kv(settings.kv.clone()), dir).await?;
-            (vec![], Some(entry), all)
-        }
+    let (files, buckets, mut all) = if let Some((path, tenants)) = file {
+        let all = tenants.value.iter().map(|(tenant, _)| tenant.clone()).collect();
+        (copy_files(dir, path, &tenants.files)?, None, all)
+    } else {
+        let (entry, all) = buckets::save(&nats.kv(settings.kv.clone()), dir).await?;
+        (vec![], Some(entry), all)
     };
     all.extend(streams.into_iter().map(|stream| stream.tenant));
     let mut saving = Saving { dir, log, registry, progress: Progress::new(), summary: Summary::default() };
