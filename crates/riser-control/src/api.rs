@@ -19,11 +19,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ETAG, IF_MATCH, LOCATION};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Body;
 use riser_core::tenant::TenantDoc;
 use riser_core::{ErrorCode, TenantId};
+use riser_ops::openapi::find;
 use riser_ops::request::{bad, body, json, query};
 use riser_ops::{Problem, Refused};
 use serde_json::Value;
@@ -32,7 +33,7 @@ use crate::control::{Caller, Control};
 use crate::erase::EraseError;
 use fields::Fields;
 use riser_tenants::{Read, StoreError};
-use routes::{Op, ROUTES, Route};
+use routes::{Op, ROUTES};
 
 pub use openapi::openapi;
 
@@ -120,7 +121,7 @@ impl Control {
         B: Body<Error: std::error::Error + Send + Sync + 'static> + Send,
         B::Data: Send,
     {
-        let (route, path) = find(request.method(), request.uri().path())?;
+        let (route, path) = find(&ROUTES, request.method(), request.uri().path())?;
         let query = query(&request, &route.query_names())?.into_iter().map(|value| value.map(str::to_owned)).collect();
         let expected = expected(request.headers())?;
         let body = match route.body {
@@ -157,23 +158,6 @@ impl Control {
             Op::ShowUsage => quotas::usage(self, &call).await,
         }
     }
-}
-
-/// The route of a request, and what stands for the parameters of its path.
-fn find(method: &Method, path: &str) -> Result<(&'static Route, Vec<String>), Refused> {
-    let mut allowed = vec![];
-    for route in &ROUTES {
-        if let Some(values) = route.matches(path) {
-            if route.method == method.as_str() {
-                return Ok((route, values));
-            }
-            allowed.extend(route.method.parse::<Method>());
-        }
-    }
-    if allowed.is_empty() {
-        return Err(Refused::new("not_found", Problem::not_found("there is nothing at this path")));
-    }
-    Err(Refused::method(&allowed))
 }
 
 /// The revision in `If-Match`: what an answer gave as `ETag`. `*` stands for any.

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod bounded;
 pub mod logs;
+pub mod openapi;
 pub mod problem;
 pub mod request;
 pub mod signals;

@@ -1,5 +1,7 @@
 //! Every route of the admin API, once: what is matched, and what its description says.
 
+use riser_ops::openapi::{Param, Route, route};
+
 /// What a route does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
@@ -49,44 +51,11 @@ pub enum Op {
     ShowUsage,
 }
 
-/// A parameter of the query.
-#[derive(Debug, Clone, Copy)]
-pub struct Param {
-    /// Its name.
-    pub name: &'static str,
-    /// For people.
-    pub about: &'static str,
-    /// Whether it is a number; else a text.
-    pub number: bool,
-}
-
-/// A route.
-#[derive(Debug)]
-pub struct Route {
-    /// What it does.
-    pub op: Op,
-    /// Its name in the description, which generated clients call it by.
-    pub id: &'static str,
-    /// The method.
-    pub method: &'static str,
-    /// The path, with `{names}` for what is a parameter.
-    pub path: &'static str,
-    /// For people.
-    pub about: &'static str,
-    /// Parameters of the query.
-    pub query: &'static [Param],
-    /// The name of the body's schema; none when there is none.
-    pub body: Option<&'static str>,
-    /// The status and the name of the schema of a good answer.
-    pub answer: (u16, &'static str),
-    /// Whether a good answer has the tenant's revision as its `ETag`, which `If-Match` is compared with.
-    pub tagged: bool,
-}
-
-const CURSOR: Param = Param { name: "cursor", about: "The `next` of the page before.", number: false };
-const LIMIT: Param = Param { name: "limit", about: "Rows of a page, 1 to 1000; 100 without it.", number: true };
-const BUILDING: Param = Param { name: "building", about: "Only this building.", number: false };
-const OF_BUILDING: Param = Param { name: "building", about: "Which building; it must be given.", number: false };
+const CURSOR: Param = Param { name: "cursor", about: "The `next` of the page before.", number: false, required: false };
+const LIMIT: Param =
+    Param { name: "limit", about: "Rows of a page, 1 to 1000; 100 without it.", number: true, required: false };
+const BUILDING: Param = Param { name: "building", about: "Only this building.", number: false, required: false };
+const OF_BUILDING: Param = Param { name: "building", about: "Which building.", number: false, required: true };
 const PAGED: &[Param] = &[CURSOR, LIMIT];
 
 const TENANTS: &str = "/admin/v1/tenants";
@@ -97,56 +66,8 @@ const FLATS: &str = "/admin/v1/tenants/{tenant}/flats";
 const QUOTAS: &str = "/admin/v1/tenants/{tenant}/quotas";
 const REVOCATIONS: &str = "/admin/v1/tenants/{tenant}/revocations";
 
-const fn route(op: Op, id: &'static str, method: &'static str, path: &'static str, about: &'static str) -> Route {
-    Route { op, id, method, path, about, query: &[], body: None, answer: (200, ""), tagged: false }
-}
-
-impl Route {
-    const fn query(self, query: &'static [Param]) -> Self {
-        Self { query, ..self }
-    }
-
-    const fn body(self, schema: &'static str) -> Self {
-        Self { body: Some(schema), ..self }
-    }
-
-    const fn gives(self, status: u16, schema: &'static str) -> Self {
-        Self { answer: (status, schema), ..self }
-    }
-
-    const fn tagged(self) -> Self {
-        Self { tagged: true, ..self }
-    }
-
-    /// The names of the parameters of the query.
-    pub fn query_names(&self) -> Vec<&'static str> {
-        self.query.iter().map(|param| param.name).collect()
-    }
-
-    /// The names of the parameters of the path.
-    pub fn path_names(&self) -> impl Iterator<Item = &'static str> {
-        self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
-    }
-
-    /// What stands for the parameters of the path, when this is the route of a path.
-    pub(super) fn matches(&self, path: &str) -> Option<Vec<String>> {
-        let (mut wanted, mut given) = (self.path.split('/'), path.split('/'));
-        let mut values = vec![];
-        loop {
-            match (wanted.next(), given.next()) {
-                (None, None) => return Some(values),
-                (Some(wanted), Some(given)) if wanted.starts_with('{') && !given.is_empty() => {
-                    values.push(given.to_owned());
-                }
-                (Some(wanted), Some(given)) if wanted == given => {}
-                _ => return None,
-            }
-        }
-    }
-}
-
 /// All of them.
-pub static ROUTES: [Route; 22] = [
+pub static ROUTES: [Route<Op>; 22] = [
     route(Op::OpenApi, "openapi", "GET", "/admin/openapi.json", "This description.").gives(200, "OpenApi"),
     route(Op::ListTenants, "listTenants", "GET", TENANTS, "All tenants by name.")
         .query(PAGED)

@@ -1,6 +1,7 @@
 //! The schemas of what is sent and answered, by the names that routes have them under.
 
 use riser_core::tenant::quota::{QUOTA_MAX, QUOTAS};
+use riser_ops::openapi::schema::{grant, named, number, object, perhaps, text};
 use riser_tenants::flats::FLATS_AT_ONCE;
 use serde_json::{Map, Value, json};
 
@@ -10,7 +11,6 @@ use super::PAGE_MOST;
 pub(super) fn schemas() -> Map<String, Value> {
     let mut all = Map::new();
     for (name, schema) in [
-        ("Problem", problem()),
         ("OpenApi", json!({ "type": "object", "description": "OpenAPI 3.1." })),
         ("Limits", limits()),
         ("Retention", retention()),
@@ -46,28 +46,6 @@ pub(super) fn schemas() -> Map<String, Value> {
     all
 }
 
-/// A reference to a schema.
-pub(super) fn named(name: &str) -> Value {
-    json!({ "$ref": format!("#/components/schemas/{name}") })
-}
-
-/// An object of which these fields are always there, and nothing that is not named.
-fn object(required: &[&str], properties: &Value) -> Value {
-    json!({ "type": "object", "required": required, "properties": properties, "additionalProperties": false })
-}
-
-fn text(about: &str) -> Value {
-    json!({ "type": "string", "description": about })
-}
-
-fn number(about: &str) -> Value {
-    json!({ "type": "integer", "minimum": 0, "description": about })
-}
-
-fn perhaps(kind: &str, about: &str) -> Value {
-    json!({ "type": [kind, "null"], "description": about })
-}
-
 fn page(rows: &str, of: &str) -> Value {
     let rows_of = json!({ "type": "array", "maxItems": PAGE_MOST, "items": named(of) });
     let next = perhaps("string", "The `cursor` of the next page; null on the last.");
@@ -76,21 +54,6 @@ fn page(rows: &str, of: &str) -> Value {
 
 fn list(rows: &str, of: &str) -> Value {
     object(&[rows], &json!({ rows: { "type": "array", "items": named(of) } }))
-}
-
-fn problem() -> Value {
-    json!({
-        "type": "object",
-        "description": "RFC 9457.",
-        "required": ["type", "title", "status", "detail", "code"],
-        "properties": {
-            "type": text("about:blank"),
-            "title": text("The words of the status."),
-            "status": number("The status."),
-            "detail": text("What is wrong with this request."),
-            "code": text("As in an error frame of the wire protocol."),
-        },
-    })
 }
 
 fn limits() -> Value {
@@ -183,19 +146,6 @@ fn erased() -> Value {
         "flats": number("Flats that were registered."),
     });
     object(&["tenant", "events", "gateways", "values", "commands", "flats"], &fields)
-}
-
-fn grant() -> Value {
-    let fields = json!({
-        "to": text("building/gateway, building/* or */*."),
-        "path": { "type": "array", "items": { "type": "string" }, "description": "Which paths; all without it." },
-        "may": {
-            "type": "array",
-            "items": { "type": "string", "enum": riser_core::Verb::ALL },
-            "description": "What.",
-        },
-    });
-    object(&["to", "may"], &fields)
 }
 
 fn key(shown: bool) -> Value {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use http::Method;
+
 use super::*;
 
 #[test]
 fn a_path_is_its_route_and_nothing_near_it() {
-    let found = |method: Method, path: &str| find(&method, path).map(|(route, values)| (route.op, values));
+    let found = |method: Method, path: &str| find(&ROUTES, &method, path).map(|(route, values)| (route.op, values));
     let key = found(Method::DELETE, "/admin/v1/tenants/acme/keys/ab12").expect("a route");
     assert_eq!(key, (Op::RevokeKey, vec!["acme".to_owned(), "ab12".to_owned()]));
     for path in [
