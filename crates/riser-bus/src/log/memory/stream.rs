@@ -107,9 +107,8 @@ impl Stream {
     /// A page of events from this number on, with their numbers.
     pub(super) fn page(&self, from: u64) -> Vec<(u64, Arc<Event>)> {
         let first = self.bounds().first;
-        let from = from.max(first);
-        let skip = usize::try_from(from - first).unwrap_or(usize::MAX).min(self.events.len());
-        let numbered = (from..).zip(self.events.range(skip..));
+        let skip = usize::try_from(from.saturating_sub(first)).unwrap_or(usize::MAX).min(self.events.len());
+        let numbered = (first + skip as u64..).zip(self.events.range(skip..));
         numbered.filter_map(|(seq, event)| Some((seq, event.clone()?))).take(LOG_PAGE).collect()
     }
 
