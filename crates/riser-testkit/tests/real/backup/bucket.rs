@@ -12,6 +12,7 @@ use super::super::control::{link, plane};
 use super::{Ended, Site, events, notice, of};
 
 const OF_BUCKET: &str = "tenants.source=kv";
+const OF_FILE: &str = "tenants.source=file";
 
 /// What the buckets of tenants and flats hold.
 async fn kept(kv: &NatsKv) -> BTreeMap<Entry, String> {
@@ -68,13 +69,16 @@ async fn tenants_and_flats_of_the_control_plane_come_back_as_they_were() {
     let before = (kept(&buckets(&old).await).await, events(&old.api(0, &key), None).await);
     let dir = old.back_up().await;
     let of_file = old.edges.path("of-file");
-    let ended = old.run(&["backup", "--set", "tenants.source=file"], &of_file).await;
+    old.set.push(OF_FILE.into());
+    let ended = old.run(&["backup"], &of_file).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
 
     let mut new = Site::prepare_with(1, &[OF_BUCKET]).await;
     new.forget_tenants();
     let nothing = new.holds().await;
-    let other = new.run(&["restore", "--set", "tenants.source=file"], &dir).await;
+    new.set.push(OF_FILE.into());
+    let other = new.run(&["restore"], &dir).await;
+    new.set.pop();
     is_refused(&other, "the tenants of a bucket: restore it with tenants.source = \"kv\"");
     is_refused(&new.run(&["restore"], &of_file).await, "a tenants file: restore it with tenants.source = \"file\"");
     assert_eq!(new.holds().await, nothing);
