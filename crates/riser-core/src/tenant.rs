@@ -101,9 +101,11 @@ impl Tenant {
         self.status == Status::Suspended
     }
 
-    /// Whether a peer with this `Origin` may connect. No origin means no browser.
+    /// Whether a peer with this `Origin` may connect. No origin means no browser; `null` is what any page can come from, and
+    /// is let in only when it is listed.
     pub fn allows_origin(&self, origin: Option<&str>) -> bool {
         match (origin, &self.origins) {
+            (Some("null"), None) => false,
             (None, _) | (_, None) => true,
             (Some(origin), Some(list)) => list.iter().any(|allowed| allowed == origin),
         }

@@ -4,6 +4,8 @@ pub(crate) mod commands;
 pub(crate) mod enrol;
 pub(crate) mod events;
 pub(crate) mod gateways;
+pub(crate) mod routes;
+mod schema;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -5,13 +5,13 @@ pub(crate) mod busy;
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, ORIGIN};
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -21,14 +21,16 @@ use parking_lot::Mutex;
 use riser_core::frame::Credential;
 use riser_core::{ErrorCode, Identity};
 use riser_ops::bounded::Bounded;
+use riser_ops::openapi;
 pub(crate) use riser_ops::request::Refused;
-use riser_ops::request::check_form;
+use riser_ops::request::{check_form, json, query};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::admission::{Crowded, Missed, Place};
+use crate::api::routes::{self, Op, ROUTES};
 use crate::auth::Proof;
 use crate::edge::attach;
 use crate::problem::Problem;
@@ -37,7 +39,7 @@ use crate::shared::Shared;
 use crate::tls::{self, ServerTls, TlsStream};
 use crate::ws::handshake::{self, Subprotocols};
 use crate::ws::tune;
-use crate::{api, forwarded};
+use crate::{api, cors, forwarded};
 
 /// The subprotocols that this edge speaks.
 const SUBPROTOCOLS: &[&str] = &["riser.v1"];
@@ -51,6 +53,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const ACCEPT_LOG: Duration = Duration::from_secs(60);
 /// Over how long those are spread that are sent away because of others of their tenant or address.
 const CROWDED: Duration = Duration::from_secs(9);
+
+/// What `GET /openapi.json` answers.
+static DESCRIPTION: LazyLock<Bytes> = LazyLock::new(|| routes::openapi().to_string().into());
 
 /// A connection that asks: where it comes from, and its place at the door.
 pub(crate) struct Visitor {
@@ -171,11 +176,16 @@ where
 }
 
 async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, visitor: &Visitor) -> Response<Full<Bytes>> {
+    let origin = cors::origin(shared, request.headers()).ok().flatten();
     let answered = route(shared, request, visitor).await;
+    let foreign = matches!(&answered, Err(refused) if refused.reason() == cors::FOREIGN);
     let mut response = answered.unwrap_or_else(|refused| {
         shared.metrics.refused(refused.reason());
         refused.into_response()
     });
+    if let Some(origin) = origin.filter(|_| !foreign) {
+        cors::share(response.headers_mut(), &origin);
+    }
     response.headers_mut().entry("x-content-type-options").or_insert(HeaderValue::from_static("nosniff"));
     response
 }
@@ -192,25 +202,25 @@ async fn route(
         return Err(not_ready(shared, "the edge is starting"));
     }
     let path = request.uri().path().to_owned();
-    let parts: Vec<&str> = path.strip_prefix('/').unwrap_or(&path).split('/').collect();
-    if parts == ["v1", "ws"] {
+    if path == "/v1/ws" {
         return upgrade(shared, request, visitor, from);
     }
-    let allowed: &[Method] = match parts[..] {
-        ["v1", "tokens" | "enrol"] | ["v1", "events", _, _] => &[Method::POST],
-        ["v1", "state", _, _] | ["v1", "presence" | "events"] | ["v1", "commands", _] => &[Method::GET],
-        ["v1", "commands"] => &[Method::GET, Method::POST],
-        ["v1", "sessions" | "gateways", _, _] => &[Method::DELETE],
-        _ => return Err(Refused::new("not_found", Problem::not_found("there is nothing at this path"))),
-    };
-    if !allowed.contains(request.method()) {
-        return Err(Refused::method(allowed));
+    let origin = cors::origin(shared, request.headers())?;
+    if cors::is_preflight(&request) {
+        return Ok(cors::preflight(&openapi::methods(&ROUTES, &path)?));
     }
-    if parts == ["v1", "enrol"] {
-        return api::enrol::post(shared, request).await;
+    let (route, values) = openapi::find(&ROUTES, request.method(), &path)?;
+    match route.op {
+        Op::OpenApi => {
+            query(&request, &[])?;
+            return Ok(json(StatusCode::OK, DESCRIPTION.clone()));
+        }
+        Op::Enrol => return api::enrol::post(shared, request).await,
+        _ => {}
     }
     let (identity, _) = authorize(shared, request.headers(), from)?
         .ok_or_else(|| Refused::new("no_credential", Problem::unauthorized()))?;
+    cors::not_foreign(shared, &identity.tenant, origin.as_deref())?;
     visitor.counts(|place| place.of_tenant(&identity.tenant)).map_err(|why| crowded(shared, why))?;
     let calls = shared.api_call(&identity.tenant);
     if let Some(calls) = calls.filter(|calls| calls.wait.is_some()) {
@@ -219,7 +229,8 @@ async fn route(
     }
     let usage = shared.usage(&identity.tenant);
     sleep(shared.throttled(&usage)).await;
-    let mut response = usage.turns_of(serve_call(shared, &identity, request, visitor, &parts)).await?;
+    let call = serve_call(shared, &identity, request, visitor, route.op, &values);
+    let mut response = usage.turns_of(call).await?;
     response.headers_mut().extend(calls.map(|calls| calls.headers()).unwrap_or_default());
     Ok(response)
 }
@@ -229,25 +240,22 @@ async fn serve_call(
     identity: &Identity,
     request: Request<Incoming>,
     visitor: &Visitor,
-    parts: &[&str],
+    op: Op,
+    values: &[String],
 ) -> Result<Response<Full<Bytes>>, Refused> {
-    match *parts {
-        ["v1", "tokens"] => api::tokens(shared, identity, request).await,
-        ["v1", "commands"] if request.method() == Method::POST => {
-            api::commands::post(shared, identity, request, visitor).await
-        }
-        ["v1", "sessions", building, gateway] => {
-            api::gateways::kick(shared, identity, &request, building, gateway).await
-        }
-        ["v1", "gateways", building, gateway] => {
-            api::gateways::erase(shared, identity, &request, building, gateway).await
-        }
-        ["v1", "events", building, gateway] => api::events::post(shared, identity, request, building, gateway).await,
-        ["v1", "events"] => api::events::list(shared, identity, &request).await,
-        ["v1", "commands"] => api::commands::list(shared, identity, &request).await,
-        ["v1", "commands", cmd] => api::commands::get(shared, identity, &request, cmd).await,
-        ["v1", "state", building, gateway] => api::state(shared, identity, &request, building, gateway).await,
-        _ => api::presence(shared, identity, &request).await,
+    match (op, values) {
+        (Op::Tokens, _) => api::tokens(shared, identity, request).await,
+        (Op::PostCommand, _) => api::commands::post(shared, identity, request, visitor).await,
+        (Op::ListCommands, _) => api::commands::list(shared, identity, &request).await,
+        (Op::ShowCommand, [cmd]) => api::commands::get(shared, identity, &request, cmd).await,
+        (Op::ShowState, [building, gateway]) => api::state(shared, identity, &request, building, gateway).await,
+        (Op::ListPresence, _) => api::presence(shared, identity, &request).await,
+        (Op::PostEvent, [building, gateway]) => api::events::post(shared, identity, request, building, gateway).await,
+        (Op::ListEvents, _) => api::events::list(shared, identity, &request).await,
+        (Op::Kick, [building, gateway]) => api::gateways::kick(shared, identity, &request, building, gateway).await,
+        (Op::Erase, [building, gateway]) => api::gateways::erase(shared, identity, &request, building, gateway).await,
+        // The others are served without a credential, and a route has the parameters that its path names.
+        _ => Err(Refused::new("internal", Problem::internal())),
     }
 }
 
@@ -316,12 +324,10 @@ fn upgrade(
         let problem = Problem::new(refusal.status, ErrorCode::BadFrame, refusal.detail);
         Refused::with(refusal.reason.as_str(), problem, refusal.headers)
     })?;
-    let origin = origin(shared, &parts.headers)?;
+    let origin = cors::origin(shared, &parts.headers)?;
     let (identity, proof) = authorize(shared, &parts.headers, from)?.unzip();
-    if let Some(identity) = &identity
-        && shared.with_tenant(&identity.tenant, |t| t.allows_origin(origin.as_deref())) != Some(true)
-    {
-        return Err(Refused::new("origin", Problem::forbidden("this origin is not on the tenant's list")));
+    if let Some(identity) = &identity {
+        cors::not_foreign(shared, &identity.tenant, origin.as_deref())?;
     }
     if shared.is_draining() {
         return Err(not_ready(shared, "the edge is going away"));
@@ -341,19 +347,6 @@ fn upgrade(
     let task = become_session(shared.clone(), upgraded, upgrade);
     shared.tasks.spawn(task);
     Ok(accepted.response())
-}
-
-/// The browser's page. What no tenant allows is refused at once; whose list counts is known with the credential.
-fn origin(shared: &Shared, headers: &HeaderMap) -> Result<Option<String>, Refused> {
-    let mut values = headers.get_all(ORIGIN).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    let refused = || Refused::new("origin", Problem::forbidden("this origin is not on any tenant's list"));
-    // What is not ASCII is on nobody's list, and with replacement characters it stays so.
-    let origin = String::from_utf8_lossy(value.as_bytes()).into_owned();
-    if values.next().is_some() || !shared.table().allows_origin(&origin) {
-        return Err(refused());
-    }
-    Ok(Some(origin))
 }
 
 async fn become_session(shared: Arc<Shared>, upgraded: hyper::upgrade::OnUpgrade, upgrade: Upgrade) {

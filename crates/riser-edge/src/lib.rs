@@ -10,6 +10,7 @@ pub mod auth;
 mod clock;
 mod commands;
 mod config;
+mod cors;
 mod echo;
 mod edge;
 mod events;
@@ -30,6 +31,7 @@ mod tasks;
 pub mod tls;
 pub mod ws;
 
+pub use api::routes::openapi;
 pub use config::EdgeConfig;
 pub use edge::{Edge, listen};
 pub use metrics::Metrics;

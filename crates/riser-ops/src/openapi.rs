@@ -3,6 +3,8 @@
 
 pub mod schema;
 
+use std::collections::BTreeSet;
+
 use http::Method;
 use serde_json::{Map, Value, json};
 
@@ -215,6 +217,35 @@ pub fn describe<Op: Copy>(about: About, routes: &[Route<Op>], mut schemas: Map<S
             },
         },
     })
+}
+
+/// What is wrong with a description of these routes: a route that is not in it, a schema that is missing, or one that nothing
+/// refers to. For tests.
+pub fn faults<Op: Copy>(description: &Value, routes: &[Route<Op>]) -> Vec<String> {
+    let mut faults = vec![];
+    let schemas = description["components"]["schemas"].as_object().cloned().unwrap_or_default();
+    let mut ids = BTreeSet::new();
+    for route in routes {
+        let operation = &description["paths"][route.path][route.method.to_ascii_lowercase()];
+        if operation["operationId"] != route.id || !ids.insert(route.id) {
+            faults.push(format!("{} is not there, or twice", route.id));
+        }
+        for name in route.body.iter().chain([&route.answer.1]).chain(route.or.iter().map(|(_, name)| name)) {
+            if !schemas.contains_key(*name) {
+                faults.push(format!("there is no schema {name} of {}", route.id));
+            }
+        }
+        let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+        for name in route.path_names().chain(route.query_names()) {
+            if !parameters.iter().any(|parameter| parameter["name"] == name) {
+                faults.push(format!("{} has no parameter {name}", route.id));
+            }
+        }
+    }
+    let text = description.to_string();
+    let idle = schemas.keys().filter(|name| !text.contains(&format!("#/components/schemas/{name}\"")));
+    faults.extend(idle.map(|name| format!("nothing refers to the schema {name}")));
+    faults
 }
 
 fn operation<Op: Copy>(route: &Route<Op>) -> Value {
