@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::auth::KeyUse;
 use crate::config::EdgeConfig;
 use crate::metrics::Metrics;
+use crate::quota::fairness;
 use crate::session::{Session, Upgrade};
 use crate::shared::{Ports, Shared};
 use crate::tls::ServerTls;
@@ -75,6 +76,7 @@ impl Edge {
         shared.tasks.spawn(presence::keep_audit(shared.clone()));
         shared.tasks.spawn(presence::keep_sweeping(shared.clone()));
         shared.tasks.spawn(heartbeat::run(shared.clone()));
+        shared.tasks.spawn(fairness::keep(shared.clone()));
         shared.tasks.spawn(live::hear(shared.clone()));
         shared.tasks.spawn(standing::keep(shared.clone()));
         shared.tasks.spawn(commands::keeper::keep_waiting(shared.clone()));

@@ -217,7 +217,9 @@ async fn route(
         let problem = Problem::rate_limited(calls.again_s());
         return Err(Refused::with("quota", problem, calls.headers()));
     }
-    let mut response = serve_call(shared, &identity, request, visitor, &parts).await?;
+    let usage = shared.usage(&identity.tenant);
+    sleep(shared.throttled(&usage)).await;
+    let mut response = usage.turns_of(serve_call(shared, &identity, request, visitor, &parts)).await?;
     response.headers_mut().extend(calls.map(|calls| calls.headers()).unwrap_or_default());
     Ok(response)
 }

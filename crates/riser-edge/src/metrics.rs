@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    CounterVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 use riser_core::{CloseCode, ErrorCode};
 use tracing::warn;
 
@@ -217,6 +219,18 @@ impl Maker<'_> {
         let counters = IntCounterVec::new(Opts::new(name, help), labels).expect(ONCE);
         self.0.register(Box::new(counters.clone())).expect(ONCE);
         counters
+    }
+
+    pub(crate) fn seconds_by(&self, name: &str, help: &str, label: &str) -> CounterVec {
+        let counters = CounterVec::new(Opts::new(name, help), &[label]).expect(ONCE);
+        self.0.register(Box::new(counters.clone())).expect(ONCE);
+        counters
+    }
+
+    pub(crate) fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())).expect(ONCE);
+        self.0.register(Box::new(histogram.clone())).expect(ONCE);
+        histogram
     }
 
     pub(crate) fn gauge(&self, name: &str, help: &str) -> IntGauge {

@@ -9,8 +9,11 @@
 //! Sessions and subscriptions are counted, and refused one by one. Rates work in two steps, because a socket must not be
 //! left unread for long: first reading pauses, up to a second, which costs nobody anything; who is more than a second
 //! ahead gets `rate_limited` for what can be sent again. State is never refused: it merges.
+//!
+//! Besides, and without any quota, tenants share the edge's [processor](fairness).
 
 pub(crate) mod bucket;
+pub(crate) mod fairness;
 pub(crate) mod metrics;
 
 use std::collections::HashMap;
@@ -28,6 +31,7 @@ use tokio::time::Instant;
 use crate::events;
 use crate::shared::Shared;
 use bucket::Bucket;
+use fairness::Turns;
 
 /// The longest pause in reading. A socket is never left unread for longer, since heartbeats come through it.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -55,6 +59,7 @@ pub(crate) struct Use {
     gateways: AtomicU64,
     clients: AtomicU64,
     rates: Mutex<Rates>,
+    turns: Turns,
     told: Mutex<[Option<Instant>; Quota::COUNT]>,
 }
 
@@ -137,6 +142,7 @@ impl Meters {
             gateways: AtomicU64::new(0),
             clients: AtomicU64::new(0),
             rates: Mutex::default(),
+            turns: Turns::default(),
             told: Mutex::new([None; Quota::COUNT]),
         });
         new.set(&quotas(), self.edges());
@@ -296,6 +302,20 @@ impl Shared {
 
     /// Counts what was read from a session.
     pub(crate) fn charge(self: &Arc<Self>, of: &Arc<Use>, own: &mut Own, frames: u32, bytes: usize) -> Charged {
+        let charged = self.charge_rates(of, own, frames, bytes);
+        Charged { pause: charged.pause.max(self.throttled(of)), ..charged }
+    }
+
+    /// For how long nothing more is to be read of a tenant that takes more of the processor than there is for it.
+    pub(crate) fn throttled(&self, of: &Use) -> Duration {
+        let pause = of.turns.pause(Instant::now());
+        if !pause.is_zero() {
+            self.metrics.quotas.throttled(&of.tenant);
+        }
+        pause
+    }
+
+    fn charge_rates(self: &Arc<Self>, of: &Arc<Use>, own: &mut Own, frames: u32, bytes: usize) -> Charged {
         const RATES: [Quota; 4] =
             [Quota::FramesPerS, Quota::BytesPerS, Quota::SessionFramesPerS, Quota::SessionBytesPerS];
         if RATES.iter().all(|&rate| of.share(rate).is_none()) {

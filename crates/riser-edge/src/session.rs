@@ -309,6 +309,12 @@ impl Handler for Session {
         open.listener.as_ref().is_some_and(|listener| listener.hub.refill(&self.shared, &listener.member))
     }
 
+    fn spent(&mut self, time: Duration) {
+        if let Phase::Open(open) = &self.phase {
+            open.seat.usage().spend(time);
+        }
+    }
+
     fn paced(&mut self, _: &Arc<Conn>) {
         self.shared.metrics.paced.inc();
     }

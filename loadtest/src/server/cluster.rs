@@ -1,9 +1,8 @@
 //! A cluster: edges as processes of their own, on one NATS and one Redis, all of them started here.
 
-use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use riser_testkit::real::edges::{Edges, EdgesOptions, TENANT};
 use riser_testkit::real::nats::NatsServers;
 use riser_testkit::real::redis::{RedisOptions, RedisServers};
@@ -13,8 +12,6 @@ use crate::worker::order::Dialect;
 
 /// The tenant that makes noise.
 const OTHER: &str = "noisy";
-/// What its tokens are signed with, on this machine and while the run lasts.
-const OTHER_SECRET: &str = "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn";
 
 /// The processes. The edges end first.
 pub(super) struct Cluster {
@@ -36,7 +33,7 @@ pub(super) async fn start(programs: &Programs, edges: u16) -> Result<Server> {
     let count = usize::from(edges);
     let options = EdgesOptions { nats: nats.urls(), redis: redis.port(0), ..EdgesOptions::default() };
     let edges = Edges::prepare(&programs.riser, count, &options)?;
-    add_tenant(&edges)?;
+    let noisy = edges.add_tenant(OTHER)?;
     let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let (addresses, admin) =
         ((0..count).map(|n| at(edges.port(n))).collect(), (0..count).map(|n| at(edges.admin_port(n))).collect());
@@ -47,20 +44,11 @@ pub(super) async fn start(programs: &Programs, edges: u16) -> Result<Server> {
         runs: Runs::Cluster(Box::new(cluster)),
         at: addresses,
         dialect: Dialect::Riser { tenant: TENANT.into(), kid: "a".into(), key: secret },
-        other_tenant: Some(Dialect::Riser { tenant: OTHER.into(), kid: "a".into(), key: OTHER_SECRET.into() }),
+        other_tenant: Some(Dialect::Riser { tenant: OTHER.into(), kid: "a".into(), key: noisy.secret }),
         admin,
         key,
         _files: None,
     })
-}
-
-/// Beside the tenant that all edges have.
-fn add_tenant(edges: &Edges) -> Result<()> {
-    edges.write("noisy.secret", OTHER_SECRET)?;
-    let mut text = std::fs::read_to_string(edges.path("tenants.toml")).context("failed to read the tenants file")?;
-    // Writing to a string cannot fail.
-    let _ = write!(text, "\n[tenants.{OTHER}]\nsigning_keys = [{{ kid = \"a\", secret_file = \"noisy.secret\" }}]\n");
-    edges.write("tenants.toml", &text)
 }
 
 impl Cluster {

@@ -281,6 +281,8 @@ impl Feed {
 
     /// Takes events of the tail; false when one is missing, so that it must begin again.
     fn take(self: &Arc<Self>, shared: &Arc<Shared>, batch: &mut Vec<Stored>) -> bool {
+        let usage = shared.usage(&self.tenant);
+        let _turn = usage.turn();
         let mut after = After::default();
         let whole = self.inner.lock().take(shared, batch, &mut after);
         self.finish(shared, after);

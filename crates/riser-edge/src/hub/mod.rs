@@ -318,6 +318,8 @@ impl Hub {
 
     /// Takes messages of the bus, and writes to each connection once.
     fn take(&self, shared: &Shared, deliveries: &mut Vec<Delivery>) {
+        let usage = shared.usage(&self.tenant);
+        let _turn = usage.turn();
         // Before the lock, which every listener of the tenant waits for.
         let ups: Vec<(Address, Up)> = deliveries.drain(..).filter_map(|d| self.decode(shared, d)).collect();
         let mut told = tell::Told::default();

@@ -257,6 +257,8 @@ impl Room {
 
     /// Takes messages of the bus, and writes to each connection once.
     pub(super) fn take(&self, shared: &Shared, side: Side, deliveries: Vec<Delivery>) {
+        let usage = shared.usage(&self.tenant);
+        let _turn = usage.turn();
         let mut pushed = Pushed::default();
         let mut look = false;
         for Delivery { subject, payload } in deliveries {

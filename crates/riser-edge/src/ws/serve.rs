@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::codec::{Decoder, Message};
 use super::conn::{CLOSE_WAIT, Conn};
@@ -61,6 +61,11 @@ pub trait Handler: Send {
     fn received(&mut self, conn: &Arc<Conn>, bytes: usize, frames: u32) -> Duration {
         let _ = (conn, bytes, frames);
         Duration::ZERO
+    }
+
+    /// After each turn of the connection's task, until the connection ends: how long it was.
+    fn spent(&mut self, time: Duration) {
+        let _ = time;
     }
 
     /// The peer used up its budget of frames, and reading pauses.
@@ -185,7 +190,10 @@ impl<H: Handler> Future for Serve<H> {
         let this = &mut *self;
         this.conn.register(cx.waker());
         if this.closing.is_none() {
-            let (end, heard) = ready!(this.poll_open(cx));
+            let began = Instant::now();
+            let polled = this.poll_open(cx);
+            this.handler.spent(began.elapsed());
+            let (end, heard) = ready!(polled);
             this.handler.ended(&this.conn, end);
             if matches!(end, End::Lost { .. } | End::Aborted) {
                 this.conn.finish(false);

@@ -52,6 +52,27 @@ pub struct Edges {
     folder: Folder,
 }
 
+/// What a tenant's back end holds.
+#[derive(Clone)]
+pub struct Tenant {
+    /// An API key that may do everything.
+    pub key: String,
+    /// What its tokens are signed with.
+    pub secret: String,
+}
+
+/// A tenant of the tenants file, whose signing key is in a file of its name.
+fn tenant(name: &str, keys: &[(&str, KeyHash)]) -> String {
+    let mut text = format!("[tenants.{name}]\nsigning_keys = [{{ kid = \"a\", secret_file = \"{name}.secret\" }}]\n");
+    for (key, hash) in keys {
+        let hash = hash.to_string().replacen("sha256:", "", 1);
+        let scope = "*/*:read,command,event,listen,speak";
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "[[tenants.{name}.api_keys]]\nname = {key:?}\nsha256 = {hash:?}\nscope = [{scope:?}]");
+    }
+    text
+}
+
 struct Node {
     port: u16,
     admin: u16,
@@ -134,18 +155,19 @@ impl Edges {
 
     /// Writes the tenants file, with API keys of these names and hashes that may do everything.
     pub fn write_tenants(&self, keys: &[(&str, KeyHash)]) -> anyhow::Result<()> {
-        let mut text =
-            format!("[tenants.{TENANT}]\nsigning_keys = [{{ kid = \"a\", secret_file = \"acme.secret\" }}]\n");
-        for (name, hash) in keys {
-            // Writing to a string cannot fail.
-            let hash = hash.to_string().replacen("sha256:", "", 1);
-            let scope = "*/*:read,command,event,listen,speak";
-            let _ = writeln!(
-                text,
-                "[[tenants.{TENANT}.api_keys]]\nname = {name:?}\nsha256 = {hash:?}\nscope = [{scope:?}]"
-            );
-        }
-        self.write("tenants.toml", &text)
+        self.write("tenants.toml", &tenant(TENANT, keys))
+    }
+
+    /// Adds a tenant to the tenants file, beside [`TENANT`]: it has an API key that may do everything, and a signing key
+    /// whose id is `a`.
+    pub fn add_tenant(&self, name: &str) -> anyhow::Result<Tenant> {
+        let (key, hash) = riser_edge::auth::new_api_key(None);
+        let secret = name.repeat(43);
+        self.write(&format!("{name}.secret"), &secret)?;
+        let mut text = std::fs::read_to_string(self.path("tenants.toml")).context("cannot read the tenants file")?;
+        text += &tenant(name, &[("everything", hash)]);
+        self.write("tenants.toml", &text)?;
+        Ok(Tenant { key, secret })
     }
 
     fn log_of(&self, number: usize) -> PathBuf {

@@ -9,7 +9,9 @@ mod failover;
 mod flats;
 mod held;
 mod life;
+mod noise;
 mod scale;
+mod tenants;
 mod watchers;
 mod world;
 
