@@ -101,14 +101,17 @@ impl Tenant {
         self.status == Status::Suspended
     }
 
-    /// Whether a peer with this `Origin` may connect. No origin means no browser; `null` is what any page can come from, and
-    /// is let in only when it is listed.
+    /// Whether a peer with this `Origin` may connect. No origin means no browser.
     pub fn allows_origin(&self, origin: Option<&str>) -> bool {
         match (origin, &self.origins) {
-            (Some("null"), None) => false,
             (None, _) | (_, None) => true,
-            (Some(origin), Some(list)) => list.iter().any(|allowed| allowed == origin),
+            (Some(origin), Some(_)) => self.lists_origin(origin),
         }
+    }
+
+    /// Whether this `Origin` is on a list, and not only allowed for want of one.
+    pub fn lists_origin(&self, origin: &str) -> bool {
+        self.origins.as_ref().is_some_and(|list| list.iter().any(|allowed| allowed == origin))
     }
 
     /// How many keys of this name have not run out: [`api_key::KEYS_PER_NAME`] is what rotation needs.

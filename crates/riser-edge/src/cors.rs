@@ -16,6 +16,8 @@ use crate::shared::Shared;
 
 /// Why a request was refused that came from another page.
 pub(crate) const FOREIGN: &str = "origin";
+/// The origin of pages that have none.
+const NULL: &str = "null";
 /// For how long a browser may remember what a preflight said, in seconds. Lists of origins change seldom.
 const REMEMBERED_S: &str = "600";
 /// Headers of answers that a page may read beside those that it always may.
@@ -33,6 +35,19 @@ pub(crate) fn origin(shared: &Shared, headers: &HeaderMap) -> Result<Option<Stri
         return Err(Refused::new(FOREIGN, Problem::forbidden("this origin is not on any tenant's list")));
     }
     Ok(Some(origin))
+}
+
+/// Refuses a call from a page that is not on the tenant's list. Any page can have the origin `null`, so that a tenant without
+/// a list, whose calls come from anywhere, has not let it in.
+pub(crate) fn not_foreign_call(
+    shared: &Shared,
+    tenant: &riser_core::TenantId,
+    origin: Option<&str>,
+) -> Result<(), Refused> {
+    if origin == Some(NULL) && shared.with_tenant(tenant, |tenant| tenant.lists_origin(NULL)) != Some(true) {
+        return Err(Refused::new(FOREIGN, Problem::forbidden("a page without an origin is not on the tenant's list")));
+    }
+    not_foreign(shared, tenant, origin)
 }
 
 /// Refuses what comes from a page that is not on the tenant's list.

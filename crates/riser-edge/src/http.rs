@@ -220,7 +220,7 @@ async fn route(
     }
     let (identity, _) = authorize(shared, request.headers(), from)?
         .ok_or_else(|| Refused::new("no_credential", Problem::unauthorized()))?;
-    cors::not_foreign(shared, &identity.tenant, origin.as_deref())?;
+    cors::not_foreign_call(shared, &identity.tenant, origin.as_deref())?;
     visitor.counts(|place| place.of_tenant(&identity.tenant)).map_err(|why| crowded(shared, why))?;
     let calls = shared.api_call(&identity.tenant);
     if let Some(calls) = calls.filter(|calls| calls.wait.is_some()) {

@@ -19,10 +19,31 @@ pub struct Param {
     pub name: &'static str,
     /// For people.
     pub about: &'static str,
-    /// Whether it is a number; else a text.
-    pub number: bool,
+    /// What it may be.
+    pub kind: Kind,
     /// Whether it must be given.
     pub required: bool,
+}
+
+/// What a parameter of the query may be.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// A text.
+    Text,
+    /// A text that matches this regular expression.
+    Matching(&'static str),
+    /// A whole number from 1 to this one.
+    UpTo(u64),
+}
+
+impl Kind {
+    fn schema(self) -> Value {
+        match self {
+            Self::Text => json!({ "type": "string" }),
+            Self::Matching(pattern) => json!({ "type": "string", "pattern": pattern }),
+            Self::UpTo(most) => json!({ "type": "integer", "minimum": 1, "maximum": most }),
+        }
+    }
 }
 
 /// A route. `Op` says what it does, for whoever serves it.
@@ -283,12 +304,12 @@ fn operation<Op: Copy>(route: &Route<Op>) -> Value {
 }
 
 fn parameters<Op: Copy>(route: &Route<Op>) -> Vec<Value> {
-    let path = route.path_names().map(
-        |name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string", "minLength": 1 } }),
-    );
+    let path = route.path_names().map(|name| {
+        let schema = schema::of_name(name);
+        json!({ "name": name, "in": "path", "required": true, "schema": schema })
+    });
     let query = route.query.iter().map(|param| {
-        let kind = if param.number { "integer" } else { "string" };
-        let schema = json!({ "type": kind });
+        let schema = param.kind.schema();
         json!({ "name": param.name, "in": "query", "required": param.required, "description": param.about, "schema": schema })
     });
     let changes = route.tagged && route.method != "GET" && !route.id.starts_with("create");

@@ -1,6 +1,9 @@
 //! Every route of the admin API, once: what is matched, and what its description says.
 
-use riser_ops::openapi::{Param, Route, route};
+use riser_ops::openapi::schema::PART;
+use riser_ops::openapi::{Kind, Param, Route, route};
+
+use super::PAGE_MOST;
 
 /// What a route does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,11 +54,18 @@ pub enum Op {
     ShowUsage,
 }
 
-const CURSOR: Param = Param { name: "cursor", about: "The `next` of the page before.", number: false, required: false };
-const LIMIT: Param =
-    Param { name: "limit", about: "Rows of a page, 1 to 1000; 100 without it.", number: true, required: false };
-const BUILDING: Param = Param { name: "building", about: "Only this building.", number: false, required: false };
-const OF_BUILDING: Param = Param { name: "building", about: "Which building.", number: false, required: true };
+const CURSOR: Param =
+    Param { name: "cursor", about: "The `next` of the page before.", kind: Kind::Text, required: false };
+const LIMIT: Param = Param {
+    name: "limit",
+    about: "Rows of a page, 1 to 1000; 100 without it.",
+    kind: Kind::UpTo(PAGE_MOST as u64),
+    required: false,
+};
+const BUILDING: Param =
+    Param { name: "building", about: "Only this building.", kind: Kind::Matching(PART), required: false };
+const OF_BUILDING: Param =
+    Param { name: "building", about: "Which building.", kind: Kind::Matching(PART), required: true };
 const PAGED: &[Param] = &[CURSOR, LIMIT];
 
 const TENANTS: &str = "/admin/v1/tenants";

@@ -1,6 +1,10 @@
 //! Every route of the HTTP API, once: what is matched, and what its description says.
 
-use riser_ops::openapi::{About, Param, Route, describe, route};
+use riser_bus::log::LOG_PAGE;
+use riser_ops::openapi::schema::{ADDRESSES, GATEWAY, PART};
+use riser_ops::openapi::{About, Kind, Param, Route, describe, route};
+use riser_registry::PRESENCE_PAGE;
+use riser_registry::commands::RECORDS_PAGE;
 use serde_json::Value;
 
 use super::schema::schemas;
@@ -23,11 +27,18 @@ pub(crate) enum Op {
 }
 
 const fn param(name: &'static str, about: &'static str) -> Param {
-    Param { name, about, number: false, required: false }
+    Param { name, about, kind: Kind::Text, required: false }
+}
+
+const fn needed(name: &'static str, about: &'static str, pattern: &'static str) -> Param {
+    Param { name, about, kind: Kind::Matching(pattern), required: true }
+}
+
+const fn limit(most: usize) -> Param {
+    Param { kind: Kind::UpTo(most as u64), ..param("limit", "Rows in the answer, at most.") }
 }
 
 const CURSOR: Param = param("cursor", "What an answer of this call gave, to go on from there.");
-const LIMIT: Param = Param { number: true, ..param("limit", "Rows in the answer, at most.") };
 
 /// What every call may be answered with: something is wrong with it, no good credential, not allowed, too fast, not now.
 const ALWAYS: [u16; 6] = [400, 401, 403, 429, 500, 503];
@@ -87,7 +98,7 @@ pub(crate) static ROUTES: [Route<Op>; 12] = [
         "/v1/commands",
         "The latest commands of an address with their outcomes, the newest first.",
     )
-    .query(&[Param { required: true, ..param("to", "A gateway: building/gateway.") }, CURSOR, LIMIT])
+    .query(&[needed("to", "A gateway: building/gateway.", GATEWAY), CURSOR, limit(RECORDS_PAGE)])
     .gives(200, "CommandPage")
     .refuses(&ALWAYS),
     route(
@@ -116,9 +127,9 @@ pub(crate) static ROUTES: [Route<Op>; 12] = [
         "The gateways of a building by name, connected or not, and flats that are registered and never were.",
     )
     .query(&[
-        Param { required: true, ..param("building", "Which building.") },
-        param("next", "The `next` of the page before."),
-        LIMIT,
+        needed("building", "Which building.", PART),
+        Param { kind: Kind::Matching(PART), ..param("next", "The `next` of the page before.") },
+        limit(PRESENCE_PAGE),
     ])
     .gives(200, "PresencePage")
     .refuses(&ALWAYS),
@@ -140,9 +151,9 @@ pub(crate) static ROUTES: [Route<Op>; 12] = [
         "Stored events in their order. An answer may be empty before the end: go on while its cursor moves.",
     )
     .query(&[
-        Param { required: true, ..param("to", "building/gateway, building/* or */*.") },
+        needed("to", "building/gateway, building/* or */*.", ADDRESSES),
         param("cursor", "After what: the cursor of an answer or an event. From the oldest event without it."),
-        LIMIT,
+        limit(LOG_PAGE),
     ])
     .gives(200, "EventPage")
     .refuses(&ALWAYS),

@@ -1,8 +1,9 @@
 //! The schemas of what is sent and answered, by the names that routes have them under.
 
 use riser_bus::log::LOG_PAGE;
-use riser_core::command::Status;
-use riser_ops::openapi::schema::{grant, named, number, object, perhaps, text};
+use riser_core::command::{ACTION_BYTES, Status};
+use riser_core::event::EVENT_TYPE_BYTES;
+use riser_ops::openapi::schema::{GATEWAY, grant, matching, named, number, object, perhaps, text};
 use riser_registry::PRESENCE_PAGE;
 use riser_registry::commands::RECORDS_PAGE;
 use serde_json::{Map, Value, json};
@@ -42,6 +43,19 @@ pub(super) fn schemas() -> Map<String, Value> {
 
 fn of() -> Value {
     text("building/gateway.")
+}
+
+fn gateway() -> Value {
+    matching(GATEWAY, "building/gateway.")
+}
+
+/// A short text of so many bytes at most.
+fn short(most: usize, about: &str) -> Value {
+    json!({ "type": "string", "minLength": 1, "maxLength": most, "description": about })
+}
+
+fn device() -> Value {
+    matching("^[^/]+(/[^/]+)*$", "Which device, as a path.")
 }
 
 fn cmd() -> Value {
@@ -84,7 +98,7 @@ fn new_token() -> Value {
         |most: u64| json!({ "type": ["integer", "null"], "minimum": 1, "maximum": most, "description": "In seconds." });
     let gateway = object(
         &["peer", "address"],
-        &json!({ "peer": { "const": "gateway" }, "address": of(), "ttl_s": ttl(GATEWAY_TTL_MAX_S) }),
+        &json!({ "peer": { "const": "gateway" }, "address": gateway(), "ttl_s": ttl(GATEWAY_TTL_MAX_S) }),
     );
     let grants = json!({ "type": "array", "minItems": 1, "maxItems": 64, "items": named("Grant") });
     let client = object(
@@ -106,9 +120,9 @@ fn token() -> Value {
 
 fn new_command() -> Value {
     let fields = json!({
-        "to": of(),
-        "path": text("Which device."),
-        "action": text("What it is to do."),
+        "to": gateway(),
+        "path": device(),
+        "action": short(ACTION_BYTES, "What it is to do."),
         "args": any("With what."),
         "deadline_ms": optional(number("By when, in milliseconds from now.")),
         "if_offline": { "type": ["string", "null"], "enum": ["fail", "hold", null] },
@@ -182,8 +196,8 @@ fn presence() -> Value {
 fn new_event() -> Value {
     let fields = json!({
         "id": optional(text("The same id from the same sender is stored once, for a while.")),
-        "path": optional(text("Which device.")),
-        "type": text("What kind of event."),
+        "path": optional(device()),
+        "type": short(EVENT_TYPE_BYTES, "What kind of event."),
         "data": any("More of it."),
         "ts_ms": { "type": ["integer", "null"], "description": "The sender's own time." },
     });
