@@ -47,8 +47,10 @@ async def test_every_answer_of_the_api_is_as_it_is_described(server, tmp_path):
 
 @pytest.mark.limit(LIMIT_S)
 async def test_every_answer_of_the_admin_api_is_as_it_is_described(server, tmp_path):
-    # A tenant whose keys come and go meanwhile; it may itself.
+    if "control" not in server.ready:
+        pytest.skip("the tenants of this cluster come from a file")
     control, credential = server.ready["control"], server.ready["control_credential"]
+    # A tenant whose keys come and go meanwhile; it may itself.
     made = await call(control, "POST", "/admin/v1/tenants", key=credential, body={"tenant": "probe"})
     assert made.status == 201, made.body
     conforms(tmp_path, f"{control}/admin/openapi.json", credential, {"tenant": "probe"}, 1000)
