@@ -26,7 +26,7 @@ pub mod nats;
 pub mod subject;
 pub mod suite;
 
-pub use subject::{Bucket, Entry, Filter, Naming, Subject};
+pub use subject::{Bucket, Entry, FLAT_PARTS, Filter, Naming, NoEntry, Subject};
 
 /// Why a message was not sent or a subscription not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -12,13 +12,14 @@
 //! - `Err` means that nobody answered: the event may or may not be stored. Repeating the call within the
 //!   deduplication window is safe.
 //! - Retention drops the oldest events; the numbers of the others stay.
-//! - What is in a stream and was not stored by an `append` is read by nobody: its number is missing.
+//! - What is in a stream and was not stored by an `append` is read by nobody: its number is missing. So is that of an
+//!   event that was erased.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use riser_core::TenantId;
 use riser_core::event::{Cursor, Event};
+use riser_core::{GatewayKey, TenantId};
 use tokio::sync::mpsc;
 
 pub mod memory;
@@ -97,6 +98,15 @@ pub struct Tail {
     pub events: mpsc::Receiver<Stored>,
 }
 
+/// What one call of [`Log::erase_gateway`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Erased {
+    /// Events that it erased.
+    pub events: u64,
+    /// The number from which the next call goes on; none when the stream's end was reached.
+    pub next: Option<u64>,
+}
+
 /// A tenant's stored events.
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
@@ -116,4 +126,12 @@ pub trait Log: Send + Sync + 'static {
 
     /// What is stored from now on. Costs the store one reader, so that an edge has one per tenant that is listened to.
     async fn tail(&self, tenant: &TenantId) -> Result<Tail, LogError>;
+
+    /// Erases a tenant's stream, and gives how many events it held. Its tails end, and a next event begins another life. A
+    /// repeated call finds nothing.
+    async fn erase(&self, tenant: &TenantId) -> Result<u64, LogError>;
+
+    /// Erases what happened at one address, among the next [`LOG_PAGE`] events from number `from` on. The numbers of the
+    /// others stay, and those of the erased are missing; an erased event's id counts as known for as long as its window.
+    async fn erase_gateway(&self, key: &GatewayKey, from: u64) -> Result<Erased, LogError>;
 }

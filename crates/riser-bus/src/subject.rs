@@ -1,9 +1,10 @@
 //! How subjects are written and read. Every subject of the cluster is made and parsed here and nowhere else.
 
 use std::fmt;
+use std::str::FromStr;
 
 use riser_core::command::{CommandId, Digest};
-use riser_core::{Address, EdgeId, GatewayKey, Pattern, TenantId};
+use riser_core::{Address, BuildingId, EdgeId, GatewayKey, Pattern, TenantId};
 
 /// First tokens of all subjects of this release.
 const ROOT: &str = "riser.v1";
@@ -35,6 +36,8 @@ pub enum Naming {
     HeldEntry,
     /// [`Entry::Tenant`].
     TenantEntry,
+    /// [`Entry::Flats`].
+    FlatsEntry,
 }
 
 /// A tenant as a name has it. All names of this module get theirs from here, so that a test can make each of them wrong.
@@ -208,17 +211,20 @@ pub enum Bucket {
     Held,
     /// The tenant table: `riser-tenants`.
     Tenants,
+    /// Flats that are registered: `riser-flats`.
+    Flats,
 }
 
 impl Bucket {
     /// Every bucket.
-    pub const ALL: [Self; 2] = [Self::Held, Self::Tenants];
+    pub const ALL: [Self; 3] = [Self::Held, Self::Tenants, Self::Flats];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Held => "riser-held",
             Self::Tenants => "riser-tenants",
+            Self::Flats => "riser-flats",
         }
     }
 
@@ -240,7 +246,12 @@ pub enum Entry {
     Held(GatewayKey, Digest),
     /// What edges are to know of a tenant, in [`Bucket::Tenants`]: `<tenant>`.
     Tenant(TenantId),
+    /// A part of a building's flats, in [`Bucket::Flats`]: `<tenant>.<building>.<part>`, the part from 0 to 9.
+    Flats(TenantId, BuildingId, u8),
 }
+
+/// Parts of a building's flats, each an entry of its own: as many as one digit names.
+pub const FLAT_PARTS: u8 = 8;
 
 impl Entry {
     /// Where it is kept.
@@ -248,6 +259,7 @@ impl Entry {
         match self {
             Self::Held(..) => Bucket::Held,
             Self::Tenant(_) => Bucket::Tenants,
+            Self::Flats(..) => Bucket::Flats,
         }
     }
 
@@ -259,8 +271,24 @@ impl Entry {
         let entry = match bucket {
             Bucket::Held => Self::Held(key(Naming::HeldEntry, next()?, next()?, next()?)?, next()?.parse().ok()?),
             Bucket::Tenants => Self::Tenant(read(Naming::TenantEntry, next()?.parse().ok()?)),
+            Bucket::Flats => {
+                Self::Flats(read(Naming::FlatsEntry, next()?.parse().ok()?), next()?.parse().ok()?, part(next()?)?)
+            }
         };
         next().is_none().then_some(entry)
+    }
+}
+
+/// Not the subject of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not the subject of an entry of Riser's buckets")]
+pub struct NoEntry;
+
+/// The subject of an entry, of whichever bucket.
+impl FromStr for Entry {
+    type Err = NoEntry;
+    fn from_str(subject: &str) -> Result<Self, NoEntry> {
+        Bucket::ALL.into_iter().find_map(|bucket| Self::parse(bucket, subject)).ok_or(NoEntry)
     }
 }
 
@@ -271,8 +299,16 @@ impl fmt::Display for Entry {
         match self {
             Self::Held(key, digest) => write!(f, "{}.{digest}", Tokens(Naming::HeldEntry, key)),
             Self::Tenant(tenant) => write!(f, "{}", written(Naming::TenantEntry, tenant)),
+            Self::Flats(tenant, building, part) => {
+                write!(f, "{}.{building}.{part}", written(Naming::FlatsEntry, tenant))
+            }
         }
     }
+}
+
+/// A part of a building's flats, as it is written.
+fn part(text: &str) -> Option<u8> {
+    text.parse().ok().filter(|part| *part < FLAT_PARTS && text.len() == 1)
 }
 
 struct Tokens<'a>(Naming, &'a GatewayKey);

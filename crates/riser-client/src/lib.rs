@@ -6,6 +6,7 @@
 //! each command to its application once. Both tell events and speak on live streams. [`Link`] is one connection without
 //! any of that. [`Api`] makes the HTTP calls of a tenant's back end. All of them speak plain `http` and `ws`.
 
+mod admin;
 pub mod api;
 pub mod backoff;
 pub mod client;
@@ -26,6 +27,7 @@ mod subs;
 mod task;
 mod wire;
 
+pub use admin::{Admin, Said};
 pub use api::{Api, Minted};
 pub use backoff::Backoff;
 pub use client::{Client, Event};

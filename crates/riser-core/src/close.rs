@@ -123,6 +123,21 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// Every code.
+    pub const ALL: [ErrorCode; 11] = [
+        Self::UnknownType,
+        Self::Unsupported,
+        Self::BadFrame,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::Conflict,
+        Self::QueueFull,
+        Self::TooMany,
+        Self::RateLimited,
+        Self::Unavailable,
+        Self::Internal,
+    ];
+
     /// The word on the wire and in labels.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -25,11 +25,15 @@ pub enum Verb {
     Listen,
     /// Open live streams.
     Speak,
+    /// Erase what is kept of a gateway, and what else is done to flats and not in them.
+    Manage,
 }
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Verb; 5] = [Self::Read, Self::Command, Self::Event, Self::Listen, Self::Speak];
+    pub const ALL: [Verb; 6] = [Self::Read, Self::Command, Self::Event, Self::Listen, Self::Speak, Self::Manage];
+    /// All that can be done in a flat: who may do this at an address may have its gateway's token made.
+    pub const USE: [Verb; 5] = [Self::Read, Self::Command, Self::Event, Self::Listen, Self::Speak];
 }
 
 /// One right: these verbs, on this pattern, for these paths. A member or a verb that is not known makes the

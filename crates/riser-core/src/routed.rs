@@ -77,6 +77,11 @@ pub enum ToEdge {
         /// The newer session.
         epoch: Epoch,
     },
+    /// To the edge that holds it: somebody who may wants its session closed.
+    Kick {
+        /// Which session. A newer one is not meant.
+        epoch: Epoch,
+    },
     /// To the edge that holds it: there is a command for it. A hint only: the record decides.
     Dispatch {
         /// Who asks, to be told when it is not here.
@@ -222,6 +227,8 @@ mod tests {
         assert_eq!(decode::<Up>(&bytes), Ok(up));
         let bytes = encode(&ToEdge::TakenOver { epoch: Epoch(8) });
         assert_eq!(String::from_utf8_lossy(&bytes), r#"{"v":1,"b":{"taken_over":{"epoch":8}}}"#);
+        let bytes = encode(&ToEdge::Kick { epoch: Epoch(8) });
+        assert_eq!(String::from_utf8_lossy(&bytes), r#"{"v":1,"b":{"kick":{"epoch":8}}}"#);
         let edge: EdgeId = "e-1".parse().expect("an edge");
         let bytes = encode(&AmongEdges::Ping { from: edge.clone(), to: None, n: 7 });
         assert_eq!(String::from_utf8_lossy(&bytes), r#"{"v":1,"b":{"ping":{"from":"e-1","n":7}}}"#);

@@ -105,8 +105,13 @@ impl Tenant {
     pub fn allows_origin(&self, origin: Option<&str>) -> bool {
         match (origin, &self.origins) {
             (None, _) | (_, None) => true,
-            (Some(origin), Some(list)) => list.iter().any(|allowed| allowed == origin),
+            (Some(origin), Some(_)) => self.lists_origin(origin),
         }
+    }
+
+    /// Whether this `Origin` is on a list, and not only allowed for want of one.
+    pub fn lists_origin(&self, origin: &str) -> bool {
+        self.origins.as_ref().is_some_and(|list| list.iter().any(|allowed| allowed == origin))
     }
 
     /// How many keys of this name have not run out: [`api_key::KEYS_PER_NAME`] is what rotation needs.

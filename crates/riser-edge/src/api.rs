@@ -1,18 +1,25 @@
 //! The HTTP API of a tenant's own back end.
 
 pub(crate) mod commands;
+pub(crate) mod enrol;
 pub(crate) mod events;
+pub(crate) mod gateways;
+pub(crate) mod routes;
+mod schema;
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use riser_core::frame::outbound;
-use riser_core::{Address, BuildingId, GatewayId, GatewayKey, Identity, PathFilter, Pattern, Presence, Verb};
+use riser_core::{Address, BuildingId, GatewayId, GatewayKey, Identity, PathFilter, Pattern, Presence, TenantId, Verb};
+use riser_ops::request::{bad, json, query};
 use riser_registry::PRESENCE_PAGE;
+use riser_tenants::flats::Flat;
 use serde::Serialize;
 use tokio::time::timeout;
 
@@ -24,22 +31,13 @@ use crate::shared::Shared;
 /// Gateways on one page of presence when the request does not say.
 const PAGE: usize = 100;
 
+/// Why a flat is offline that is registered and never was connected.
+const NEVER: &str = "never_connected";
+
 /// Bytes of rows in one answer, more than the last row goes over it by: a caller goes on with the answer's cursor.
 const ROWS_BYTES: usize = 1024 * 1024;
 
 type Answer = Result<Response<Full<Bytes>>, Refused>;
-
-fn json(status: StatusCode, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert("cache-control", HeaderValue::from_static("no-store"));
-    response
-}
-
-fn bad(detail: impl Into<String>) -> Refused {
-    Refused::new("bad_request", Problem::bad_frame(detail))
-}
 
 fn unavailable() -> Refused {
     Refused::new("registry_unavailable", Problem::unavailable("the registry does not answer", 2))
@@ -47,14 +45,7 @@ fn unavailable() -> Refused {
 
 /// The whole body of a request, of at most `limit` bytes.
 async fn body(shared: &Shared, request: Request<Incoming>, limit: usize) -> Result<Bytes, Refused> {
-    match timeout(shared.config.hello, Limited::new(request.into_body(), limit).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Refused::new("body_too_large", Problem::too_large(limit)))
-        }
-        Ok(Err(_)) => Err(bad("the body ended before its time")),
-        Err(_) => Err(Refused::new("body_timeout", Problem::bad_frame("the body did not arrive in time"))),
-    }
+    riser_ops::request::body(request, limit, shared.config.hello).await
 }
 
 /// `POST /v1/tokens`.
@@ -111,8 +102,20 @@ pub(crate) async fn presence(shared: &Arc<Shared>, identity: &Identity, request:
     may_read(identity, &Pattern::Building(building.clone()))?;
     let call = shared.ports.registry.presence(&identity.tenant, &building, after.as_ref(), limit);
     let page = shared.call(call).await.map_err(|_| unavailable())?;
-    let next = (page.len() == limit).then(|| page.last().map(|(gateway, _)| gateway.to_string())).flatten();
-    Ok(json(StatusCode::OK, riser_core::Json::of(&Page::new(&building, &page, next)).as_str().to_owned()))
+    let flats = flats(shared, &identity.tenant, &building).await;
+    let page = Page::new(&building, &page, &flats, after.as_ref(), limit);
+    Ok(json(StatusCode::OK, riser_core::Json::of(&page).as_str().to_owned()))
+}
+
+/// What is registered of a building. Presence is told also when that cannot be read.
+async fn flats(shared: &Shared, tenant: &TenantId, building: &BuildingId) -> BTreeMap<GatewayId, Flat> {
+    let Some(store) = &shared.ports.keep else { return BTreeMap::new() };
+    let read = timeout(shared.config.call, store.flats().building(tenant, building)).await;
+    if let Ok(Ok(flats)) = read {
+        return flats;
+    }
+    tracing::warn!(%tenant, %building, "cannot read the flats of a building; presence goes without their names");
+    BTreeMap::new()
 }
 
 #[derive(Serialize)]
@@ -131,23 +134,50 @@ struct Page<'a> {
 struct Row<'a> {
     of: String,
     online: bool,
-    since_ms: u64,
-    epoch: u64,
+    since_ms: Option<u64>,
+    epoch: Option<u64>,
     edge: Option<&'a str>,
     reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    floor: Option<&'a str>,
 }
 
 impl<'a> Page<'a> {
-    fn new(building: &BuildingId, page: &'a [(GatewayId, Presence)], next: Option<String>) -> Self {
-        let row = |(gateway, p): &'a (GatewayId, Presence)| Row {
-            of: format!("{building}/{gateway}"),
-            online: p.online,
-            since_ms: p.since_ms,
-            epoch: p.epoch.0,
-            edge: p.edge.as_ref().map(riser_core::EdgeId::as_str),
-            reason: p.reason.map(riser_core::Reason::as_str),
+    /// A page of what is known of a building, by name: gateways that were ever connected, and flats that are registered.
+    /// `page` has the first of the former, as many as a page may have.
+    fn new(
+        building: &BuildingId,
+        page: &'a [(GatewayId, Presence)],
+        flats: &'a BTreeMap<GatewayId, Flat>,
+        after: Option<&GatewayId>,
+        limit: usize,
+    ) -> Self {
+        // Behind the last of a full page there may be more that are not in it.
+        let last = (page.len() == limit).then(|| page.last().map(|(gateway, _)| gateway)).flatten();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let registered = flats.range::<GatewayId, _>((from, last.map_or(Bound::Unbounded, Bound::Included)));
+        let mut all: BTreeMap<&GatewayId, Option<&Presence>> = registered.map(|(gateway, _)| (gateway, None)).collect();
+        all.extend(page.iter().map(|(gateway, presence)| (gateway, Some(presence))));
+        let row = |(gateway, presence): (&'a GatewayId, Option<&'a Presence>)| {
+            let flat = flats.get(gateway);
+            Row {
+                of: format!("{building}/{gateway}"),
+                online: presence.is_some_and(|p| p.online),
+                since_ms: presence.map(|p| p.since_ms),
+                epoch: presence.map(|p| p.epoch.0),
+                edge: presence.and_then(|p| p.edge.as_ref()).map(riser_core::EdgeId::as_str),
+                reason: presence.map_or(Some(NEVER), |p| p.reason.map(riser_core::Reason::as_str)),
+                name: flat.and_then(|flat| flat.name.as_deref()),
+                floor: flat.and_then(|flat| flat.floor.as_deref()),
+            }
         };
-        Self { gateways: page.iter().map(row).collect(), next }
+        let more = all.len() > limit || last.is_some();
+        let furthest = all.keys().take(limit).next_back().map(ToString::to_string);
+        let gateways = all.into_iter().take(limit).map(row).collect();
+        let next = furthest.filter(|_| more);
+        Self { gateways, next }
     }
 }
 
@@ -164,22 +194,4 @@ fn unescaped(text: &str) -> String {
         .fold(text.to_owned(), |text, slash| text.replace(slash, "/"))
         .replace("%2A", "*")
         .replace("%2a", "*")
-}
-
-/// The values of the query's parameters in the order of `known`. What is not known is refused by name, rather than
-/// ignored and believed to work.
-fn query<'a>(request: &'a Request<Incoming>, known: &[&str]) -> Result<Vec<Option<&'a str>>, Refused> {
-    let mut values = vec![None; known.len()];
-    let query = request.uri().query().unwrap_or_default();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let Some(at) = known.iter().position(|k| *k == name) else {
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            return Err(bad(format!("the query has a parameter that is not known here; known are: {known}")));
-        };
-        if values[at].replace(value).is_some() {
-            return Err(bad(format!("`{name}` stands there twice")));
-        }
-    }
-    Ok(values)
 }

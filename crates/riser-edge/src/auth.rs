@@ -11,6 +11,7 @@ mod jwt;
 mod lockout;
 mod mint;
 mod order;
+mod refusal;
 mod standing;
 mod uses;
 

@@ -77,6 +77,8 @@ pub(crate) struct Gateway {
     missed_live: AtomicBool,
     at: Mutex<Position>,
     unsure: AtomicBool,
+    /// Whether somebody had its session closed.
+    kicked: AtomicBool,
     /// Boxed, and dropped when nothing waits: most gateways are silent most of the time.
     side: Mutex<Option<Box<Side>>>,
 }
@@ -101,6 +103,7 @@ impl Gateway {
             missed_live: AtomicBool::new(false),
             at: Mutex::new(Position { version: Version::start(epoch), since_ms }),
             unsure: AtomicBool::new(false),
+            kicked: AtomicBool::new(false),
             side: Mutex::new(None),
         })
     }
@@ -374,6 +377,19 @@ impl Gateway {
     /// A newer session of the same gateway began.
     pub(crate) fn taken_over(&self) {
         self.conn.close(CloseCode::TakenOver.number(), "{\"retry_after_ms\":60000}");
+    }
+
+    /// Somebody who may wants the session closed. It may come back.
+    pub(crate) fn kick(&self, shared: &Shared) {
+        self.kicked.store(true, Ordering::Relaxed);
+        let after = shared.jitter(Duration::from_secs(2)).as_millis();
+        let reason = format!("{{\"message\":\"closed by an operator\",\"retry_after_ms\":{after}}}");
+        self.conn.close(CloseCode::Drain.number(), &reason);
+    }
+
+    /// Whether that is why it ends.
+    pub(crate) fn is_kicked(&self) -> bool {
+        self.kicked.load(Ordering::Relaxed)
     }
 
     /// Registers the session again after the registry lost it. False when the session is over. Only whoever stores calls

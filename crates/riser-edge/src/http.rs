@@ -1,18 +1,17 @@
 //! The public listener: accepts connections, upgrades those that become WebSockets, and answers the HTTP API.
 
-mod bounded;
 pub(crate) mod busy;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, AUTHORIZATION, CONNECTION, ORIGIN};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -20,14 +19,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use riser_core::frame::Credential;
-use riser_core::tenant::api_key::API_KEY_PREFIX;
 use riser_core::{ErrorCode, Identity};
+use riser_ops::bounded::Bounded;
+use riser_ops::openapi;
+pub(crate) use riser_ops::request::Refused;
+use riser_ops::request::{check_form, json, query};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::admission::{Crowded, Missed, Place};
+use crate::api::routes::{self, Op, ROUTES};
 use crate::auth::Proof;
 use crate::edge::attach;
 use crate::problem::Problem;
@@ -36,8 +39,7 @@ use crate::shared::Shared;
 use crate::tls::{self, ServerTls, TlsStream};
 use crate::ws::handshake::{self, Subprotocols};
 use crate::ws::tune;
-use crate::{api, forwarded};
-use bounded::Bounded;
+use crate::{api, cors, forwarded};
 
 /// The subprotocols that this edge speaks.
 const SUBPROTOCOLS: &[&str] = &["riser.v1"];
@@ -51,6 +53,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const ACCEPT_LOG: Duration = Duration::from_secs(60);
 /// Over how long those are spread that are sent away because of others of their tenant or address.
 const CROWDED: Duration = Duration::from_secs(9);
+
+/// What `GET /openapi.json` answers.
+static DESCRIPTION: LazyLock<Bytes> = LazyLock::new(|| routes::openapi().to_string().into());
 
 /// A connection that asks: where it comes from, and its place at the door.
 pub(crate) struct Visitor {
@@ -171,36 +176,18 @@ where
 }
 
 async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, visitor: &Visitor) -> Response<Full<Bytes>> {
+    let origin = cors::origin(shared, request.headers()).ok().flatten();
     let answered = route(shared, request, visitor).await;
-    let mut response = answered.unwrap_or_else(|Refused(refusal)| {
-        shared.metrics.refused(refusal.reason);
-        let mut response = refusal.problem.into_response();
-        response.headers_mut().extend(refusal.headers);
-        // What follows a refused request on the same connection may be meant for something else.
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        response
+    let foreign = matches!(&answered, Err(refused) if refused.reason() == cors::FOREIGN);
+    let mut response = answered.unwrap_or_else(|refused| {
+        shared.metrics.refused(refused.reason());
+        refused.into_response()
     });
+    if let Some(origin) = origin.filter(|_| !foreign) {
+        cors::share(response.headers_mut(), &origin);
+    }
     response.headers_mut().entry("x-content-type-options").or_insert(HeaderValue::from_static("nosniff"));
     response
-}
-
-/// A request that is answered with a problem, and why, for the metric. Boxed, because answers are seldom refusals.
-pub(crate) struct Refused(Box<Refusal>);
-
-struct Refusal {
-    reason: &'static str,
-    problem: Problem,
-    headers: HeaderMap,
-}
-
-impl Refused {
-    pub(crate) fn new(reason: &'static str, problem: Problem) -> Self {
-        Self::with(reason, problem, HeaderMap::new())
-    }
-
-    fn with(reason: &'static str, problem: Problem, headers: HeaderMap) -> Self {
-        Self(Box::new(Refusal { reason, problem, headers }))
-    }
 }
 
 async fn route(
@@ -215,25 +202,25 @@ async fn route(
         return Err(not_ready(shared, "the edge is starting"));
     }
     let path = request.uri().path().to_owned();
-    let parts: Vec<&str> = path.strip_prefix('/').unwrap_or(&path).split('/').collect();
-    if parts == ["v1", "ws"] {
+    if path == "/v1/ws" {
         return upgrade(shared, request, visitor, from);
     }
-    let allowed: &[Method] = match parts[..] {
-        ["v1", "tokens"] | ["v1", "events", _, _] => &[Method::POST],
-        ["v1", "state", _, _] | ["v1", "presence" | "events"] | ["v1", "commands", _] => &[Method::GET],
-        ["v1", "commands"] => &[Method::GET, Method::POST],
-        _ => return Err(Refused::new("not_found", Problem::not_found("there is nothing at this path"))),
-    };
-    if !allowed.contains(request.method()) {
-        let allowed = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
-        let detail = format!("only {allowed} is served here");
-        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::BadFrame, detail);
-        let allow = HeaderValue::from_str(&allowed).map(|value| (ALLOW, value));
-        return Err(Refused::with("method", problem, allow.into_iter().collect()));
+    let origin = cors::origin(shared, request.headers())?;
+    if cors::is_preflight(&request) {
+        return Ok(cors::preflight(&openapi::methods(&ROUTES, &path)?));
+    }
+    let (route, values) = openapi::find(&ROUTES, request.method(), &path)?;
+    match route.op {
+        Op::OpenApi => {
+            query(&request, &[])?;
+            return Ok(json(StatusCode::OK, DESCRIPTION.clone()));
+        }
+        Op::Enrol => return api::enrol::post(shared, request).await,
+        _ => {}
     }
     let (identity, _) = authorize(shared, request.headers(), from)?
         .ok_or_else(|| Refused::new("no_credential", Problem::unauthorized()))?;
+    cors::not_foreign_call(shared, &identity.tenant, origin.as_deref())?;
     visitor.counts(|place| place.of_tenant(&identity.tenant)).map_err(|why| crowded(shared, why))?;
     let calls = shared.api_call(&identity.tenant);
     if let Some(calls) = calls.filter(|calls| calls.wait.is_some()) {
@@ -242,7 +229,8 @@ async fn route(
     }
     let usage = shared.usage(&identity.tenant);
     sleep(shared.throttled(&usage)).await;
-    let mut response = usage.turns_of(serve_call(shared, &identity, request, visitor, &parts)).await?;
+    let call = serve_call(shared, &identity, request, visitor, route.op, &values);
+    let mut response = usage.turns_of(call).await?;
     response.headers_mut().extend(calls.map(|calls| calls.headers()).unwrap_or_default());
     Ok(response)
 }
@@ -252,19 +240,22 @@ async fn serve_call(
     identity: &Identity,
     request: Request<Incoming>,
     visitor: &Visitor,
-    parts: &[&str],
+    op: Op,
+    values: &[String],
 ) -> Result<Response<Full<Bytes>>, Refused> {
-    match *parts {
-        ["v1", "tokens"] => api::tokens(shared, identity, request).await,
-        ["v1", "commands"] if request.method() == Method::POST => {
-            api::commands::post(shared, identity, request, visitor).await
-        }
-        ["v1", "events", building, gateway] => api::events::post(shared, identity, request, building, gateway).await,
-        ["v1", "events"] => api::events::list(shared, identity, &request).await,
-        ["v1", "commands"] => api::commands::list(shared, identity, &request).await,
-        ["v1", "commands", cmd] => api::commands::get(shared, identity, &request, cmd).await,
-        ["v1", "state", building, gateway] => api::state(shared, identity, &request, building, gateway).await,
-        _ => api::presence(shared, identity, &request).await,
+    match (op, values) {
+        (Op::Tokens, _) => api::tokens(shared, identity, request).await,
+        (Op::PostCommand, _) => api::commands::post(shared, identity, request, visitor).await,
+        (Op::ListCommands, _) => api::commands::list(shared, identity, &request).await,
+        (Op::ShowCommand, [cmd]) => api::commands::get(shared, identity, &request, cmd).await,
+        (Op::ShowState, [building, gateway]) => api::state(shared, identity, &request, building, gateway).await,
+        (Op::ListPresence, _) => api::presence(shared, identity, &request).await,
+        (Op::PostEvent, [building, gateway]) => api::events::post(shared, identity, request, building, gateway).await,
+        (Op::ListEvents, _) => api::events::list(shared, identity, &request).await,
+        (Op::Kick, [building, gateway]) => api::gateways::kick(shared, identity, &request, building, gateway).await,
+        (Op::Erase, [building, gateway]) => api::gateways::erase(shared, identity, &request, building, gateway).await,
+        // The others are served without a credential, and a route has the parameters that its path names.
+        _ => Err(Refused::new("internal", Problem::internal())),
     }
 }
 
@@ -306,52 +297,6 @@ fn not_ready(shared: &Shared, detail: &str) -> Refused {
     Refused::new("not_ready", Problem::unavailable(detail, after))
 }
 
-/// What must hold for every request, before anything else of it is looked at.
-fn check_form(request: &Request<Incoming>) -> Result<(), Refused> {
-    let bad = |reason, detail: &str| Err(Refused::new(reason, Problem::bad_frame(detail)));
-    let uri = request.uri();
-    if uri.scheme().is_some() || uri.authority().is_some() {
-        return Err(Refused::new("absolute_form", Problem::not_found("this is no proxy")));
-    }
-    if request.version() != Version::HTTP_11 {
-        return bad("http_version", "HTTP/1.1 is needed");
-    }
-    let headers = request.headers();
-    if headers.get_all(http::header::HOST).iter().count() != 1 {
-        return bad("host", "exactly one Host is needed");
-    }
-    if headers.contains_key(http::header::TRANSFER_ENCODING) && headers.contains_key(http::header::CONTENT_LENGTH) {
-        return bad("framing", "a body is framed by Content-Length or by Transfer-Encoding, not by both");
-    }
-    if uri.query().is_some_and(has_credential) {
-        return bad("query_credential", "a credential in a URL ends up in logs: send it in the Authorization header");
-    }
-    Ok(())
-}
-
-/// Whether a query names a credential, or holds something that looks like one.
-fn has_credential(query: &str) -> bool {
-    let names = [
-        "token",
-        "access_token",
-        "key",
-        "api_key",
-        "apikey",
-        "jwt",
-        "auth",
-        "authorization",
-        "bearer",
-        "password",
-        "secret",
-    ];
-    query.split('&').any(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        names.iter().any(|n| name.eq_ignore_ascii_case(n))
-            || value.starts_with(API_KEY_PREFIX)
-            || value.starts_with("eyJ")
-    })
-}
-
 /// Who the `Authorization` header proves; none when there is no such header.
 fn authorize(shared: &Shared, headers: &HeaderMap, from: IpAddr) -> Result<Option<(Identity, Proof)>, Refused> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
@@ -379,12 +324,10 @@ fn upgrade(
         let problem = Problem::new(refusal.status, ErrorCode::BadFrame, refusal.detail);
         Refused::with(refusal.reason.as_str(), problem, refusal.headers)
     })?;
-    let origin = origin(shared, &parts.headers)?;
+    let origin = cors::origin(shared, &parts.headers)?;
     let (identity, proof) = authorize(shared, &parts.headers, from)?.unzip();
-    if let Some(identity) = &identity
-        && shared.with_tenant(&identity.tenant, |t| t.allows_origin(origin.as_deref())) != Some(true)
-    {
-        return Err(Refused::new("origin", Problem::forbidden("this origin is not on the tenant's list")));
+    if let Some(identity) = &identity {
+        cors::not_foreign(shared, &identity.tenant, origin.as_deref())?;
     }
     if shared.is_draining() {
         return Err(not_ready(shared, "the edge is going away"));
@@ -404,19 +347,6 @@ fn upgrade(
     let task = become_session(shared.clone(), upgraded, upgrade);
     shared.tasks.spawn(task);
     Ok(accepted.response())
-}
-
-/// The browser's page. What no tenant allows is refused at once; whose list counts is known with the credential.
-fn origin(shared: &Shared, headers: &HeaderMap) -> Result<Option<String>, Refused> {
-    let mut values = headers.get_all(ORIGIN).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    let refused = || Refused::new("origin", Problem::forbidden("this origin is not on any tenant's list"));
-    // What is not ASCII is on nobody's list, and with replacement characters it stays so.
-    let origin = String::from_utf8_lossy(value.as_bytes()).into_owned();
-    if values.next().is_some() || !shared.table().allows_origin(&origin) {
-        return Err(refused());
-    }
-    Ok(Some(origin))
 }
 
 async fn become_session(shared: Arc<Shared>, upgraded: hyper::upgrade::OnUpgrade, upgrade: Upgrade) {

@@ -295,6 +295,10 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Delive
                     taken_over(&shared, &key, epoch);
                     Ok(())
                 }
+                Ok(ToEdge::Kick { epoch }) => {
+                    kicked(&shared, &key, epoch);
+                    Ok(())
+                }
                 Ok(ToEdge::Hears { edge, epoch }) => {
                     shared.live.gateway_came(&key, &Holder { edge, epoch });
                     Ok(())
@@ -326,6 +330,13 @@ fn taken_over(shared: &Shared, key: &GatewayKey, epoch: Epoch) {
     let older = shared.gateways.lock().held.get(key).filter(|g| g.epoch < epoch).cloned();
     if let Some(gateway) = older {
         gateway.taken_over();
+    }
+}
+
+fn kicked(shared: &Shared, key: &GatewayKey, epoch: Epoch) {
+    let held = shared.gateways.lock().held.get(key).filter(|gateway| gateway.epoch == epoch).cloned();
+    if let Some(gateway) = held {
+        gateway.kick(shared);
     }
 }
 

@@ -334,7 +334,8 @@ impl Session {
         match &open.gateway {
             Some(slot) => {
                 self.shared.metrics.gateways.dec();
-                let reason = offline_reason(end);
+                let kicked = matches!(&*slot.lock(), Progress::Open(gateway) if gateway.is_kicked());
+                let reason = if kicked { Some(Reason::Kicked) } else { offline_reason(end) };
                 let before = std::mem::replace(&mut *slot.lock(), Progress::Ended(reason));
                 if let Progress::Open(gateway) = before
                     && !self.shared.killed.load(Ordering::Relaxed)
@@ -564,6 +565,7 @@ impl Open {
         let Some(listener) = &self.listener else { return };
         // The rights first, the subscriptions after: what is still being made is either among them or sees the rights.
         *listener.identity.lock() = self.identity.clone();
+        listener.member.audits.store(events::may_audit(&self.identity), Ordering::Relaxed);
         for sub in listener.hub.subscriptions(&listener.member) {
             if !is_granted(&self.identity, &sub) {
                 listener.unsubscribe(&sub.to);
@@ -662,7 +664,7 @@ fn is_granted(identity: &Identity, sub: &Sub) -> bool {
 impl Listener {
     fn new(shared: &Arc<Shared>, identity: &Arc<Identity>, conn: &Arc<Conn>) -> Arc<Self> {
         let hub = shared.hub(&identity.tenant);
-        let member = Member::new(hub.next_member(), conn.clone());
+        let member = Member::new(hub.next_member(), conn.clone(), events::may_audit(identity));
         let (ear, identity) = (Ear::new(identity), Mutex::new(identity.clone()));
         Arc::new(Self { hub, member, ear, identity, waiting: Mutex::default() })
     }

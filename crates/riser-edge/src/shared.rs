@@ -16,6 +16,7 @@ use riser_core::frame::Credential;
 use riser_core::live::StreamId;
 use riser_core::{Epoch, GatewayKey, Identity, Reason, Snapshot, Tenant, TenantId, TenantTable};
 use riser_registry::{CommandStore, Lease, Registry, RegistryError, StateStore, StreamStore};
+use riser_tenants::Store;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
@@ -67,6 +68,9 @@ pub struct Ports {
     pub log: Arc<dyn Log>,
     /// Who may connect.
     pub tenants: watch::Receiver<Arc<TenantTable>>,
+    /// Where the tenants are kept, when they come from a bucket: gateways that leave are revoked there. None when they come
+    /// from a file, which nobody here writes.
+    pub keep: Option<Store>,
 }
 
 pub(crate) struct Shared {

@@ -213,6 +213,34 @@ pub trait Registry: Send + Sync + 'static {
         after: Option<&GatewayId>,
         limit: usize,
     ) -> Result<Vec<(GatewayId, Presence)>, RegistryError>;
+
+    /// Erases all that is known of one gateway: its presence, values and description, the records of its commands, and the
+    /// open streams at its address. A session that holds it should have ended: one that has not is fenced from then on, and
+    /// its edge finds at its next audit that the record is missing. A repeated call finds nothing.
+    async fn erase_gateway(&self, key: &GatewayKey) -> Result<Erased, RegistryError>;
+
+    /// Erases all that is known of a tenant. Not atomic: a call that was not answered, or ran beside others that wrote, is
+    /// repeated, and erases what is left.
+    async fn erase(&self, tenant: &TenantId) -> Result<Erased, RegistryError>;
+}
+
+/// What an erasure found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Erased {
+    /// Gateways of which presence or values were known.
+    pub gateways: u64,
+    /// Their values.
+    pub values: u64,
+    /// Records of commands, decided or not.
+    pub commands: u64,
+}
+
+impl std::ops::AddAssign for Erased {
+    fn add_assign(&mut self, more: Self) {
+        self.gateways += more.gateways;
+        self.values += more.values;
+        self.commands += more.commands;
+    }
 }
 
 /// The answer to [`StateStore::apply`].

@@ -18,8 +18,8 @@ use riser_core::{
 use tokio::time::Instant;
 
 use crate::{
-    Acquired, Applied, CommandStore, Created, Ended, Held, Lease, NewCommand, Opened, Registry, RegistryError, Renewed,
-    Restored, StateStore, Stepped, StreamStore,
+    Acquired, Applied, CommandStore, Created, Ended, Erased, Held, Lease, NewCommand, Opened, Registry, RegistryError,
+    Renewed, Restored, StateStore, Stepped, StreamStore,
 };
 
 mod faults;
@@ -223,6 +223,14 @@ impl Registry for MemoryClient {
         limit: usize,
     ) -> Result<Vec<(GatewayId, Presence)>, RegistryError> {
         self.call(|store, _| store.presence(tenant, building, after, limit)).await
+    }
+
+    async fn erase_gateway(&self, key: &GatewayKey) -> Result<Erased, RegistryError> {
+        self.call(|store, _| store.erase_gateway(key)).await
+    }
+
+    async fn erase(&self, tenant: &TenantId) -> Result<Erased, RegistryError> {
+        self.call(|store, _| store.erase(tenant)).await
     }
 }
 

@@ -29,6 +29,7 @@ mod backup;
 mod commands;
 mod config;
 mod counts;
+mod erase;
 mod head;
 mod info;
 mod keys;

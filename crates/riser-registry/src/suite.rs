@@ -17,6 +17,7 @@ use crate::{Acquired, Applied, Lease, PRESENCE_PAGE, Registry, StateStore};
 
 mod commands;
 mod copies;
+mod erasures;
 mod leases;
 mod lists;
 mod restores;
@@ -27,6 +28,7 @@ mod streams;
 
 pub use commands::*;
 pub use copies::*;
+pub use erasures::*;
 pub use leases::*;
 pub use lists::*;
 pub use restores::*;
@@ -179,6 +181,10 @@ macro_rules! conformance {
             streams_come_in_the_order_of_their_numbers
             open_streams_of_a_tenant_are_bounded
             a_session_is_told_whether_streams_are_open
+
+            an_erased_gateway_is_gone_and_its_neighbours_stay
+            the_session_of_an_erased_gateway_stores_nothing_more
+            an_erased_tenant_is_gone_and_others_stay
         }
     };
     (# $attribute:tt $bench:path; $($case:ident)*) => {

@@ -112,6 +112,7 @@ impl Cluster {
             streams: client,
             log: Arc::new(self.log.client(&place.id)),
             tenants: self.tenants.subscribe(),
+            keep: None,
         };
         let mut config = EdgeConfig::new(place.id.clone());
         (self.config.tune)(&mut config);

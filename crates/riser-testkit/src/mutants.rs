@@ -11,7 +11,9 @@ use riser_bus::{Bus, BusError, Filter, Health, Inbox, Subject, Subscription};
 use riser_core::limits::Limits;
 use riser_core::{BuildingId, Change, Epoch, GatewayId, GatewayKey, Presence, Reason, Snapshot, TenantId, Version};
 use riser_edge::Ports;
-use riser_registry::{Acquired, Applied, Ended, Held, Lease, Registry, RegistryError, Renewed, Restored, StateStore};
+use riser_registry::{
+    Acquired, Applied, Ended, Erased, Held, Lease, Registry, RegistryError, Renewed, Restored, StateStore,
+};
 use tokio::sync::watch;
 
 use crate::cluster::Decorate;
@@ -268,5 +270,11 @@ impl Registry for Wrong {
         limit: usize,
     ) -> Result<Vec<(GatewayId, Presence)>, RegistryError> {
         self.inner.presence(tenant, building, after, limit).await
+    }
+    async fn erase_gateway(&self, key: &GatewayKey) -> Result<Erased, RegistryError> {
+        self.inner.erase_gateway(key).await
+    }
+    async fn erase(&self, tenant: &TenantId) -> Result<Erased, RegistryError> {
+        self.inner.erase(tenant).await
     }
 }

@@ -7,6 +7,7 @@
 //! A restore leaves its mark in Redis while it is under way, and in the streams that it makes: so it can go on where an
 //! aborted one stopped, and finds its own work where it would refuse somebody else's.
 
+mod buckets;
 mod files;
 mod manifest;
 mod restore;

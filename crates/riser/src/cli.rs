@@ -1,5 +1,6 @@
 //! What can be asked on the command line.
 
+pub(crate) mod control;
 mod parse;
 
 use std::io;
@@ -17,7 +18,8 @@ use riser_core::frame::Credential;
 use riser_core::{Address, BuildingId, Grant, Json, Path, Pattern, TenantId};
 
 use crate::exit::{self, Failure};
-pub(crate) use parse::{duration, grant, heartbeat, ttl};
+pub(crate) use parse::{grant, heartbeat, ttl};
+pub(crate) use riser_config::duration;
 
 /// Largest key file, in bytes: a key is under 100, and a wrong file need not be read whole.
 const KEY_FILE_BYTES: u64 = 16 * 1024;
@@ -65,6 +67,14 @@ pub(crate) enum Command {
     Ledger(Ledger),
     /// Look at a tenants file, and make what belongs into it.
     Tenants(Tenants),
+    /// Make, show, suspend and delete tenants, over the control plane.
+    Tenant(control::Tenant),
+    /// Make, show, rotate and revoke a tenant's API keys, over the control plane.
+    Key(control::Key),
+    /// Show and set what a tenant may use, over the control plane.
+    Quota(control::QuotaArgs),
+    /// Show a tenant's gateways and close their sessions, over the control plane.
+    Gateway(control::Gateway),
     /// Run a simulated building against a cluster.
     Sim(Sim),
     /// Show the state and presence of the gateways that a pattern names, as they change.
@@ -125,6 +135,10 @@ pub(crate) struct Dev {
     /// Where the first admin port listens; each further one two ports higher. Port 0: any free ports.
     #[arg(long, default_value = "127.0.0.1:8081", value_name = "ADDR")]
     pub(crate) admin: SocketAddr,
+    /// Where the control plane's admin API listens; port 8090 of the loopback without it, or any free port when that of
+    /// --admin is 0.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) control: Option<SocketAddr>,
     /// Between two pings to a peer: 100ms to 10m.
     #[arg(long, default_value = "20s", value_name = "TIME", value_parser = heartbeat)]
     pub(crate) heartbeat: Duration,
@@ -549,6 +563,18 @@ impl Cluster {
     pub(crate) fn credential(&self) -> Result<Credential, Failure> {
         credential(self.key.as_ref(), self.key_file.as_ref())
     }
+}
+
+/// The secret in a file of the control plane: the last word of the first line that holds one.
+fn operators_secret(text: &str) -> Option<&str> {
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
+    line.split_ascii_whitespace().next_back()
+}
+
+fn credential_of(file: &std::path::Path) -> Result<Credential, Failure> {
+    let text = riser_config::read_file("the credential", file, KEY_FILE_BYTES)?;
+    let none = || Failure::Usage(format!("{}: there is no secret in it", file.display()));
+    operators_secret(&text).map(|secret| Credential::new(secret.to_owned())).ok_or_else(none)
 }
 
 fn credential(key: Option<&Credential>, file: Option<&PathBuf>) -> Result<Credential, Failure> {

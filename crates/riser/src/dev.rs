@@ -40,7 +40,7 @@ fn end(runtime: Runtime) {
 
 async fn serve(args: &Dev) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen()?;
-    let cluster = Cluster::start(args)?;
+    let cluster = Cluster::start(args).await?;
     if let Some(file) = &args.ready_file {
         // One that an earlier run left behind would be taken for this one's. There is none in most cases.
         let _ = std::fs::remove_file(file);

@@ -19,7 +19,7 @@ use tokio::time::{Instant, interval, timeout_at};
 
 use crate::cli::Doctor;
 use crate::clock;
-use crate::edge::config::Settings;
+use crate::edge::config::{Settings, TenantsFrom};
 use crate::edge::reload::Source as _;
 use crate::edge::{self, connect};
 use crate::exit::{self, Failure};
@@ -105,12 +105,15 @@ fn text_of(failure: Failure) -> String {
 }
 
 fn files(settings: &Settings) -> Vec<Line> {
-    let mut lines = vec![match tenants_file::read(&settings.tenants) {
-        Err(error) => Line(Mark::Bad, format!("tenants: {error}")),
-        Ok(table) if table.is_empty() => {
-            Line(Mark::Warning, "tenants: there are none, so that nobody can connect".into())
-        }
-        Ok(table) => Line(Mark::Good, format!("tenants: {}", table.len())),
+    let mut lines = vec![match &settings.tenants {
+        TenantsFrom::Bucket => Line(Mark::Good, "tenants: from the bucket riser-tenants".into()),
+        TenantsFrom::File(file) => match tenants_file::read(file) {
+            Err(error) => Line(Mark::Bad, format!("tenants: {error}")),
+            Ok(table) if table.is_empty() => {
+                Line(Mark::Warning, "tenants: there are none, so that nobody can connect".into())
+            }
+            Ok(table) => Line(Mark::Good, format!("tenants: {}", table.len())),
+        },
     }];
     for files in settings.tls.iter().chain(&settings.shown) {
         lines.push(match files.load() {

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use crate::cli::{Configured, Edge, EdgeInstead};
 use crate::exit::{self, Failure};
 use crate::tenants::file as tenants_file;
-use config::{Settings, Sources};
+use config::{Settings, Sources, TenantsFrom};
 use reload::Source as _;
 
 /// Runs the command.
@@ -36,11 +36,14 @@ pub(crate) fn settings(from: &Configured) -> Result<Settings, Failure> {
 /// `riser edge check-config`.
 fn check(from: &Configured) -> Result<ExitCode, Failure> {
     let settings = settings(from)?;
-    let tenants = tenants_file::read(&settings.tenants)?;
+    let tenants = match &settings.tenants {
+        TenantsFrom::File(file) => format!("{} tenant(s)", tenants_file::read(file)?.len()),
+        TenantsFrom::Bucket => "tenants from the bucket".to_owned(),
+    };
     for files in settings.tls.iter().chain(&settings.shown) {
         files.load()?;
     }
     let (edge, listen) = (&settings.edge.id, settings.listen);
-    exit::print(&format!("good: edge {edge} on {listen}, {} tenant(s)\n", tenants.len()))?;
+    exit::print(&format!("good: edge {edge} on {listen}, {tenants}\n"))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@ mod backup;
 mod bind;
 mod cli;
 mod clock;
+mod control;
 mod dev;
 mod doctor;
 mod edge;
@@ -38,6 +39,10 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Ledger(args) => ledger::run(&args),
         Command::Tenants(args) => tenants::run(&args),
+        Command::Tenant(args) => control::tenant(&args),
+        Command::Key(args) => control::key(&args),
+        Command::Quota(args) => control::quota(&args),
+        Command::Gateway(args) => control::gateway(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Send(args) => send::run(&args),

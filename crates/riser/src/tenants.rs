@@ -13,8 +13,8 @@ use riser_core::tenant::api_key::HASH_KEY_BYTES;
 use riser_edge::auth;
 
 use crate::cli::{Tenants, TenantsAct};
-use crate::edge::config::read_secret;
 use crate::exit::{self, Failure};
+use riser_config::read_secret;
 
 /// Random bytes of a signing secret: as many as the hash that it keys.
 const SECRET_BYTES: usize = 32;

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use riser_core::event::Event;
-use riser_core::{EdgeId, TenantId};
+use riser_core::{EdgeId, GatewayKey, TenantId};
 
-use super::{Appended, Bounds, Log, LogError, Page, Tail};
+use super::{Appended, Bounds, Erased, Log, LogError, Page, Tail};
 
 pub(crate) mod faults;
 mod repeats;
@@ -148,6 +148,14 @@ impl Log for MemoryLogClient {
 
     async fn tail(&self, tenant: &TenantId) -> Result<Tail, LogError> {
         self.call(|store| store.tail(tenant, &self.link)).await
+    }
+
+    async fn erase(&self, tenant: &TenantId) -> Result<u64, LogError> {
+        self.call(|store| Ok(store.lose(tenant))).await
+    }
+
+    async fn erase_gateway(&self, key: &GatewayKey, from: u64) -> Result<Erased, LogError> {
+        self.call(|store| Ok(store.erase_gateway(key, from))).await
     }
 }
 

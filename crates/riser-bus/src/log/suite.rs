@@ -15,11 +15,13 @@ use tokio::time::timeout;
 use super::{Appended, Bounds, LOG_PAGE, Log, Stored, Tail};
 
 mod appends;
+mod erasures;
 mod lives;
 mod reads;
 mod tails;
 
 pub use appends::*;
+pub use erasures::*;
 pub use lives::*;
 pub use reads::*;
 pub use tails::*;
@@ -98,6 +100,11 @@ macro_rules! log_conformance {
             a_tail_ends_when_its_stream_is_lost
             a_tail_without_a_stream_ends_when_the_stream_comes_into_being
             a_loss_leaves_other_tenants_alone
+
+            an_erased_stream_is_gone_and_begins_another_life
+            erasing_what_is_not_there_erases_nothing
+            what_happened_at_one_address_is_erased_and_nothing_else
+            the_newest_event_is_erased_and_its_number_is_not_given_again
         }
     };
     (# $attribute:tt $bench:path; $($case:ident)*) => {

@@ -88,12 +88,14 @@ pub struct KvConfig {
     pub held_bytes: u64,
     /// The same of the tenant table.
     pub tenants_bytes: u64,
+    /// The same of the flats that are registered.
+    pub flats_bytes: u64,
 }
 
 impl Default for KvConfig {
     /// Some hundred thousand held commands of a usual size and some ten thousand tenants, in three copies.
     fn default() -> Self {
-        Self { replicas: 3, held_bytes: 256 << 20, tenants_bytes: 64 << 20 }
+        Self { replicas: 3, held_bytes: 256 << 20, tenants_bytes: 64 << 20, flats_bytes: 64 << 20 }
     }
 }
 

@@ -34,6 +34,8 @@ const MARK: &str = "riser-restore";
 /// Numbers that JetStream gives its errors, and what they mean here.
 mod codes {
     pub(super) const NO_MESSAGE: u64 = 10_037;
+    /// Of a message that is to be deleted and is not there, with the store's own words.
+    pub(super) const NOT_DELETED: u64 = 10_057;
     pub(super) const STREAM_NOT_FOUND: u64 = 10_059;
     pub(super) const STREAM_NAME_IN_USE: u64 = 10_058;
     /// The same event is being stored at this moment; asked again, JetStream says where.
@@ -271,6 +273,23 @@ impl JetStream {
         self.call::<Value>("STREAM.PURGE", &event_stream(tenant), &json!({ "keep": events })).await.map(drop)
     }
 
+    /// Deletes a tenant's stream. One that is not there is deleted already.
+    pub(super) async fn delete(&self, tenant: &TenantId) -> Result<(), Trouble> {
+        match self.call::<Value>("STREAM.DELETE", &event_stream(tenant), &json!({})).await {
+            Err(Trouble::Missing) => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+
+    /// Deletes one event, and writes over what it held. One that is not there is deleted already.
+    pub(super) async fn delete_event(&self, tenant: &TenantId, seq: u64) -> Result<(), Trouble> {
+        let asked = json!({ "seq": seq, "no_erase": false });
+        match self.call::<Value>("STREAM.MSG.DELETE", &event_stream(tenant), &asked).await {
+            Err(Trouble::Missing) => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+
     /// Stores an event under a name that is found again within the stream's window.
     pub(super) async fn store(&self, subject: &EventSubject, id: &str, payload: Bytes) -> Result<Ack, Trouble> {
         let mut headers = HeaderMap::new();
@@ -422,7 +441,7 @@ impl JetStream {
         };
         let code = error["err_code"].as_u64().unwrap_or_default();
         let trouble = match code {
-            codes::NO_MESSAGE | codes::STREAM_NOT_FOUND => Trouble::Missing,
+            codes::NO_MESSAGE | codes::NOT_DELETED | codes::STREAM_NOT_FOUND => Trouble::Missing,
             codes::STREAM_NAME_IN_USE => Trouble::Taken,
             codes::IN_PROCESS => Trouble::Silent,
             code if codes::CONFLICT.contains(&code) => Trouble::Conflict,

@@ -119,6 +119,7 @@ impl NatsKv {
         config["max_bytes"] = json!(match bucket {
             Bucket::Held => self.config.held_bytes,
             Bucket::Tenants => self.config.tenants_bytes,
+            Bucket::Flats => self.config.flats_bytes,
         });
     }
 

@@ -15,16 +15,17 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
-use riser_core::TenantId;
 use riser_core::event::{Cursor, Event};
+use riser_core::{GatewayKey, TenantId};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::jetstream::{ATTEMPT_LIMIT, Ack, JetStream, Kept, Stream, Trouble};
 use super::{LogConfig, NatsClient, tail};
-use crate::log::{Appended, Bounds, LOG_PAGE, Log, LogError, Page, Stored, Tail};
+use crate::log::{Appended, Bounds, Erased, LOG_PAGE, Log, LogError, Page, Stored, Tail};
 use crate::subject::EventSubject;
 
 /// How long a call may take in all. NATS fails over in 7 to 8 s: within them some calls fail, and say so.
@@ -42,6 +43,8 @@ const LOOK_AFTER_PART: u64 = 16;
 /// How often the oldest events are dropped until there are no more bytes than allowed: once, unless the newer ones are much
 /// larger than the older.
 const TRIMS: usize = 8;
+/// Events that are deleted at once: each is a call that the stream's leader agrees on with its copies.
+const ERASED_AT_ONCE: usize = 32;
 /// Tenants whose stream's life is remembered. One costs some hundred bytes; beyond, all are asked for again.
 const KNOWN_STREAMS: usize = 16_384;
 
@@ -215,6 +218,33 @@ impl NatsLog {
         }
     }
 
+    /// Deletes a tenant's stream, whatever number of tries it takes. Gives how many events it held.
+    async fn erase_stream(&self, tenant: &TenantId) -> u64 {
+        let held = self.stream(tenant).await.map_or(0, |stream| stream.events);
+        let mut tries = Tries::default();
+        while self.jetstream.delete(tenant).await.is_err() {
+            tries.pause().await;
+        }
+        self.known.lock().remove(tenant);
+        held
+    }
+
+    /// Deletes the events at an address among a page, some at once, whatever number of tries it takes.
+    async fn erase_page(&self, key: &GatewayKey, from: u64) -> Erased {
+        let page = self.page(&key.tenant, from).await;
+        let next = page.events.last().map(|stored| stored.seq + 1).filter(|next| *next <= page.bounds.last);
+        let delete = |seq: u64| async move {
+            let mut tries = Tries::default();
+            while self.jetstream.delete_event(&key.tenant, seq).await.is_err() {
+                tries.pause().await;
+            }
+        };
+        let there: Vec<u64> =
+            page.events.iter().filter(|stored| stored.event.of == key.address).map(|stored| stored.seq).collect();
+        let events = stream::iter(there).map(delete).buffer_unordered(ERASED_AT_ONCE).count().await as u64;
+        Erased { events, next }
+    }
+
     /// The events from a number on, which is not before the first.
     async fn events(&self, tenant: &TenantId, bounds: Bounds, start: u64) -> Result<Vec<Stored>, Trouble> {
         let subject = EventSubject { tenant: tenant.clone(), life: bounds.life };
@@ -257,6 +287,14 @@ impl Log for NatsLog {
 
     async fn tail(&self, tenant: &TenantId) -> Result<Tail, LogError> {
         within(tail::begin(&self.client, tenant)).await?.map_err(|_| LogError::Unavailable)
+    }
+
+    async fn erase(&self, tenant: &TenantId) -> Result<u64, LogError> {
+        within(self.erase_stream(tenant)).await
+    }
+
+    async fn erase_gateway(&self, key: &GatewayKey, from: u64) -> Result<Erased, LogError> {
+        within(self.erase_page(key, from)).await
     }
 }
 

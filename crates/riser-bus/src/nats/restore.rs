@@ -94,10 +94,11 @@ impl NatsLog {
         Ok(found)
     }
 
-    /// The name of a stream that keeps something of commands: a copy of one that is held would be given to Redis.
-    pub async fn stream_of_commands(&self) -> Result<Option<String>, LogError> {
+    /// The name of a stream that keeps something else of Riser: a copy of a held command would be given to Redis, and a
+    /// tenant to edges.
+    pub async fn stream_beside_events(&self) -> Result<Option<String>, LogError> {
         let names = self.jetstream().names().await.map_err(|_| LogError::Unavailable)?;
-        let is_one = |name: &String| *name == Bucket::Held.stream() || name == LEDGER_STREAM;
+        let is_one = |name: &String| name == LEDGER_STREAM || Bucket::ALL.iter().any(|bucket| *name == bucket.stream());
         Ok(names.into_iter().find(is_one))
     }
 

@@ -7,7 +7,7 @@ use super::Naming;
 
 impl Naming {
     /// What is written.
-    pub const WRITTEN: [Self; 12] = [
+    pub const WRITTEN: [Self; 13] = [
         Self::Up,
         Self::Edge,
         Self::Live,
@@ -20,9 +20,10 @@ impl Naming {
         Self::LedgerFilter,
         Self::HeldEntry,
         Self::TenantEntry,
+        Self::FlatsEntry,
     ];
     /// What is read. Not the ledger's, of whose subjects only the address is used; filters are never read.
-    pub const READ: [Self; 8] = [
+    pub const READ: [Self; 9] = [
         Self::Up,
         Self::Edge,
         Self::Live,
@@ -31,6 +32,7 @@ impl Naming {
         Self::EventStream,
         Self::HeldEntry,
         Self::TenantEntry,
+        Self::FlatsEntry,
     ];
 }
 

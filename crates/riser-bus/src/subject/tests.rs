@@ -223,6 +223,9 @@ fn entries() -> impl Strategy<Value = Entry> {
     prop_oneof![
         2 => (keys(), any::<u128>()).prop_map(|(key, digest)| Entry::Held(key, Digest(digest.to_be_bytes()))),
         1 => tenants().prop_map(Entry::Tenant),
+        1 => (keys(), 0..FLAT_PARTS).prop_map(|(key, part)| {
+            Entry::Flats(key.tenant, key.address.building().clone(), part)
+        }),
     ]
 }
 
@@ -242,6 +245,7 @@ proptest! {
             prop_assert_eq!(tokens_match(&bucket.subjects(), &subject), own.is_some());
             prop_assert_eq!(Entry::parse(bucket, &subject), own);
         }
+        prop_assert_eq!(subject.parse(), Ok(entry));
         prop_assert_eq!(Subject::parse(&subject), None);
     }
 
@@ -256,6 +260,7 @@ proptest! {
         let at = at.index(tokens.len());
         tokens[at] = hostile;
         prop_assert_eq!(Entry::parse(entry.bucket(), &tokens.join(".")), None, "{:?}", tokens);
+        prop_assert_eq!(tokens.join(".").parse::<Entry>(), Err(NoEntry), "{:?}", tokens);
     }
 }
 
@@ -323,6 +328,7 @@ fn names_of((key, edge, digest, life): &(GatewayKey, EdgeId, Digest, u64)) -> Ve
         LedgerSubject(key.clone()).to_string(),
         Entry::Held(key.clone(), *digest).to_string(),
         Entry::Tenant(tenant.clone()).to_string(),
+        Entry::Flats(tenant.clone(), key.address.building().clone(), 3).to_string(),
     ]
 }
 

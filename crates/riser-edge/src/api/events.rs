@@ -13,7 +13,7 @@ use riser_core::{Address, ErrorCode, Identity, Json, PathFilter, Pattern, Tenant
 use tokio::time::{Instant, timeout};
 
 use super::{Answer, ROWS_BYTES, bad, body, json, query, unescaped};
-use crate::events::{NotStored, event_of, may_send, store};
+use crate::events::{NotStored, event_of, is_audit, may_audit, may_send, store};
 use crate::http::Refused;
 use crate::problem::Problem;
 use crate::shared::Shared;
@@ -83,7 +83,7 @@ pub(crate) async fn list(shared: &Arc<Shared>, identity: &Identity, request: &Re
         None => LIMIT,
     };
     let shown = identity.paths(Verb::Read, &to).ok_or_else(|| forbidden("this credential does not show it"))?;
-    let found = find(shared, &identity.tenant, &to, &shown, cursor, limit).await.map_err(|_| unavailable())?;
+    let found = find(shared, identity, &to, &shown, cursor, limit).await.map_err(|_| unavailable())?;
     let Found { events, cursor, gap } = found;
     let cursor = Json::of(&cursor);
     Ok(json(
@@ -101,12 +101,13 @@ struct Found {
 
 async fn find(
     shared: &Shared,
-    tenant: &TenantId,
+    identity: &Identity,
     to: &Pattern,
     shown: &PathFilter,
     cursor: Option<&str>,
     limit: usize,
 ) -> Result<Found, LogError> {
+    let (tenant, audits) = (&identity.tenant, may_audit(identity));
     let asked = cursor.map(|text| text.parse::<Cursor>().ok());
     let mut page = read(shared, tenant, asked.flatten().map_or(1, |cursor| cursor.seq.saturating_add(1))).await?;
     let known = match asked {
@@ -134,7 +135,10 @@ async fn find(
             }
             at = stored.seq;
             let event = &stored.event;
-            if to.matches(&event.of) && event.path.as_ref().is_none_or(|path| shown.matches(path)) {
+            if (is_audit(event) && !audits) || !to.matches(&event.of) {
+                continue;
+            }
+            if event.path.as_ref().is_none_or(|path| shown.matches(path)) {
                 let row = outbound::whole_event(Cursor { life, seq: at }, event);
                 bytes += row.len();
                 events.push(row);

@@ -87,7 +87,12 @@ pub fn mint(tenant_id: &TenantId, tenant: &Tenant, order: &TokenOrder, now_ms: u
     if order.ttl_s == 0 {
         return Err(MintError::BadOrder("no token is valid for no time"));
     }
-    let iat = now_ms / 1000;
+    // What was revoked in the second that is running is revoked to its end: a token of the next one is good.
+    let revoked_before = match &order.peer {
+        Peer::Gateway { address } => tenant.revoked.gateways.get(address),
+        Peer::Client { subject } => tenant.revoked.subjects.get(subject),
+    };
+    let iat = revoked_before.map_or(now_ms, |&before| before.min(now_ms + 1000).max(now_ms)) / 1000;
     let exp = iat.saturating_add(order.ttl_s).min(DATE_MAX);
     let jti = random::<JTI_RANDOM_BYTES>().map_err(|_| MintError::NoRandomness)?;
     let jti = URL_SAFE_NO_PAD.encode(jti);

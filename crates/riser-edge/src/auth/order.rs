@@ -64,7 +64,7 @@ impl TokenOrder {
         }
         let ttl_s = read_ttl(fields, GATEWAY_TTL_DEFAULT_S, GATEWAY_TTL_MAX_S)?;
         let to = Pattern::One(address.clone());
-        if !Verb::ALL.iter().all(|&verb| minter.allows(verb, &to, &PathFilter::ALL)) {
+        if !Verb::USE.iter().all(|&verb| minter.allows(verb, &to, &PathFilter::ALL)) {
             return Err(Problem::forbidden("`address`: this key may not do everything there"));
         }
         Ok(Self { peer: Peer::Gateway { address }, grants: Vec::new(), ttl_s })

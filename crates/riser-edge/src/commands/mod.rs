@@ -124,7 +124,7 @@ pub(crate) async fn take(shared: &Arc<Shared>, key: &GatewayKey, message: ToEdge
         ToEdge::Changed { cmd } => shared.waiters.changed(key, &cmd),
         ToEdge::Outcomes { cmd, outcomes } => shared.waiters.deliver(shared, key, &cmd, &outcomes),
         // These are not about commands.
-        ToEdge::TakenOver { .. } | ToEdge::Hears { .. } => {}
+        ToEdge::TakenOver { .. } | ToEdge::Hears { .. } | ToEdge::Kick { .. } => {}
     }
 }
 

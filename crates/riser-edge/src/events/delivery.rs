@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use indexmap::{IndexMap, IndexSet};
 use riser_bus::log::{Bounds, Stored};
@@ -14,6 +14,7 @@ use riser_core::frame::outbound;
 use riser_core::{Address, CloseCode, PathFilter, Pattern};
 use tokio::time::{Duration, Instant};
 
+use super::feed::Listener;
 use super::follower::{Place, Position, Stream};
 use super::pages::{Entry, Found, Pages, Range, first_of};
 use super::ring::Ring;
@@ -44,6 +45,8 @@ pub(super) struct Inner {
 
 struct Follower {
     conn: Arc<Conn>,
+    /// Whether it may see who changed what.
+    audits: Arc<AtomicBool>,
     position: Position,
     /// Whether it has everything and is owed nothing.
     current: bool,
@@ -104,8 +107,7 @@ impl Inner {
     pub(super) fn put(
         &mut self,
         shared: &Shared,
-        member: u64,
-        conn: &Arc<Conn>,
+        who: Listener<'_>,
         to: &Pattern,
         filter: &Arc<PathFilter>,
         mut place: Place,
@@ -117,20 +119,21 @@ impl Inner {
             place.at = 0;
         }
         let new = || Follower {
-            conn: conn.clone(),
+            conn: who.conn.clone(),
+            audits: who.audits.clone(),
             position: Position::default(),
             current: false,
             live: false,
             waits: false,
         };
-        let follower = self.followers.entry(member).or_insert_with(new);
+        let follower = self.followers.entry(who.member).or_insert_with(new);
         follower.settle(last);
         follower.live = false;
         follower.position.put(to, filter, place, last);
         if place.gap {
             follower.gap(shared, to);
         }
-        self.watches.entry(to.clone()).or_default().insert(member);
+        self.watches.entry(to.clone()).or_default().insert(who.member);
     }
 
     pub(super) fn part(&mut self, member: u64, to: &Pattern) {
@@ -423,6 +426,9 @@ fn give(shared: &Shared, follower: &mut Follower, ring: &Ring, pages: &mut Pages
 /// Goes past an event, and sends it if it is for the listener. True when it was sent.
 fn pass(shared: &Shared, follower: &mut Follower, entry: &Entry, live: bool) -> bool {
     if !follower.position.pass(entry.seq, &entry.of, entry.path.as_ref()) {
+        return false;
+    }
+    if entry.audit && !follower.audits.load(Ordering::Relaxed) {
         return false;
     }
     shared.metrics.events.delivered(live);

@@ -5,6 +5,7 @@
 //! costs a number, and one that was away is served like any other, only from further behind.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 use prometheus::IntGauge;
@@ -49,6 +50,15 @@ pub(crate) struct Feed {
     anew: Notify,
     reads: Semaphore,
     newest: Newest,
+}
+
+/// Who subscribes.
+#[derive(Clone, Copy)]
+pub(crate) struct Listener<'a> {
+    pub(crate) member: u64,
+    pub(crate) conn: &'a Arc<Conn>,
+    /// Whether it is shown the tenant's audit, which may change.
+    pub(crate) audits: &'a Arc<AtomicBool>,
 }
 
 impl Feed {
@@ -98,16 +108,15 @@ impl Feed {
     pub(crate) fn join(
         self: &Arc<Self>,
         shared: &Arc<Shared>,
-        member: u64,
-        conn: &Arc<Conn>,
+        who: Listener<'_>,
         to: &Pattern,
         filter: &Arc<PathFilter>,
         place: Place,
     ) {
         let mut after = After::default();
         let mut inner = self.inner.lock();
-        inner.put(shared, member, conn, to, filter, place);
-        inner.pump(shared, member, &mut after);
+        inner.put(shared, who, to, filter, place);
+        inner.pump(shared, who.member, &mut after);
         self.start(shared, &mut inner);
         drop(inner);
         self.finish(shared, after);

@@ -11,6 +11,7 @@ use riser_core::frame::outbound;
 use riser_core::{Address, Path};
 use tokio::time::{Duration, Instant};
 
+use crate::events::is_audit;
 use crate::shared::Shared;
 use crate::ws::frame;
 
@@ -30,6 +31,8 @@ pub(super) struct Entry {
     pub(super) seq: u64,
     pub(super) of: Address,
     pub(super) path: Option<Path>,
+    /// Whether it says who changed what, which not everybody may see.
+    pub(super) audit: bool,
     pub(super) frame: Bytes,
 }
 
@@ -38,7 +41,7 @@ impl Entry {
         let Stored { seq, event } = stored;
         shared.metrics.events.encoded.inc();
         let frame = frame::text(&outbound::event(Cursor { life, seq }, &event));
-        Self { seq, of: event.of, path: event.path, frame }
+        Self { seq, audit: is_audit(&event), of: event.of, path: event.path, frame }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -183,7 +186,7 @@ mod tests {
 
     fn entry(seq: u64, bytes: usize) -> Entry {
         let of = "b/g".parse().expect("an address");
-        Entry { seq, of, path: None, frame: Bytes::from(vec![0; bytes]) }
+        Entry { seq, of, path: None, audit: false, frame: Bytes::from(vec![0; bytes]) }
     }
 
     fn range(found: &Found) -> Option<(u64, u64)> {

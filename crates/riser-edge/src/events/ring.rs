@@ -52,7 +52,7 @@ mod tests {
 
     fn entry(seq: u64, bytes: usize) -> Entry {
         let of = "b/g".parse().expect("an address");
-        Entry { seq, of, path: None, frame: vec![0; bytes].into() }
+        Entry { seq, of, path: None, audit: false, frame: vec![0; bytes].into() }
     }
 
     #[test]

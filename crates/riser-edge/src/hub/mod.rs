@@ -25,7 +25,7 @@ use riser_core::{Address, ErrorCode, GatewayKey, PathFilter, Pattern, TenantId};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::sleep;
 
-use crate::events::feed::Feed;
+use crate::events::feed::{Feed, Listener};
 use crate::metrics::Ignored;
 use crate::shared::Shared;
 use crate::ws::Conn;
@@ -52,14 +52,17 @@ const FILTERS: usize = 1_024;
 pub(crate) struct Member {
     pub(crate) id: u64,
     pub(crate) conn: Arc<Conn>,
+    /// Whether it may see events that say who changed what.
+    pub(crate) audits: Arc<AtomicBool>,
     pub(crate) owed: Mutex<Owed>,
     /// Set under the hub's lock when its session has ended: a subscription that was still being made then is not.
     left: AtomicBool,
 }
 
 impl Member {
-    pub(crate) fn new(id: u64, conn: Arc<Conn>) -> Arc<Self> {
-        Arc::new(Self { id, conn, owed: Mutex::default(), left: AtomicBool::new(false) })
+    pub(crate) fn new(id: u64, conn: Arc<Conn>, audits: bool) -> Arc<Self> {
+        let audits = Arc::new(AtomicBool::new(audits));
+        Arc::new(Self { id, conn, audits, owed: Mutex::default(), left: AtomicBool::new(false) })
     }
 
     /// Whether its session has ended.
@@ -242,7 +245,10 @@ impl Hub {
         begin(&sub);
         inner.join(member, sub.clone());
         match place {
-            Some(place) => self.feed.join(shared, member.id, &member.conn, &sub.to, &sub.filter, place),
+            Some(place) => {
+                let who = Listener { member: member.id, conn: &member.conn, audits: &member.audits };
+                self.feed.join(shared, who, &sub.to, &sub.filter, place);
+            }
             None => self.feed.part(member.id, &sub.to),
         }
         let mut owed = member.owed.lock();

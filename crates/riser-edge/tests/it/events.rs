@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use fastwebsockets::OpCode;
 use parking_lot::Mutex;
 use riser_bus::log::memory::Faults;
-use riser_bus::log::{Appended, Bounds, Log, LogError, Page, Tail};
-use riser_core::TenantId;
+use riser_bus::log::{Appended, Bounds, Erased, Log, LogError, Page, Tail};
 use riser_core::event::Event;
+use riser_core::{GatewayKey, TenantId};
 use serde_json::{Value, json};
 
 use super::harness::*;
@@ -364,6 +364,14 @@ impl Log for Counting {
     async fn tail(&self, tenant: &TenantId) -> Result<Tail, LogError> {
         self.tails.fetch_add(1, Ordering::Relaxed);
         self.inner.tail(tenant).await
+    }
+
+    async fn erase(&self, tenant: &TenantId) -> Result<u64, LogError> {
+        self.inner.erase(tenant).await
+    }
+
+    async fn erase_gateway(&self, key: &GatewayKey, from: u64) -> Result<Erased, LogError> {
+        self.inner.erase_gateway(key, from).await
     }
 }
 

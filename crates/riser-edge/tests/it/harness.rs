@@ -71,6 +71,7 @@ impl Cluster {
             streams: client,
             log: Arc::new(self.log.client(&id)),
             tenants: self.tenants.subscribe(),
+            keep: None,
         };
         let mut config = EdgeConfig { seed: 7, ..EdgeConfig::new(id) };
         change(&mut config, &mut ports);

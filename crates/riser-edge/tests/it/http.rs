@@ -65,6 +65,7 @@ pub(super) async fn server_over(
         store: Arc::new(Panicky(store)),
         log: Arc::new(MemoryLog::new(1_700_000_000_000).client(&id)),
         tenants: tenants.subscribe(),
+        keep: None,
     };
     let registry = prometheus::Registry::new();
     let mut config = EdgeConfig::new(id);

@@ -4,6 +4,7 @@
 
 mod auth;
 mod commands;
+mod cors;
 mod door;
 mod edge;
 mod events;

@@ -140,6 +140,11 @@ impl Shelf {
         }
     }
 
+    /// How many records there are.
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
     /// What the records take, roughly, and of it those that are not decided.
     pub(super) fn bytes(&self) -> (usize, usize) {
         let add = |(all, open): (usize, usize), record: &Record| {

@@ -22,7 +22,8 @@ use super::shelf::{self, Shelf};
 use super::streams::{NotOpened, Streams};
 use crate::commands::{OPEN_BYTES, OVERDUE_PAGE, RECORDS_BYTES, SWEEPER_MS};
 use crate::{
-    Acquired, Applied, Created, Ended, Held, Holder, Lease, NewCommand, Opened, PRESENCE_PAGE, Restored, Stepped,
+    Acquired, Applied, Created, Ended, Erased, Held, Holder, Lease, NewCommand, Opened, PRESENCE_PAGE, Restored,
+    Stepped,
 };
 
 /// The gateways of one building, in the order of their names.
@@ -109,6 +110,21 @@ impl Tenant {
             }
         }
         bytes
+    }
+
+    /// Forgets all of one gateway.
+    fn erase(&mut self, of: &Address) -> Erased {
+        let gateways = self.buildings.get_mut(of.building());
+        let record = gateways.and_then(|gateways| gateways.remove(of.gateway()));
+        if self.buildings.get(of.building()).is_some_and(BTreeMap::is_empty) {
+            self.buildings.remove(of.building());
+        }
+        self.streams.erase(of);
+        Erased {
+            gateways: u64::from(record.is_some()),
+            values: record.map_or(0, |record| record.snapshot().state.values.len() as u64),
+            commands: self.shelves.remove(of).map_or(0, |shelf| shelf.len() as u64),
+        }
     }
 
     /// The session that holds a gateway.
@@ -390,6 +406,24 @@ impl Store {
         *tenants = to.tenants.clone().into_iter().map(|(name, tenant)| (name, Mutex::new(tenant))).collect();
         *self.leases.lock() = to.leases.clone();
         *self.sweeper.lock() = None;
+    }
+
+    pub(super) fn erase_gateway(&self, key: &GatewayKey) -> Erased {
+        self.find(&key.tenant, |tenant| tenant.erase(&key.address)).unwrap_or_default()
+    }
+
+    pub(super) fn erase(&self, tenant: &TenantId) -> Erased {
+        let mut erased = Erased::default();
+        let Some(tenant) = self.tenants.write().remove(tenant) else { return erased };
+        let mut tenant = tenant.into_inner();
+        let known = tenant.buildings.iter().flat_map(|(building, gateways)| {
+            gateways.keys().filter_map(|gateway| Address::new(building.clone(), gateway.clone()).ok())
+        });
+        let all: std::collections::BTreeSet<Address> = known.chain(tenant.shelves.keys().cloned()).collect();
+        for of in &all {
+            erased += tenant.erase(of);
+        }
+        erased
     }
 
     fn with_leases<T>(&self, operation: impl FnOnce(&mut Leases) -> T) -> T {

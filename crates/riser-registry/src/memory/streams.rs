@@ -40,6 +40,11 @@ impl Streams {
         }
     }
 
+    /// Forgets the streams at an address.
+    pub(super) fn erase(&mut self, of: &Address) {
+        self.0.retain(|_, (stream, _)| stream.of != *of);
+    }
+
     pub(super) fn open_ones(&self, building: Option<&BuildingId>, now_ms: u64) -> Vec<Stream> {
         let open = self.0.values().filter(|(_, ends_at_ms)| *ends_at_ms > now_ms).map(|(stream, _)| stream);
         open.filter(|stream| building.is_none_or(|b| b == stream.of.building())).cloned().collect()

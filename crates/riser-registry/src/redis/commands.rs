@@ -449,7 +449,7 @@ pub(super) fn room_name(cmd: &CommandId) -> String {
     format!("{} {}", cmd.of, cmd.digest)
 }
 
-fn room_parts(name: &str) -> Option<(Address, &str)> {
+pub(super) fn room_parts(name: &str) -> Option<(Address, &str)> {
     let (of, hex) = name.split_once(' ')?;
     digest(hex)?;
     Some((of.parse().ok()?, hex))

@@ -44,6 +44,7 @@ scripts! {
     ACQUIRE = "acquire" after ["head"];
     APPLY = "apply" after ["head"];
     READ = "read" after [];
+    ERASE = "erase" after [];
     RELEASE = "release" after ["head"];
     RESTORE = "restore" after ["head"];
     SWEEP = "sweep" after ["head"];

@@ -12,7 +12,7 @@ use super::link::{Arguments, Call};
 use super::replies::{Items, number, pairs};
 use super::{FIRST_INEXACT, RedisRegistry, millis, scripts};
 use crate::{
-    ADOPTED_LEASE, Acquired, Ended, Held, Lease, PRESENCE_PAGE, Registry, RegistryError, Renewed, Restored,
+    ADOPTED_LEASE, Acquired, Ended, Erased, Held, Lease, PRESENCE_PAGE, Registry, RegistryError, Renewed, Restored,
     TAKEOVER_WINDOW,
 };
 
@@ -299,6 +299,14 @@ impl Registry for RedisRegistry {
         let heads = self.heads_of(tenant, building).await?.into_iter();
         let page = heads.filter(|(gateway, _)| after.is_none_or(|after| gateway > after));
         Ok(page.take(limit.min(PRESENCE_PAGE)).map(|(gateway, head)| (gateway, head.presence())).collect())
+    }
+
+    async fn erase_gateway(&self, key: &GatewayKey) -> Result<Erased, RegistryError> {
+        self.erase_one(key).await
+    }
+
+    async fn erase(&self, tenant: &TenantId) -> Result<Erased, RegistryError> {
+        self.erase_all(tenant).await
     }
 }
 

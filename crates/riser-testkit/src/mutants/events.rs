@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use riser_bus::log::{Appended, Bounds, Log, LogError, Page, Tail};
-use riser_core::TenantId;
+use riser_bus::log::{Appended, Bounds, Erased, Log, LogError, Page, Tail};
 use riser_core::event::{Cursor, Event};
+use riser_core::{GatewayKey, TenantId};
 
 /// What is wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,5 +56,13 @@ impl Log for Wrong {
 
     async fn tail(&self, tenant: &TenantId) -> Result<Tail, LogError> {
         self.inner.tail(tenant).await
+    }
+
+    async fn erase(&self, tenant: &TenantId) -> Result<u64, LogError> {
+        self.inner.erase(tenant).await
+    }
+
+    async fn erase_gateway(&self, key: &GatewayKey, from: u64) -> Result<Erased, LogError> {
+        self.inner.erase_gateway(key, from).await
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::{PATIENCE, program};
 
+mod bucket;
 mod refused;
 mod whole;
 
@@ -36,14 +37,20 @@ struct Ended {
 impl Site {
     /// Starts so many NATS servers and one Redis. Edges have their files, and none runs.
     async fn prepare(servers: usize) -> Self {
+        Self::prepare_with(servers, &[]).await
+    }
+
+    /// The same, with further settings for every command.
+    async fn prepare_with(servers: usize, set: &[&str]) -> Self {
         let nats = NatsServers::start_with(&program("RISER_NATS_SERVER"), servers, &NatsOptions::default()).await;
         let redis = RedisServers::start(&program("RISER_REDIS_SERVER"), &RedisOptions::default()).await;
         let (nats, redis) = (nats.expect("NATS"), redis.expect("Redis"));
-        let set = vec![format!("events.replicas={servers}")];
+        let mut all = vec![format!("events.replicas={servers}")];
+        all.extend(set.iter().map(|set| (*set).to_owned()));
         let options =
-            EdgesOptions { nats: nats.urls(), redis: redis.port(0), set: set.clone(), ..EdgesOptions::default() };
+            EdgesOptions { nats: nats.urls(), redis: redis.port(0), set: all.clone(), ..EdgesOptions::default() };
         let edges = Edges::prepare(&program("RISER_BIN"), 2, &options).expect("files");
-        Self { edges, nats, redis, set }
+        Self { edges, nats, redis, set: all }
     }
 
     /// Starts the edges.

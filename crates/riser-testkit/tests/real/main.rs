@@ -6,6 +6,7 @@ use std::time::Duration;
 
 mod backup;
 mod cluster;
+mod control;
 mod deploy;
 mod edge;
 mod isolation;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use riser_bus::log::suite::KEPT_AT_LEAST;
-use riser_bus::log::{Appended, Bounds, Log, LogError, Page, Tail};
+use riser_bus::log::{Appended, Bounds, Erased, Log, LogError, Page, Tail};
 use riser_bus::nats::{LogConfig, NatsBus, NatsClient, NatsConfig, NatsLog};
 use riser_bus::{Bus, BusError, Filter, Health, Inbox, Subject, Subscription};
-use riser_core::TenantId;
 use riser_core::event::Event;
+use riser_core::{GatewayKey, TenantId};
 use riser_testkit::real::nats::NatsServers;
 use tokio::sync::{Mutex, watch};
 
@@ -108,5 +108,13 @@ impl Log for Held<NatsLog> {
 
     async fn tail(&self, tenant: &TenantId) -> Result<Tail, LogError> {
         self.inner.tail(tenant).await
+    }
+
+    async fn erase(&self, tenant: &TenantId) -> Result<u64, LogError> {
+        self.inner.erase(tenant).await
+    }
+
+    async fn erase_gateway(&self, key: &GatewayKey, from: u64) -> Result<Erased, LogError> {
+        self.inner.erase_gateway(key, from).await
     }
 }

@@ -30,8 +30,11 @@ pub(super) struct Manifest {
     /// On this machine's clock, Unix milliseconds.
     pub(super) begun_at_ms: u64,
     pub(super) ended_at_ms: u64,
-    /// The tenants file and what it names.
+    /// The tenants file and what it names; none when the tenants are in a bucket.
     pub(super) files: Vec<SavedFile>,
+    /// Lines are entries of the buckets of tenants and flats; none when the tenants are in a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) buckets: Option<Entry>,
     pub(super) tenants: Vec<SavedTenant>,
 }
 
@@ -113,6 +116,6 @@ impl Manifest {
     /// Every file that it names.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         let of_tenants = self.tenants.iter().flat_map(|tenant| tenant.events.iter().chain([&tenant.gateways]));
-        self.files.iter().map(|file| &file.entry).chain(of_tenants)
+        self.files.iter().map(|file| &file.entry).chain(&self.buckets).chain(of_tenants)
     }
 }

@@ -1,7 +1,7 @@
 //! Restoring a backup onto empty servers.
 //!
-//! Everything is read and compared before anything is written. The tenants file comes last, since without it no edge
-//! starts.
+//! Everything is read and compared before anything is written. The tenants come last, since without them no edge serves
+//! anybody.
 
 use std::io::Write as _;
 use std::path::{Component, Path, PathBuf};
@@ -14,9 +14,9 @@ use riser_registry::redis::{RedisRegistry, SavedGateway};
 
 use super::files::{self, Entry, Lines};
 use super::manifest::{Manifest, SavedFile, SavedTenant};
-use super::{Progress, Summary, patiently};
+use super::{Progress, Summary, buckets, patiently};
 use crate::clock;
-use crate::edge::config::Settings;
+use crate::edge::config::{Settings, TenantsFrom};
 use crate::edge::connect;
 use crate::exit::{self, Failure};
 
@@ -30,7 +30,7 @@ struct Restoring<'a> {
     dir: &'a Path,
     mark: String,
     log: NatsLog,
-    /// Where the copies of held commands are.
+    /// Where the copies of held commands are, and the tenants that are in a bucket.
     kv: NatsKv,
     registry: RedisRegistry,
     progress: Progress,
@@ -41,17 +41,14 @@ struct Restoring<'a> {
 pub(super) async fn run(settings: &Settings, dir: &Path, resume: bool) -> Result<Summary, Failure> {
     let manifest = Manifest::read(dir)?;
     check(dir, &manifest)?;
-    let mut texts = vec![];
-    for file in &manifest.files {
-        texts.push(Placed::of(dir, file, &settings.tenants)?);
-    }
+    let texts = placed(dir, &manifest, &settings.tenants)?;
     let nats = connect::nats(&settings.nats).await?;
     let registry = connect::registry(settings).await?;
     let log = nats.log(settings.events.clone());
     check_empty(&log, &registry, &manifest.id, resume).await?;
     patiently("redis: noting the restore", async || registry.set_restoring(Some(&manifest.id)).await).await?;
     let (progress, summary) = (Progress::new(), Summary::default());
-    let kv = nats.kv(settings.held.clone());
+    let kv = nats.kv(settings.kv.clone());
     let mut restoring = Restoring { dir, mark: manifest.id, log, kv, registry, progress, summary };
     for tenant in &manifest.tenants {
         restoring.tenant(tenant).await?;
@@ -59,9 +56,26 @@ pub(super) async fn run(settings: &Settings, dir: &Path, resume: bool) -> Result
     for placed in texts {
         placed.write()?;
     }
-    let Restoring { registry, summary, .. } = restoring;
+    let Restoring { registry, kv, summary, .. } = restoring;
+    if let Some(entry) = &manifest.buckets {
+        exit::say("restoring the buckets of tenants and flats");
+        buckets::restore(&kv, dir, entry).await?;
+    }
     patiently("redis: noting the end of the restore", async || registry.set_restoring(None).await).await?;
     Ok(summary)
+}
+
+/// What the backup has of tenants must be what the configuration takes them from.
+fn placed(dir: &Path, manifest: &Manifest, tenants: &TenantsFrom) -> Result<Vec<Placed>, Failure> {
+    let refused = |what: &str, source: &str| {
+        Err(Failure::Rejected(format!("the backup has {what}: restore it with tenants.source = \"{source}\"")))
+    };
+    match (tenants, &manifest.buckets) {
+        (TenantsFrom::File(path), None) => manifest.files.iter().map(|file| Placed::of(dir, file, path)).collect(),
+        (TenantsFrom::Bucket, Some(_)) => Ok(vec![]),
+        (TenantsFrom::File(_), Some(_)) => refused("the tenants of a bucket", "kv"),
+        (TenantsFrom::Bucket, None) => refused("a tenants file", "file"),
+    }
 }
 
 /// Reads every file, and compares it with the manifest.
@@ -70,6 +84,9 @@ fn check(dir: &Path, manifest: &Manifest) -> Result<(), Failure> {
     let is_name = |entry: &Entry| !entry.file.is_empty() && !entry.file.contains('/') && entry.file != "..";
     if let Some(entry) = manifest.entries().find(|entry| !is_name(entry)) {
         return Err(files::damaged(&dir.join("manifest.json"), &format!("{:?} is no file of it", entry.file)));
+    }
+    if let Some(entry) = &manifest.buckets {
+        buckets::check(dir, entry)?;
     }
     for tenant in &manifest.tenants {
         if let Some(entry) = &tenant.events {
@@ -108,9 +125,9 @@ async fn check_empty(log: &NatsLog, registry: &RedisRegistry, mark: &str, resume
             }
         }
         None => {
-            let commands =
-                patiently("nats: listing streams ($JS.API.STREAM.NAMES)", async || log.stream_of_commands().await);
-            if let Some(name) = commands.await? {
+            let other =
+                patiently("nats: listing streams ($JS.API.STREAM.NAMES)", async || log.stream_beside_events().await);
+            if let Some(name) = other.await? {
                 return refused(format!("NATS has the stream {name}: {empty_it} delete Riser's streams there"));
             }
             if let Some(key) =

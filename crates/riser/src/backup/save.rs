@@ -11,9 +11,9 @@ use riser_registry::redis::RedisRegistry;
 
 use super::files::{self, Entry, Writer};
 use super::manifest::{FORMAT, Manifest, SavedFile, SavedTenant};
-use super::{Progress, Summary, patiently};
+use super::{Progress, Summary, buckets, patiently};
 use crate::clock;
-use crate::edge::config::Settings;
+use crate::edge::config::{Settings, TenantsFrom};
 use crate::edge::connect;
 use crate::exit::{self, Failure};
 use crate::tenants::file as tenants_file;
@@ -30,16 +30,24 @@ struct Saving<'a> {
 /// Saves all of it into a folder.
 pub(super) async fn run(settings: &Settings, dir: &Path) -> Result<Summary, Failure> {
     let begun_at_ms = clock::now_ms();
-    let tenants = tenants_file::load(&settings.tenants)?;
+    let file = match &settings.tenants {
+        TenantsFrom::File(path) => Some((path, tenants_file::load(path)?)),
+        TenantsFrom::Bucket => None,
+    };
     let nats = connect::nats(&settings.nats).await?;
     let registry = connect::registry(settings).await?;
     let redis = registry.server_version().unwrap_or_default();
     let log = nats.log(settings.events.clone());
     let streams = patiently("nats: listing streams ($JS.API.STREAM.NAMES)", async || log.streams().await).await?;
     files::make_folder(dir)?;
-    let mut all: BTreeSet<TenantId> = tenants.value.iter().map(|(tenant, _)| tenant.clone()).collect();
+    let (files, buckets, mut all) = if let Some((path, tenants)) = file {
+        let all = tenants.value.iter().map(|(tenant, _)| tenant.clone()).collect();
+        (copy_files(dir, path, &tenants.files)?, None, all)
+    } else {
+        let (entry, all) = buckets::save(&nats.kv(settings.kv.clone()), dir).await?;
+        (vec![], Some(entry), all)
+    };
     all.extend(streams.into_iter().map(|stream| stream.tenant));
-    let files = copy_files(dir, &settings.tenants, &tenants.files)?;
     let mut saving = Saving { dir, log, registry, progress: Progress::new(), summary: Summary::default() };
     let mut saved = vec![];
     for tenant in all {
@@ -54,6 +62,7 @@ pub(super) async fn run(settings: &Settings, dir: &Path) -> Result<Summary, Fail
         begun_at_ms,
         ended_at_ms: clock::now_ms(),
         files,
+        buckets,
         tenants: saved,
     };
     manifest.write(dir)?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use riser_client::{Endpoint, EndpointError};
+use riser_config::duration;
 use riser_core::command::{CommandKey, DEADLINE_MS};
 use riser_core::frame::Credential;
 use riser_core::frame::inbound::{CREDENTIAL_BYTES, CURSOR_BYTES};
@@ -15,8 +16,6 @@ use riser_core::{Address, Grant, Json, PathFilter};
 
 /// Shortest and longest heartbeat.
 const HEARTBEAT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
-/// How a time is written.
-const TIME: &str = "a time is a whole number and a unit, ms, s, m, h or d: 500ms, 20s";
 /// Longest window to drain in.
 const DRAIN_MOST: Duration = Duration::from_secs(600);
 
@@ -41,24 +40,6 @@ pub(crate) const URL: Unshown<Endpoint> =
     Unshown(|text| Endpoint::from_str(text).map_err(|error: EndpointError| error.to_string()));
 /// A command's key, which is no secret: what is given for it may be one.
 pub(crate) const COMMAND_KEY: Unshown<CommandKey> = Unshown(|text| command_key(text).map_err(str::to_owned));
-
-/// A time such as `500ms`, `20s`, `1m`, `2h` or `30d`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let unit_ms: u64 = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return Err(TIME.into()),
-    };
-    let number: u64 = number.parse().map_err(|_| TIME)?;
-    // 100 years are longer than anything here waits for, and timers can hold them.
-    let ms = number.checked_mul(unit_ms).filter(|&ms| ms <= 100 * 365 * 86_400_000).ok_or("longer than 100 years")?;
-    Ok(Duration::from_millis(ms))
-}
 
 /// A heartbeat.
 pub(crate) fn heartbeat(text: &str) -> Result<Duration, String> {

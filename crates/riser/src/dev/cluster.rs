@@ -12,14 +12,16 @@ use prometheus::Registry;
 use riser_bus::kv::memory::MemoryKv;
 use riser_bus::log::memory::MemoryLog;
 use riser_bus::memory::MemoryNet;
+use riser_control::{Control, Credentials, Server};
 use riser_core::frame::Credential;
-use riser_core::tenant::{ApiKey, SigningKey};
+use riser_core::tenant::{ApiKey, SigningKey, TenantDoc};
 use riser_core::{EdgeId, Grant, Tenant, TenantId, TenantTable};
 use riser_edge::{Edge, EdgeConfig, Metrics, Ports, auth};
 use riser_ops::Admin;
 use riser_ops::admin::{Answer, json, text};
 use riser_registry::HeldCommands;
 use riser_registry::memory::MemoryRegistry;
+use riser_tenants::{FollowMetrics, Followed, Store};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -31,14 +33,18 @@ use crate::cli::Dev;
 use crate::clock;
 use crate::exit::Failure;
 
-/// The only tenant.
+/// The tenant of the simulated building.
 pub(super) const TENANT: &str = "dev";
+/// Another one, to see that neither sees anything of the other.
+const NEIGHBOUR: &str = "neighbour";
+/// Where the admin API of the control plane listens unless it is told otherwise.
+const CONTROL_PORT: u16 = 8090;
 /// The name of its signing key.
 const KID: &str = "dev-1";
 /// Random bytes of the signing key.
 const SIGNING_BYTES: usize = 32;
 
-/// Who may connect: one tenant, one API key that may do everything in it.
+/// A tenant, and one API key that may do everything in it.
 pub(super) struct Access {
     pub(super) tenant_id: TenantId,
     pub(super) tenant: Tenant,
@@ -50,14 +56,17 @@ pub(super) struct Access {
 /// A cluster.
 pub(super) struct Cluster {
     pub(super) access: Access,
+    pub(super) neighbour: Access,
+    pub(super) plane: Plane,
+    keep: Store,
     slots: Vec<Arc<Slot>>,
     net: MemoryNet,
     store: MemoryRegistry,
     log: MemoryLog,
     kv: MemoryKv,
-    tenants: watch::Sender<Arc<TenantTable>>,
+    tenants: watch::Receiver<Arc<TenantTable>>,
     args: Settings,
-    /// The admin ports.
+    /// The admin ports, the control plane, and what follows its bucket.
     admins: Mutex<JoinSet<()>>,
 }
 
@@ -79,10 +88,27 @@ struct Slot {
 }
 
 impl Cluster {
-    /// Binds all ports and starts all edges. Must be called within a runtime.
-    pub(super) fn start(args: &Dev) -> Result<Arc<Self>, Failure> {
-        let access = Access::new(&args.origin)?;
-        let table = TenantTable::from_iter([(access.tenant_id.clone(), access.tenant.clone())]);
+    /// Binds all ports and starts all edges and the control plane. Must be called within a runtime.
+    pub(super) async fn start(args: &Dev) -> Result<Arc<Self>, Failure> {
+        let (access, neighbour) = (Access::new(TENANT, &args.origin)?, Access::new(NEIGHBOUR, &args.origin)?);
+        let parts = Parts {
+            net: MemoryNet::new(),
+            store: MemoryRegistry::new(clock::now_ms()),
+            log: log(),
+            kv: MemoryKv::new(),
+        };
+        let mut tasks = JoinSet::new();
+        let plane = Plane::start(args, &parts, &mut tasks)?;
+        let keep = Store::new(Arc::new(parts.kv.client(&plane.id)));
+        for access in [&access, &neighbour] {
+            let doc = TenantDoc { id: access.tenant_id.clone(), tenant: access.tenant.clone() };
+            keep.create(&doc).await.map_err(anyhow::Error::new)?;
+        }
+        let counted = FollowMetrics::new(&Registry::new()).map_err(anyhow::Error::new)?;
+        let followed = Followed::open(Arc::new(parts.kv.client(&plane.id)), counted).await;
+        let followed = followed.map_err(anyhow::Error::new)?;
+        let tenants = followed.table();
+        tasks.spawn(followed.follow());
         let mut slots = Vec::new();
         let mut bound = Vec::new();
         let at = |i| Ok((further(args.listen, i)?, further(args.admin, i)?));
@@ -100,17 +126,20 @@ impl Cluster {
             }));
             bound.push((public, admin, registry));
         }
+        let Parts { net, store, log, kv } = parts;
         let cluster = Arc::new(Self {
             access,
+            neighbour,
+            plane,
+            keep,
             slots,
-            net: MemoryNet::new(),
-            store: MemoryRegistry::new(clock::now_ms()),
-            // Cursors of another run must not be taken for this one's.
-            log: MemoryLog::seeded(clock::now_ms(), fastrand::u64(..)),
-            kv: MemoryKv::new(),
-            tenants: watch::Sender::new(Arc::new(table)),
+            net,
+            store,
+            log,
+            kv,
+            tenants,
             args: Settings { heartbeat: args.heartbeat, drain_window: args.drain_window },
-            admins: Mutex::default(),
+            admins: Mutex::new(tasks),
         });
         for (i, (public, admin, registry)) in bound.into_iter().enumerate() {
             let slot = &cluster.slots[i];
@@ -136,7 +165,7 @@ impl Cluster {
         self.slots.iter().map(|slot| slot.admin)
     }
 
-    /// The key that may do everything.
+    /// The key that may do everything in the simulated building's tenant.
     pub(super) fn key(&self) -> Credential {
         Credential::new(self.access.api_key.clone())
     }
@@ -176,7 +205,8 @@ impl Cluster {
             streams: store.clone(),
             store,
             log: Arc::new(self.log.client(&slot.id)),
-            tenants: self.tenants.subscribe(),
+            tenants: self.tenants.clone(),
+            keep: Some(self.keep.clone()),
         };
         Edge::start(config, ports, listener, slot.metrics.clone())
     }
@@ -239,6 +269,58 @@ impl Cluster {
     }
 }
 
+/// What the edges and the control plane share.
+struct Parts {
+    net: MemoryNet,
+    store: MemoryRegistry,
+    log: MemoryLog,
+    kv: MemoryKv,
+}
+
+/// Cursors of another run must not be taken for this one's.
+fn log() -> MemoryLog {
+    MemoryLog::seeded(clock::now_ms(), fastrand::u64(..))
+}
+
+/// The control plane.
+pub(super) struct Plane {
+    id: EdgeId,
+    pub(super) at: SocketAddr,
+    /// What lets operators in.
+    pub(super) credential: String,
+}
+
+impl Plane {
+    fn start(args: &Dev, parts: &Parts, tasks: &mut JoinSet<()>) -> Result<Self, Failure> {
+        let id: EdgeId = "control".parse().map_err(anyhow::Error::new)?;
+        let loopback = SocketAddr::from(([127, 0, 0, 1], if args.admin.port() == 0 { 0 } else { CONTROL_PORT }));
+        let listener = bind(args.control.unwrap_or(loopback))?;
+        let at = listener.local_addr()?;
+        let registry = Arc::new(parts.store.client(&id));
+        let ports = riser_control::Ports {
+            kv: Arc::new(parts.kv.client(&id)),
+            log: Arc::new(parts.log.client(&id)),
+            registry: registry.clone(),
+            state: registry,
+            bus: Arc::new(parts.net.client(id.clone())),
+            now_ms: Arc::new(clock::now_ms),
+            hash_key: None,
+        };
+        let control = Control::new(ports, &Registry::new()).map_err(anyhow::Error::new)?;
+        let credential = secret()?;
+        let credentials = Credentials::read(&credential).map_err(anyhow::Error::new)?;
+        tasks.spawn(Server::new(control, credentials).serve(listener, std::future::pending()));
+        Ok(Self { id, at, credential })
+    }
+}
+
+/// Text that nobody can guess.
+fn secret() -> Result<String, Failure> {
+    let mut secret = [0; SIGNING_BYTES];
+    getrandom::fill(&mut secret).map_err(|error| Failure::Other(anyhow::anyhow!("no randomness: {error}")))?;
+    Ok(BASE64.encode(secret))
+}
+
 impl Slot {
     fn readiness(&self) -> Result<(), String> {
         self.edge.lock().as_ref().map_or_else(|| Err("the edge is down".into()), Edge::readiness)
@@ -264,10 +346,8 @@ fn further(first: SocketAddr, i: u16) -> Result<SocketAddr, Failure> {
 }
 
 impl Access {
-    fn new(origins: &[String]) -> Result<Self, Failure> {
-        let mut secret = [0; SIGNING_BYTES];
-        getrandom::fill(&mut secret).map_err(|error| Failure::Other(anyhow::anyhow!("no randomness: {error}")))?;
-        let signing_key = BASE64.encode(secret);
+    fn new(name: &str, origins: &[String]) -> Result<Self, Failure> {
+        let signing_key = secret()?;
         let (api_key, hash) = auth::new_api_key(None);
         let tenant = Tenant {
             origins: (!origins.is_empty()).then(|| origins.to_vec()),
@@ -276,7 +356,7 @@ impl Access {
             api_keys: BTreeMap::from([(hash, ApiKey::new("dev-key", vec![Grant::everything()]))]),
             ..Tenant::default()
         };
-        let tenant_id = TENANT.parse().map_err(anyhow::Error::new)?;
+        let tenant_id = name.parse().map_err(anyhow::Error::new)?;
         Ok(Self { tenant_id, tenant, api_key, signing_key })
     }
 }
@@ -302,10 +382,10 @@ mod tests {
 
     #[test]
     fn each_run_has_keys_of_its_own() {
-        let (a, b) = (Access::new(&[]).expect("randomness"), Access::new(&[]).expect("randomness"));
+        let (a, b) = (Access::new(TENANT, &[]).expect("randomness"), Access::new(TENANT, &[]).expect("randomness"));
         assert!(a.api_key != b.api_key && a.signing_key != b.signing_key);
         assert_eq!(a.tenant.origins, None);
-        let listed = Access::new(&["http://localhost:5173".into()]).expect("randomness");
+        let listed = Access::new(TENANT, &["http://localhost:5173".into()]).expect("randomness");
         assert!(listed.tenant.allows_origin(Some("http://localhost:5173")));
         assert!(!listed.tenant.allows_origin(Some("http://localhost:5174")));
     }

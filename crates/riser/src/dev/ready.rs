@@ -29,6 +29,10 @@ pub(super) struct Ready {
     api_key: String,
     client_token: String,
     signing_key: String,
+    control: String,
+    control_credential: String,
+    /// Of each tenant its name and a key that may do everything in it.
+    tenants: Vec<(String, String)>,
 }
 
 impl Ready {
@@ -52,10 +56,15 @@ impl Ready {
             api_key: access.api_key.clone(),
             client_token: minted.token,
             signing_key: access.signing_key.clone(),
+            control: format!("http://{}", reached(cluster.plane.at)),
+            control_credential: cluster.plane.credential.clone(),
+            tenants: [access, &cluster.neighbour].map(|of| (of.tenant_id.to_string(), of.api_key.clone())).into(),
         })
     }
 
     fn json(&self) -> String {
+        let tenant = |(tenant, key): &(String, String)| json!({ "tenant": tenant, "api_key": key });
+        let tenants: Vec<_> = self.tenants.iter().map(tenant).collect();
         let object = json!({
             "ws": self.ws,
             "http": self.http,
@@ -64,6 +73,9 @@ impl Ready {
             "api_key": self.api_key,
             "client_token": self.client_token,
             "signing_key": self.signing_key,
+            "control": self.control,
+            "control_credential": self.control_credential,
+            "tenants": tenants,
         });
         format!("{object}\n")
     }
@@ -92,14 +104,26 @@ impl Ready {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "  edge {i}   {http}   admin {admin}");
         }
-        let _ = writeln!(text, "  API key  {}\n\nIn a second terminal:\n", self.api_key);
+        let _ = writeln!(text, "  control  {}   credential {}\n", self.control, self.control_credential);
+        for (tenant, key) in &self.tenants {
+            let _ = writeln!(text, "  tenant {tenant:<9}  API key {key}");
+        }
+        let _ = writeln!(text, "\nIn a second terminal:\n");
         let url = self.http.first().map(String::as_str).unwrap_or_default();
         let _ = writeln!(text, "  export RISER_URL={url} RISER_KEY={}", self.api_key);
         text.push_str("  cargo run --release -- watch '*/*'\n");
         if args.flats > 0 {
             text.push_str("  cargo run --release -- send b1/f0101 hall/lock unlock\n");
         }
-        text.push_str("  cargo run --release -- token gateway b1/mine\n\nCtrl-C ends it.\n");
+        text.push_str("  cargo run --release -- token gateway b1/mine\n\nThe other tenant sees nothing of it:\n\n");
+        let neighbour = self.tenants.last().map(|(_, key)| key.as_str()).unwrap_or_default();
+        let _ = writeln!(text, "  RISER_KEY={neighbour} cargo run --release -- watch '*/*'\n\nTenants and keys:\n");
+        let _ = writeln!(
+            text,
+            "  export RISER_CONTROL_URL={} RISER_CONTROL_CREDENTIAL={}",
+            self.control, self.control_credential
+        );
+        text.push_str("  cargo run --release -- tenant list\n\nCtrl-C ends it.\n");
         text
     }
 }

@@ -9,6 +9,7 @@ use riser_core::TenantTable;
 use riser_edge::Ports;
 use riser_registry::HeldCommands;
 use riser_registry::redis::{ConnectError, RedisRegistry};
+use riser_tenants::{FollowMetrics, Followed, Store};
 use tokio::sync::watch;
 
 use super::config::Settings;
@@ -34,6 +35,19 @@ pub(crate) async fn registry(settings: &Settings) -> Result<RedisRegistry, Failu
     })
 }
 
+/// Reads the bucket of tenants for the first time.
+pub(super) async fn tenants(
+    nats: &NatsClient,
+    settings: &Settings,
+    metrics: &Registry,
+) -> Result<(Followed, Store), Failure> {
+    let kv = Arc::new(nats.kv(settings.kv.clone()));
+    let counted = FollowMetrics::new(metrics).map_err(|error| Failure::Other(error.into()))?;
+    let followed = Followed::open(kv.clone(), counted).await;
+    let followed = followed.map_err(|error| Failure::Unavailable(format!("tenants: {error}")))?;
+    Ok((followed, Store::new(kv)))
+}
+
 /// Where an edge's commands are recorded, and what became of them written down.
 pub(super) struct Commands {
     pub(super) held: HeldCommands,
@@ -44,7 +58,7 @@ pub(super) struct Commands {
 pub(super) fn commands(nats: &NatsClient, registry: &RedisRegistry, settings: &Settings) -> Result<Commands, Failure> {
     let ledger = nats.ledger(settings.ledger.clone());
     let ledger = ledger.ok_or_else(|| Failure::Other(anyhow::anyhow!("the ledger's task cannot be started")))?;
-    let (kv, writer) = (Arc::new(nats.kv(settings.held.clone())), ledger.clone());
+    let (kv, writer) = (Arc::new(nats.kv(settings.kv.clone())), ledger.clone());
     let held = HeldCommands::new(Arc::new(registry.clone()), kv, Arc::new(move |key, record| writer.note(key, record)));
     Ok(Commands { held, ledger })
 }
@@ -66,6 +80,7 @@ pub(super) fn ports(
         streams: registry,
         log: Arc::new(log),
         tenants,
+        keep: None,
     }
 }
 

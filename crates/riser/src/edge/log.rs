@@ -10,10 +10,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use prometheus::{IntGauge, Registry};
-use riser_bus::log::{Appended, Bounds, Log, LogError, Page, Tail};
+use riser_bus::log::{Appended, Bounds, Erased, Log, LogError, Page, Tail};
 use riser_bus::nats::NatsLog;
 use riser_core::event::Event;
-use riser_core::{TenantId, TenantTable};
+use riser_core::{GatewayKey, TenantId, TenantTable};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -162,6 +162,14 @@ impl Log for WatchedLog {
 
     async fn tail(&self, tenant: &TenantId) -> Result<Tail, LogError> {
         self.call(false, self.log.tail(tenant)).await
+    }
+
+    async fn erase(&self, tenant: &TenantId) -> Result<u64, LogError> {
+        self.call(false, self.log.erase(tenant)).await
+    }
+
+    async fn erase_gateway(&self, key: &GatewayKey, from: u64) -> Result<Erased, LogError> {
+        self.call(false, self.log.erase_gateway(key, from)).await
     }
 }
 

@@ -24,7 +24,7 @@ use super::reload::{Followed, Source as _, Trouble};
 use super::sources::{Certificate, Tenants};
 use super::{connect, metrics};
 use crate::bind::bind;
-use crate::edge::config::TlsFiles;
+use crate::edge::config::{TenantsFrom, TlsFiles};
 use crate::exit::{self, Failure};
 
 /// How long what is left of an edge that ended may take.
@@ -100,7 +100,10 @@ async fn start(settings: Settings) -> Result<Running, Failure> {
     let registry = Registry::new();
     let registered = |error: prometheus::Error| Failure::Other(error.into());
     let outcomes = metrics::reloads(&registry).map_err(registered)?;
-    let tenants = Followed::open(Tenants(settings.tenants.clone()), &outcomes)?;
+    let file = match &settings.tenants {
+        TenantsFrom::File(file) => Some(Followed::open(Tenants(file.clone()), &outcomes)?),
+        TenantsFrom::Bucket => None,
+    };
     let tls = settings.tls.clone().map(|files| Followed::open(files, &outcomes)).transpose()?;
     let nats = connect::nats(&settings.nats).await?;
     let registry_of = connect::registry(&settings).await?;
@@ -111,11 +114,21 @@ async fn start(settings: Settings) -> Result<Running, Failure> {
     connect::count(&registry, &nats, &registry_of, &commands).map_err(registered)?;
     let log = Standing::new(&registry).map_err(registered)?;
     let watched = WatchedLog::new(nats.log(settings.events.clone()), log.clone());
-    let mut notes = vec![(Tenants::NAME, tenants.trouble())];
+    let mut notes = vec![];
     let mut tasks = JoinSet::new();
-    tasks.spawn(watched.clone().keep_asking(tenants.value()));
-    let ports = connect::ports(&nats, registry_of, watched, &commands, tenants.value());
-    tasks.spawn(tenants.follow());
+    let (tenants, keep) = if let Some(file) = file {
+        notes.push((Tenants::NAME, file.trouble()));
+        let tenants = file.value();
+        tasks.spawn(file.follow());
+        (tenants, None)
+    } else {
+        let (bucket, keep) = connect::tenants(&nats, &settings, &registry).await?;
+        let tenants = bucket.table();
+        tasks.spawn(bucket.follow());
+        (tenants, Some(keep))
+    };
+    tasks.spawn(watched.clone().keep_asking(tenants.clone()));
+    let ports = Ports { keep, ..connect::ports(&nats, registry_of, watched, &commands, tenants) };
     let certificate = tls.map(|tls| {
         notes.push((TlsFiles::NAME, tls.trouble()));
         let (sender, receiver) = watch::channel(tls.value().borrow().tls.clone());

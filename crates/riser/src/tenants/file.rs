@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::cli;
-use crate::edge::config::{ConfigError, read_file, read_secret, size};
 use crate::edge::reload::Loaded;
+use riser_config::{ConfigError, read_file, read_secret, size};
 
 /// Largest tenants file, in bytes: room for tens of thousands of tenants.
 const FILE_BYTES: u64 = 64 << 20;

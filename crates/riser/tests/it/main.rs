@@ -1,6 +1,7 @@
 //! The built binary, as users and scripts meet it.
 
 mod cluster;
+mod control;
 mod exchange;
 mod tools;
 
@@ -34,7 +35,7 @@ struct Ended {
 fn riser(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_riser"));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for name in ["RISER_URL", "RISER_KEY", "RUST_LOG"] {
+    for name in ["RISER_URL", "RISER_KEY", "RUST_LOG", "RISER_CONTROL_URL", "RISER_CONTROL_CREDENTIAL_FILE"] {
         command.env_remove(name);
     }
     command
@@ -160,16 +161,23 @@ impl Dev {
 
     /// Asks an admin port; the answer's status and body.
     fn admin(&self, edge: usize, line: &str) -> (u16, String) {
-        let url = self.url("admin", edge);
-        let at = url.strip_prefix("http://").expect("a URL");
-        let mut stream = TcpStream::connect(at).expect("the admin port");
-        stream.set_read_timeout(Some(WAIT)).expect("a timeout");
-        write!(stream, "{line} HTTP/1.1\r\nHost: x\r\n\r\n").expect("it reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("it answers");
-        let status = answer.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a status");
-        (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+        http(&self.url("admin", edge), line, None, "")
     }
+}
+
+/// Asks a port; the answer's status and body.
+fn http(url: &str, line: &str, key: Option<&str>, body: &str) -> (u16, String) {
+    let at = url.strip_prefix("http://").expect("a URL");
+    let mut stream = TcpStream::connect(at).expect("a port");
+    stream.set_read_timeout(Some(WAIT)).expect("a timeout");
+    let key = key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
+    let length = body.len();
+    let head = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{key}Content-Length: {length}\r\n\r\n");
+    stream.write_all((head + body).as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    let status = answer.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a status");
+    (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }
 
 /// A folder of a test's own.

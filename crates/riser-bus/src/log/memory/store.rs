@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
-use riser_core::TenantId;
 use riser_core::event::Event;
+use riser_core::{GatewayKey, TenantId};
 use tokio::time::Instant;
 
 use super::faults::Link;
 use super::millis;
 use super::stream::{RETAINED_EVENTS, Stream};
-use crate::log::{Appended, Bounds, LogError, Page, Stored, Tail};
+use crate::log::{Appended, Bounds, Erased, LogError, Page, Stored, Tail};
 
 /// The data behind all clients.
 pub(super) struct Store {
@@ -92,8 +92,13 @@ impl Store {
         self.tenants.read().streams.values().for_each(|stream| stream.lock().end_tails(&of));
     }
 
-    pub(super) fn lose(&self, tenant: &TenantId) {
-        self.tenants.write().streams.remove(tenant);
+    /// Loses a tenant's stream, and gives how many events it held.
+    pub(super) fn lose(&self, tenant: &TenantId) -> u64 {
+        self.tenants.write().streams.remove(tenant).map_or(0, |stream| stream.into_inner().len())
+    }
+
+    pub(super) fn erase_gateway(&self, key: &GatewayKey, from: u64) -> Erased {
+        self.find(&key.tenant, |stream| stream.erase(&key.address, from)).unwrap_or_default()
     }
 
     pub(super) fn empty(&self) {

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use riser_core::Address;
 use riser_core::event::{Cursor, Event};
 use tokio::sync::mpsc;
 
 use super::faults::Link;
 use super::repeats::{Origin, Place, Repeats};
-use crate::log::{Appended, Bounds, LOG_PAGE, LogError, Stored, TAIL_QUEUE, Tail};
+use crate::log::{Appended, Bounds, Erased, LOG_PAGE, LogError, Stored, TAIL_QUEUE, Tail};
 
 /// Events that are kept of one tenant unless told otherwise: a day of a thousand homes that ring now and then.
 pub const RETAINED_EVENTS: usize = 100_000;
@@ -24,8 +25,8 @@ pub(super) struct Stream {
     /// 0 until the first event.
     life: u64,
     last: u64,
-    /// The newest events; the last one has the number `last`.
-    events: VecDeque<Arc<Event>>,
+    /// The newest events; the last one has the number `last`. The first is never a hole that an erasure left.
+    events: VecDeque<Option<Arc<Event>>>,
     /// What `events` take.
     bytes: usize,
     repeats: Repeats,
@@ -62,7 +63,7 @@ impl Stream {
         self.tails.retain(|tail| tail.events.try_send(stored.clone()).is_ok());
         self.repeats.remember(Origin::of(&stored.event), Place { seq: self.last, at_ms: now_ms });
         self.bytes += size(&stored.event);
-        self.events.push_back(Arc::new(stored.event));
+        self.events.push_back(Some(Arc::new(stored.event)));
         Appended { cursor: Cursor { life: self.life, seq: self.last }, duplicate: false }
     }
 
@@ -70,16 +71,45 @@ impl Stream {
     pub(super) fn retain(&mut self, max_events: usize) {
         while self.events.len() > max_events || (self.bytes > RETAINED_BYTES && self.events.len() > 1) {
             let Some(oldest) = self.events.pop_front() else { return };
-            self.bytes -= size(&oldest);
+            self.bytes -= oldest.map_or(0, |event| size(&event));
         }
+        self.skip_holes();
+    }
+
+    fn skip_holes(&mut self) {
+        while matches!(self.events.front(), Some(None)) {
+            self.events.pop_front();
+        }
+    }
+
+    /// How many events are kept.
+    pub(super) fn len(&self) -> u64 {
+        self.events.iter().flatten().count() as u64
+    }
+
+    /// Erases what happened at an address, among a page's worth of events.
+    pub(super) fn erase(&mut self, at: &Address, from: u64) -> Erased {
+        let page = self.page(from);
+        let next = page.last().map(|(seq, _)| seq + 1).filter(|next| *next <= self.last);
+        let first = self.bounds().first;
+        let mut events = 0;
+        for (seq, event) in page.into_iter().filter(|(_, event)| event.of == *at) {
+            let place = usize::try_from(seq - first).ok().and_then(|place| self.events.get_mut(place));
+            if place.and_then(Option::take).is_some() {
+                self.bytes -= size(&event);
+                events += 1;
+            }
+        }
+        self.skip_holes();
+        Erased { events, next }
     }
 
     /// A page of events from this number on, with their numbers.
     pub(super) fn page(&self, from: u64) -> Vec<(u64, Arc<Event>)> {
         let first = self.bounds().first;
-        let from = from.max(first);
-        let skip = usize::try_from(from - first).unwrap_or(usize::MAX).min(self.events.len());
-        (from..).zip(self.events.range(skip..).take(LOG_PAGE).cloned()).collect()
+        let skip = usize::try_from(from.saturating_sub(first)).unwrap_or(usize::MAX).min(self.events.len());
+        let numbered = (first + skip as u64..).zip(self.events.range(skip..));
+        numbered.filter_map(|(seq, event)| Some((seq, event.clone()?))).take(LOG_PAGE).collect()
     }
 
     /// Begins a tail at the end of the stream.

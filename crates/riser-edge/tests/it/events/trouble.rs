@@ -56,6 +56,14 @@ impl Log for Held {
         silent.push(sender);
         Ok(Tail { bounds: tail.bounds, events })
     }
+
+    async fn erase(&self, tenant: &TenantId) -> Result<u64, LogError> {
+        self.inner.erase(tenant).await
+    }
+
+    async fn erase_gateway(&self, key: &GatewayKey, from: u64) -> Result<Erased, LogError> {
+        self.inner.erase_gateway(key, from).await
+    }
 }
 
 /// Waits until something holds.

@@ -88,7 +88,7 @@ impl<'w> Left<'w> {
 
     /// What becomes of it; and what lies in buckets and in the ledger.
     pub(super) async fn found(&self) -> Result<(), Finding> {
-        self.entry().await?;
+        self.written().await?;
         self.held().await?;
         let written = async {
             while !self.ledger().await? {
@@ -99,15 +99,23 @@ impl<'w> Left<'w> {
         timeout_at(self.until, written).await.map_err(|_| missing("the ledger")())?
     }
 
-    /// Its entry in the table of tenants is its own.
-    async fn entry(&self) -> Result<(), Finding> {
+    /// Its entries in the table of tenants and among the flats are its own.
+    async fn written(&self) -> Result<(), Finding> {
+        let id = &self.pair.of[self.whose].id;
+        for entry in [Entry::Tenant(id.clone()), Entry::Flats(id.clone(), "b7".parse().expect("a building"), 3)] {
+            self.entry(entry).await?;
+        }
+        Ok(())
+    }
+
+    async fn entry(&self, entry: Entry) -> Result<(), Finding> {
         let (kv, one) = (self.world.nats.kv(World::kv_config()), &self.pair.of[self.whose]);
-        let (entry, value) = (Entry::Tenant(one.id.clone()), Bytes::from(one.canary.clone()));
+        let value = Bytes::from(one.canary.clone());
         let written = kv.put(&entry, value.clone(), 0, None).await.map_err(|_| missing("an entry")())?;
         let Written::Yes(revision) = written else { return Err(Finding::Foreign(format!("{entry} is there"))) };
         let read = kv.get(&entry).await.map_err(|_| missing("an entry")())?;
         same("an entry", &read, &Some(Value { bytes: value, revision }))?;
-        self.entries(Bucket::Tenants).await
+        self.entries(entry.bucket()).await
     }
 
     async fn held(&self) -> Result<(), Finding> {
@@ -121,7 +129,8 @@ impl<'w> Left<'w> {
         while let Some(from) = after {
             let page = kv.list(bucket, from).await.map_err(|_| missing("a bucket")())?;
             for (entry, value) in page.entries {
-                let (Entry::Held(GatewayKey { tenant, .. }, _) | Entry::Tenant(tenant)) = &entry;
+                let (Entry::Held(GatewayKey { tenant, .. }, _) | Entry::Tenant(tenant) | Entry::Flats(tenant, ..)) =
+                    &entry;
                 let (_, marked) = self.pair.shown(&String::from_utf8_lossy(&value.bytes));
                 if marked[self.whose] {
                     same("whose an entry is", tenant, &one.id)?;

@@ -13,7 +13,7 @@ use super::world::{LOOK_EVERY, World};
 /// What follows the tenant in keys of Redis, of which each tenant has some.
 const KINDS_OF_KEYS: [&str; 16] = ["g", "q", "f", "s", "c", "d", "x", "b", "l", "z", "a", "oa", "os", "ob", "ra", "rs"];
 /// What stands before the tenant in subjects, of which each tenant has some.
-const KINDS_OF_SUBJECTS: [&str; 8] = [
+const KINDS_OF_SUBJECTS: [&str; 9] = [
     "riser.v1.up.",
     "riser.v1.edge.",
     "riser.v1.live.",
@@ -22,6 +22,7 @@ const KINDS_OF_SUBJECTS: [&str; 8] = [
     "riser.v1.ledger.",
     "$KV.riser-held.",
     "$KV.riser-tenants.",
+    "$KV.riser-flats.",
 ];
 
 /// Checks all that lies in Redis and all that went through NATS since its line of this number.

@@ -109,6 +109,7 @@ fn start_edge(
         streams: registry,
         log: Arc::new(nats.log(World::log_config())),
         tenants,
+        keep: None,
     };
     let config = EdgeConfig::new(format!("edge-{number}").parse().expect("an edge name"));
     let metrics = Metrics::new(&prometheus::Registry::new());

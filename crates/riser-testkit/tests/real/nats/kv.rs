@@ -18,7 +18,7 @@ use crate::{PATIENCE, program, unique};
 
 /// Keeps little, in so many copies.
 pub(super) fn kv_config(replicas: usize) -> KvConfig {
-    KvConfig { replicas, held_bytes: 32 << 20, tenants_bytes: 1 << 20 }
+    KvConfig { replicas, held_bytes: 32 << 20, tenants_bytes: 1 << 20, flats_bytes: 1 << 20 }
 }
 
 #[async_trait]

@@ -1,5 +1,8 @@
 //! Configurations that are taken, and what is said of those that are not.
 
+use riser_bus::nats::NatsAuth;
+use riser_config::options;
+
 use super::*;
 
 fn sources(file: &str) -> Sources {
@@ -16,10 +19,10 @@ fn refused(file: &str) -> String {
 
 /// All of the settings that are no secrets.
 fn shown(settings: &Settings) -> String {
-    let Settings { edge, listen, admin, grace, tls, shown, nats, monitors, events, held, ledger, redis, tenants, log } =
+    let Settings { edge, listen, admin, grace, tls, shown, nats, monitors, events, ledger, redis, tenants, kv, log } =
         settings;
     let edge = EdgeConfig { seed: 0, ..edge.clone() };
-    let kept = format!("{events:?} {held:?} {ledger:?}");
+    let kept = format!("{events:?} {kv:?} {ledger:?}");
     let servers = format!("{shown:?} {nats:?} {monitors:?} {redis:?}");
     format!("{edge:?} {listen} {admin} {grace:?} {tls:?} {servers} {kept} {tenants:?} {log:?}")
 }
@@ -33,7 +36,7 @@ fn the_default_file_parses_to_the_defaults() {
     let edge = EdgeConfig { seed: 0, ..EdgeConfig::new("node-7-example".parse().expect("an edge")) };
     assert_eq!(format!("{:?}", EdgeConfig { seed: 0, ..defaults.edge.clone() }), format!("{edge:?}"));
     assert_eq!(format!("{:?}", defaults.events), format!("{:?}", LogConfig::default()));
-    assert_eq!(format!("{:?}", defaults.held), format!("{:?}", KvConfig::default()));
+    assert_eq!(format!("{:?}", defaults.kv), format!("{:?}", KvConfig::default()));
 }
 
 #[test]
@@ -42,9 +45,8 @@ fn what_the_default_file_has_commented_out_can_be_set() {
         let Some((key, value)) = line.split_once(" = ").filter(|(key, _)| !key.contains(' ')) else { continue };
         let mut found = false;
         for opt in options::OPTIONS.iter().filter(|opt| opt.default.is_none() && opt.key == key) {
-            let mut values = Values::new();
             let file = format!("[{}]\n{key} = {value}\n", opt.section);
-            layers::take_file(&mut values, "riser.toml", &file).expect(line);
+            sources(&file).values().expect(line);
             found = true;
         }
         assert!(found, "{line}");

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use riser_registry::redis::{Address, Identity, Password, RedisConfig, Servers, Tls};
 
-use super::values::{Given, Reader};
-use super::{ConfigError, TlsFiles, check_url, read_file};
+use crate::values::{Given, Reader};
+use crate::{ConfigError, TlsFiles, check_url, read_file};
 
 /// Where Redis is when nothing says so.
 const DEFAULT: &str = "redis://127.0.0.1:6379";
@@ -13,7 +13,7 @@ const DEFAULT: &str = "redis://127.0.0.1:6379";
 const PEM_BYTES: u64 = 4 << 20;
 
 /// Reads the section.
-pub(super) fn read(reader: &Reader<'_>) -> Result<RedisConfig, ConfigError> {
+pub fn read(reader: &Reader<'_>) -> Result<RedisConfig, ConfigError> {
     let server = reader.given("redis", "server");
     let sentinels = reader.given("redis", "sentinels");
     if let (Some(_), Some(sentinels)) = (&server, &sentinels) {
@@ -51,7 +51,7 @@ pub(super) fn read(reader: &Reader<'_>) -> Result<RedisConfig, ConfigError> {
         user,
         password,
         database: u16::try_from(database).unwrap_or(u16::MAX),
-        tls: tls(reader.file("redis", "ca_file")?, super::tls(reader, "redis")?, encrypted)?,
+        tls: tls(reader.file("redis", "ca_file")?, crate::tls(reader, "redis")?, encrypted)?,
         ..RedisConfig::new(servers)
     })
 }

@@ -5,12 +5,15 @@ use std::fmt;
 
 use toml::de::{DeTable, DeValue};
 
-use super::ConfigError;
-use super::options::{self, Kind, OPTIONS, Opt, SECTIONS};
+use crate::ConfigError;
+use crate::options::{self, Kind, OPTIONS, Opt, SECTIONS};
+
+/// Where the tools that people use find the admin API, and their secret. They are no options.
+const OF_TOOLS: [&str; 2] = ["RISER_CONTROL_URL", "RISER_CONTROL_CREDENTIAL"];
 
 /// Where a value stands, for whoever has to correct it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Origin {
+pub enum Origin {
     /// In the file, at this line.
     Line(String, usize),
     Variable(String),
@@ -31,17 +34,17 @@ impl fmt::Display for Origin {
 
 /// A value as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Raw {
+pub struct Raw {
     /// One, unless it is a list.
-    pub(super) texts: Vec<String>,
-    pub(super) origin: Origin,
+    pub texts: Vec<String>,
+    pub origin: Origin,
 }
 
 /// What was set, by section and key.
-pub(super) type Values = BTreeMap<(&'static str, &'static str), Raw>;
+pub type Values = BTreeMap<(&'static str, &'static str), Raw>;
 
 /// Takes the values of a file.
-pub(super) fn take_file(values: &mut Values, name: &str, text: &str) -> Result<(), ConfigError> {
+pub(crate) fn take_file(values: &mut Values, name: &str, text: &str) -> Result<(), ConfigError> {
     let line_of = |at: usize| text.as_bytes().iter().take(at).filter(|&&b| b == b'\n').count() + 1;
     let at = |at: usize, why: String| ConfigError::bad(format!("{name} line {}: {why}", line_of(at)));
     let table = DeTable::parse(text)
@@ -73,14 +76,14 @@ pub(super) fn take_file(values: &mut Values, name: &str, text: &str) -> Result<(
 }
 
 /// Takes the values of the environment. Other variables are none of ours, unless they look as if they were meant to be.
-pub(super) fn take_environment<'a>(
+pub(crate) fn take_environment<'a>(
     values: &mut Values,
     variables: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Result<(), ConfigError> {
     for (name, value) in variables {
         if let Some(opt) = OPTIONS.iter().find(|opt| opt.variable() == name) {
             values.insert((opt.section, opt.key), split(opt, value, Origin::Variable(name.to_owned())));
-        } else if is_meant(name) && !is_service_link(name) {
+        } else if is_meant(name) && !is_service_link(name) && !OF_TOOLS.contains(&name) {
             let near = nearest(name, OPTIONS.iter().map(Opt::variable));
             return Err(ConfigError::bad(format!("there is no option {}{near}", visible(name))));
         }
@@ -89,7 +92,7 @@ pub(super) fn take_environment<'a>(
 }
 
 /// Takes what was set with `--set section.key=value`.
-pub(super) fn take_flags(values: &mut Values, flags: &[String]) -> Result<(), ConfigError> {
+pub(crate) fn take_flags(values: &mut Values, flags: &[String]) -> Result<(), ConfigError> {
     for flag in flags {
         let bad = |why: String| ConfigError::bad(format!("--set: {why}"));
         // What stands behind may be a secret, so that it is never repeated.

@@ -9,43 +9,49 @@ use std::time::Duration;
 
 use riser_core::AddressRange;
 
-use super::ConfigError;
-use super::layers::{Origin, Raw, Values};
-use super::options;
-use crate::cli;
+use crate::ConfigError;
+use crate::layers::{Origin, Raw, Values};
+use crate::options;
 
+/// What a time looks like.
+const TIME: &str = "a time is a whole number and a unit, ms, s, m, h or d: 500ms, 20s";
 /// Largest file with a secret, in bytes: a wrong one need not be read whole.
 const SECRET_BYTES: u64 = 16 * 1024;
 
 /// All that was set, and where relative names of files begin.
-pub(super) struct Reader<'a> {
-    pub(super) values: &'a Values,
-    pub(super) folder: &'a Path,
+pub struct Reader<'a> {
+    /// All that was set.
+    pub values: &'a Values,
+    /// Where relative names of files begin.
+    pub folder: &'a Path,
 }
 
 /// An option's value, and how to complain about it.
-pub(super) struct Given {
+pub struct Given {
     name: String,
     raw: Raw,
 }
 
 impl Given {
-    pub(super) fn bad(&self, why: impl std::fmt::Display) -> ConfigError {
+    /// An error that names the option and where it was set.
+    pub fn bad(&self, why: impl std::fmt::Display) -> ConfigError {
         ConfigError::bad(format!("{}: {}: {why}", self.raw.origin, self.name))
     }
 
-    pub(super) fn text(&self) -> &str {
+    /// The value; the first one of a list.
+    pub fn text(&self) -> &str {
         self.raw.texts.first().map_or("", String::as_str)
     }
 
-    pub(super) fn texts(&self) -> &[String] {
+    /// All values of a list.
+    pub fn texts(&self) -> &[String] {
         &self.raw.texts
     }
 }
 
 impl Reader<'_> {
     /// What was set, or the default; none when there is neither.
-    pub(super) fn given(&self, section: &'static str, key: &'static str) -> Option<Given> {
+    pub fn given(&self, section: &'static str, key: &'static str) -> Option<Given> {
         let opt = options::find(section, key)?;
         let default = || {
             let texts = match opt.kind {
@@ -63,31 +69,35 @@ impl Reader<'_> {
         self.given(section, key).ok_or_else(|| ConfigError::bad(format!("{section}.{key} must be set")))
     }
 
-    pub(super) fn text(&self, section: &'static str, key: &'static str) -> Result<Given, ConfigError> {
+    /// A text that is not empty.
+    pub fn text(&self, section: &'static str, key: &'static str) -> Result<Given, ConfigError> {
         let given = self.needed(section, key)?;
         if given.texts().iter().all(|text| !text.is_empty()) { Ok(given) } else { Err(given.bad("it is empty")) }
     }
 
-    pub(super) fn address(&self, section: &'static str, key: &'static str) -> Result<SocketAddr, ConfigError> {
+    /// An address and a port.
+    pub fn address(&self, section: &'static str, key: &'static str) -> Result<SocketAddr, ConfigError> {
         let given = self.text(section, key)?;
         given.text().parse().map_err(|_| given.bad("an address and a port are needed: 0.0.0.0:8080, [::]:8080"))
     }
 
-    pub(super) fn time(
+    /// A time within bounds.
+    pub fn time(
         &self,
         section: &'static str,
         key: &'static str,
         bounds: RangeInclusive<Duration>,
     ) -> Result<Duration, ConfigError> {
         let given = self.text(section, key)?;
-        let time = cli::duration(given.text()).map_err(|why| given.bad(why))?;
+        let time = duration(given.text()).map_err(|why| given.bad(why))?;
         if bounds.contains(&time) {
             return Ok(time);
         }
         Err(given.bad(format!("not between {} and {}", brief(*bounds.start()), brief(*bounds.end()))))
     }
 
-    pub(super) fn size(
+    /// A number of bytes within bounds.
+    pub fn size(
         &self,
         section: &'static str,
         key: &'static str,
@@ -101,7 +111,8 @@ impl Reader<'_> {
         Err(given.bad(format!("not between {} and {} bytes", bounds.start(), bounds.end())))
     }
 
-    pub(super) fn number(
+    /// A whole number within bounds.
+    pub fn number(
         &self,
         section: &'static str,
         key: &'static str,
@@ -113,13 +124,13 @@ impl Reader<'_> {
     }
 
     /// Ranges of addresses; none when nothing was set.
-    pub(super) fn ranges(&self, section: &'static str, key: &'static str) -> Result<Vec<AddressRange>, ConfigError> {
+    pub fn ranges(&self, section: &'static str, key: &'static str) -> Result<Vec<AddressRange>, ConfigError> {
         let Some(given) = self.given(section, key) else { return Ok(Vec::new()) };
         given.texts().iter().map(|text| text.parse().map_err(|why| given.bad(why))).collect()
     }
 
     /// A file's name; relative to the configuration file's folder when it stands in there.
-    pub(super) fn file(&self, section: &'static str, key: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+    pub fn file(&self, section: &'static str, key: &'static str) -> Result<Option<PathBuf>, ConfigError> {
         if self.given(section, key).is_none() {
             return Ok(None);
         }
@@ -130,7 +141,7 @@ impl Reader<'_> {
     }
 
     /// A secret, from its variable or from the file that the option with `_file` behind it names.
-    pub(super) fn secret(
+    pub fn secret(
         &self,
         section: &'static str,
         key: &'static str,
@@ -147,7 +158,7 @@ impl Reader<'_> {
 }
 
 /// What a file holds beside the white space around it. What it holds is never repeated.
-pub(crate) fn read_secret(name: &str, file: &Path) -> Result<String, ConfigError> {
+pub fn read_secret(name: &str, file: &Path) -> Result<String, ConfigError> {
     let read = || -> std::io::Result<String> {
         let mut text = String::new();
         File::open(file)?.take(SECRET_BYTES).read_to_string(&mut text)?;
@@ -161,8 +172,26 @@ pub(crate) fn read_secret(name: &str, file: &Path) -> Result<String, ConfigError
     }
 }
 
+/// A time such as `500ms`, `20s`, `1m`, `2h` or `30d`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit_ms: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(TIME.into()),
+    };
+    let number: u64 = number.parse().map_err(|_| TIME)?;
+    // 100 years are longer than anything here waits for, and timers can hold them.
+    let ms = number.checked_mul(unit_ms).filter(|&ms| ms <= 100 * 365 * 86_400_000).ok_or("longer than 100 years")?;
+    Ok(Duration::from_millis(ms))
+}
+
 /// A number of bytes such as `64 KiB`, `512 MiB` or `1000 B`.
-pub(crate) fn size(text: &str) -> Result<u64, String> {
+pub fn size(text: &str) -> Result<u64, String> {
     let needed = "a number and a unit, B, KiB, MiB, GiB or TiB: 64 KiB";
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -211,7 +240,7 @@ mod tests {
     #[test]
     fn times_are_shown_as_they_are_written() {
         for text in ["0s", "100ms", "90s", "10m", "1h", "7d"] {
-            assert_eq!(brief(cli::duration(text).expect("a time")), text);
+            assert_eq!(brief(duration(text).expect("a time")), text);
         }
     }
 

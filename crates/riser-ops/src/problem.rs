@@ -7,8 +7,6 @@ use http_body_util::Full;
 use riser_core::close::ErrorCode;
 use serde::Serialize;
 
-use crate::auth::{AuthError, MintError};
-
 /// The media type of every error.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 /// Longest `detail`, in characters. It may repeat a little of what the caller sent.
@@ -114,26 +112,6 @@ impl Problem {
     }
 }
 
-impl From<AuthError> for Problem {
-    fn from(error: AuthError) -> Self {
-        let problem = Self::new(error.http_status(), error.error_code(), error.to_string());
-        match error.retry_after() {
-            Some(after) => problem.retry_after(u32::try_from(after.as_secs()).unwrap_or(u32::MAX)),
-            None => problem,
-        }
-    }
-}
-
-impl From<MintError> for Problem {
-    fn from(error: MintError) -> Self {
-        match error.code() {
-            ErrorCode::BadFrame => Self::bad_frame(error.to_string()),
-            ErrorCode::Forbidden => Self::forbidden(error.to_string()),
-            _ => Self::internal(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
@@ -154,6 +132,7 @@ mod tests {
         assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
         assert_eq!(response.headers()[RETRY_AFTER], "3");
         assert!(!response.headers().contains_key(WWW_AUTHENTICATE));
+        assert_eq!(Problem::unauthorized().into_response().headers()[WWW_AUTHENTICATE], "Bearer");
         let expected = concat!(
             r#"{"type":"about:blank","title":"Service Unavailable","status":503,"#,
             r#""detail":"the state store did not answer","code":"unavailable"}"#
@@ -162,42 +141,10 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_credential_is_told_how_to_come() {
-        for error in AuthError::ALL {
-            let response = Problem::from(error).into_response();
-            assert_eq!(response.status(), error.http_status());
-            assert_eq!(
-                response.headers().contains_key(WWW_AUTHENTICATE),
-                error.http_status() == StatusCode::UNAUTHORIZED,
-                "{error:?}"
-            );
-            assert_eq!(response.headers().contains_key(RETRY_AFTER), error == AuthError::LockedOut);
-            let code = if error == AuthError::LockedOut { "rate_limited" } else { "forbidden" };
-            assert!(body(response).contains(&format!(r#""code":"{code}""#)), "{error:?}");
-        }
-        assert_eq!(Problem::unauthorized().into_response().headers()[WWW_AUTHENTICATE], "Bearer");
-    }
-
-    #[test]
     fn a_detail_is_cut_between_characters_and_escaped() {
         let long = Problem::bad_frame("é\"".repeat(1_000)).into_response();
         let body = body(long);
         let detail: serde_json::Value = serde_json::from_str(&body).expect("JSON");
         assert_eq!(detail["detail"].as_str().map(|text| text.chars().count()), Some(DETAIL_CHARS));
-    }
-
-    #[test]
-    fn what_broke_in_here_stays_in_here() {
-        for (error, status) in [
-            (MintError::Forbidden, 403),
-            (MintError::BadOrder("no"), 400),
-            (MintError::TooLarge, 400),
-            (MintError::NoSigningKey, 500),
-            (MintError::NoRandomness, 500),
-        ] {
-            let problem = Problem::from(error);
-            assert_eq!(problem.status.as_u16(), status);
-            assert_eq!(problem.detail == error.to_string(), status != 500, "{error:?}");
-        }
     }
 }

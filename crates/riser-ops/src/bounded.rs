@@ -13,7 +13,8 @@ use tokio::time::{Sleep, sleep};
 
 /// A stream whose writes must be through within a time from when they first had to wait. Progress does not extend it: it
 /// begins anew only after a flush, when nothing waits any more.
-pub(super) struct Bounded<S> {
+#[derive(Debug)]
+pub struct Bounded<S> {
     stream: S,
     within: Duration,
     /// Boxed, and there only while the peer keeps a write waiting.
@@ -21,11 +22,13 @@ pub(super) struct Bounded<S> {
 }
 
 impl<S> Bounded<S> {
-    pub(super) fn new(stream: S, within: Duration) -> Self {
+    /// Bounds the writes to a stream.
+    pub fn new(stream: S, within: Duration) -> Self {
         Self { stream, within, until: None }
     }
 
-    pub(super) fn into_inner(self) -> S {
+    /// The stream itself.
+    pub fn into_inner(self) -> S {
         self.stream
     }
 

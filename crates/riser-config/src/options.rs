@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 /// What an option's value looks like in a configuration file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// A string, also for times, sizes, addresses and files.
     Text,
     /// A list of strings; in the environment and in flags one string with commas.
@@ -16,21 +16,25 @@ pub(crate) enum Kind {
 
 /// One option.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Opt {
-    pub(crate) section: &'static str,
-    pub(crate) key: &'static str,
-    pub(crate) kind: Kind,
+pub struct Opt {
+    /// Its section.
+    pub section: &'static str,
+    /// Its name in there.
+    pub key: &'static str,
+    /// What its value looks like.
+    pub kind: Kind,
     /// As a configuration file holds it; none when there is nothing until somebody sets it.
-    pub(crate) default: Option<&'static str>,
+    pub default: Option<&'static str>,
     /// What somebody might set it to, for an option without a default.
-    pub(crate) example: &'static str,
+    pub example: &'static str,
     /// A secret: taken from the environment or, with `_file` behind its name, from a file, and from nowhere else.
-    pub(crate) secret: bool,
-    pub(crate) doc: &'static str,
+    pub secret: bool,
+    /// For people.
+    pub doc: &'static str,
 }
 
 /// What a section is about.
-pub(crate) const SECTIONS: &[(&str, &str)] = &[
+pub const SECTIONS: &[(&str, &str)] = &[
     ("edge", "The edge itself, and what gateways and clients connect to."),
     ("tls", "TLS on the public listener. Without it the edge speaks plain HTTP, for a proxy in front of it."),
     ("admin", "The port for supervisors and scrapers: /healthz, /readyz, /metrics, POST /drain. Never make it public."),
@@ -45,6 +49,11 @@ pub(crate) const SECTIONS: &[(&str, &str)] = &[
         "The Redis, 7 or newer, that keeps presence, state and commands: one server, or Sentinels and a master's name.",
     ),
     ("tenants", "Who may connect."),
+    (
+        "control",
+        "The control plane, riser-control, which takes this file too. Edges look at nothing in here; it looks at the \
+         sections nats, events, redis, tenants and log as well.",
+    ),
     ("log", "Log lines, on standard error."),
 ];
 
@@ -65,7 +74,7 @@ const fn number(section: &'static str, key: &'static str, default: &'static str,
 }
 
 /// Every option, in the order of [`SECTIONS`].
-pub(crate) const OPTIONS: &[Opt] = &[
+pub const OPTIONS: &[Opt] = &[
     open("edge", "id", "edge-1", "Its name, its own within the cluster. Without it, the machine's name."),
     text("edge", "listen", "0.0.0.0:8080", "Where gateways and clients connect."),
     text(
@@ -250,6 +259,13 @@ pub(crate) const OPTIONS: &[Opt] = &[
     open("redis", "key_file", "/etc/riser/redis.key", "Its private key, in PEM."),
     text(
         "tenants",
+        "source",
+        "file",
+        "Where edges have the tenants from: file, or kv for the bucket that the control plane writes.",
+    ),
+    text("tenants", "max_size", "64 MiB", "Bytes that the bucket of tenants takes at most, 1 MiB to 10 GiB."),
+    text(
+        "tenants",
         "file",
         "tenants.toml",
         "The tenants, their keys and limits. Taken anew when it changes; see `riser tenants --help`.",
@@ -258,6 +274,14 @@ pub(crate) const OPTIONS: &[Opt] = &[
         "tenants",
         "hash_key",
         "What API keys are hashed with, 32 bytes or more, the same at all edges: `riser tenants new-secret` makes one.",
+    ),
+    text("control", "listen", "127.0.0.1:8090", "Where the admin API listens. Never make it public."),
+    text("control", "health", "127.0.0.1:8091", "Its port for supervisors and scrapers: /healthz, /readyz, /metrics."),
+    open(
+        "control",
+        "credential_file",
+        "control.credentials",
+        "Who may use the admin API: on each line a secret, with a name before it if there are several.",
     ),
     text("log", "format", "text", "text for people, json for machines."),
     text(
@@ -269,23 +293,23 @@ pub(crate) const OPTIONS: &[Opt] = &[
 ];
 
 /// The option of this name, if there is one.
-pub(crate) fn find(section: &str, key: &str) -> Option<&'static Opt> {
+pub fn find(section: &str, key: &str) -> Option<&'static Opt> {
     OPTIONS.iter().find(|opt| opt.section == section && opt.key == key)
 }
 
 /// The options of a section that a file may hold.
-pub(crate) fn of_file(section: &str) -> impl Iterator<Item = &'static Opt> {
+pub fn of_file(section: &str) -> impl Iterator<Item = &'static Opt> {
     OPTIONS.iter().filter(move |opt| opt.section == section && !opt.secret)
 }
 
 impl Opt {
     /// `section.key`.
-    pub(crate) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         format!("{}.{}", self.section, self.key)
     }
 
     /// The variable of the environment.
-    pub(crate) fn variable(&self) -> String {
+    pub fn variable(&self) -> String {
         format!("RISER_{}_{}", self.section, self.key).to_ascii_uppercase()
     }
 
@@ -303,7 +327,7 @@ impl Opt {
 }
 
 /// A configuration file with every option at its default.
-pub(crate) fn default_file() -> String {
+pub fn default_file() -> String {
     let mut file = String::from(
         "# An edge of Riser. Every option is here with its default; those without one are commented out.\n\
          # The environment goes before this file: RISER_EDGE_LISTEN is edge.listen, lists have commas. `--set edge.listen=…`\n\
@@ -338,7 +362,7 @@ mod tests {
 
     #[test]
     fn the_reference_in_the_documentation_lists_every_option() {
-        let docs = include_str!("../../../../../docs/OPERATIONS.md");
+        let docs = include_str!("../../../docs/OPERATIONS.md");
         for opt in OPTIONS {
             let default = match opt.default {
                 Some(default) => format!("`{default}`"),

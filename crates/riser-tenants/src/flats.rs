@@ -1,0 +1,453 @@
+//! Flats that are registered, and the codes that their gateways are enrolled with.
+//!
+//! A building's flats are kept in [`FLAT_PARTS`] entries, so that five thousand flats are eight documents of some two hundred
+//! kilobytes and not five thousand keys. A code is good once, for a time, and is kept as its hash: who reads the bucket cannot
+//! enrol anything. It names its flat (`acme/b12/f0304/7K2M-9QXT-4WZR-HC3D`), so that nothing is looked for to find it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use riser_bus::kv::{Kv, KvError, Written};
+use riser_bus::{Bucket, Entry, FLAT_PARTS};
+use riser_core::path::is_hidden;
+use riser_core::{Address, BuildingId, GatewayId, GatewayKey, TenantId};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Longest name, floor and note of a flat, in bytes.
+pub const NAME_BYTES: usize = 128;
+/// Flats that one call registers.
+pub const FLATS_AT_ONCE: usize = 200;
+/// For how long a code may be good, in milliseconds: a year.
+pub const CODE_MS_MAX: u64 = 365 * 86_400_000;
+/// Longest code as somebody types it, in bytes.
+pub const CODE_BYTES: usize = 256;
+/// Letters of a code's random part: 80 bits, which nobody tries through.
+const LETTERS: usize = 16;
+/// Letters that are not taken for each other.
+const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+/// How often a change is made again because somebody else's came in between.
+const TRIES: usize = 16;
+
+/// A flat as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Flat {
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// On which floor it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<String>,
+    /// What else there is to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    code: Option<Kept>,
+    /// When a gateway was enrolled last, Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrolled_at_ms: Option<u64>,
+}
+
+/// What is kept of a code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    sha256: String,
+    until_ms: u64,
+}
+
+/// An entry of the bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Part {
+    version: u32,
+    flats: BTreeMap<GatewayId, Flat>,
+}
+
+/// A flat that somebody wants registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewFlat {
+    /// Its address.
+    pub address: Address,
+    /// Its name, floor and note.
+    pub about: [Option<String>; 3],
+}
+
+/// What became of a flat that was to be registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// Its address.
+    pub address: Address,
+    /// Whether it was not known before.
+    pub new: bool,
+    /// The code, when one was made. It is kept nowhere.
+    pub code: Option<String>,
+}
+
+/// Which flats get a code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codes {
+    /// Those that have none yet and were never enrolled.
+    Missing,
+    /// All of them: what they had before is good no more.
+    All,
+}
+
+/// Why flats were not read, registered or enrolled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FlatsError {
+    /// The bucket does not answer, or has no room.
+    #[error("the bucket of flats does not answer, or is full")]
+    Unavailable,
+    /// Others change it all the time.
+    #[error("others change the flats of this building at the same time: try again")]
+    Busy,
+    /// More flats in one building than an entry can hold.
+    #[error("the building has more flats than may be registered in one")]
+    TooMany,
+    /// What is kept cannot be read, and is not overwritten.
+    #[error("the flats of this building cannot be read")]
+    Unreadable,
+    /// The operating system gave no random bytes.
+    #[error("no random bytes could be had")]
+    NoRandomness,
+    /// No code, a wrong one, one that was used, or one that is too old: nobody is told which.
+    #[error("the code is not valid: it may be mistyped, used already, or too old")]
+    BadCode,
+}
+
+impl From<KvError> for FlatsError {
+    fn from(error: KvError) -> Self {
+        match error {
+            KvError::Unavailable | KvError::Full => Self::Unavailable,
+            KvError::Size => Self::TooMany,
+        }
+    }
+}
+
+/// A code as it was read: whose it says it is, and what it hashes to.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Code {
+    /// The flat that it names.
+    pub key: GatewayKey,
+    sha256: String,
+}
+
+impl FromStr for Code {
+    type Err = FlatsError;
+    fn from_str(text: &str) -> Result<Self, FlatsError> {
+        let bad = FlatsError::BadCode;
+        if text.len() > CODE_BYTES {
+            return Err(bad);
+        }
+        let (flat, letters) = text.trim().rsplit_once('/').ok_or(bad)?;
+        let (tenant, address) = flat.split_once('/').ok_or(bad)?;
+        let address: Address = address.parse().map_err(|_| bad)?;
+        let key = GatewayKey::new(tenant.parse().map_err(|_| bad)?, address);
+        let plain = |letter: char| match letter.to_ascii_uppercase() {
+            'I' | 'L' => '1',
+            'O' => '0',
+            letter => letter,
+        };
+        let letters: String = letters.chars().filter(|c| !matches!(c, '-' | ' ')).map(plain).collect();
+        let good = letters.len() == LETTERS && letters.bytes().all(|letter| ALPHABET.contains(&letter));
+        if good { Ok(Self { sha256: hash(&key, &letters), key }) } else { Err(bad) }
+    }
+}
+
+fn hash(key: &GatewayKey, letters: &str) -> String {
+    let hash = Sha256::digest(format!("{}/{}/{letters}", key.tenant, key.address));
+    hash.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Makes a code: the text, and what is kept of it.
+fn make(key: &GatewayKey, until_ms: u64) -> Result<(String, Kept), FlatsError> {
+    let mut bytes = [0; LETTERS];
+    getrandom::fill(&mut bytes).map_err(|_| FlatsError::NoRandomness)?;
+    let letters: String = bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect();
+    let groups = [&letters[..4], &letters[4..8], &letters[8..12], &letters[12..]].join("-");
+    let kept = Kept { sha256: hash(key, &letters), until_ms };
+    Ok((format!("{}/{}/{groups}", key.tenant, key.address), kept))
+}
+
+/// Whether a text may be a flat's name, floor or note.
+pub fn is_about(text: &str) -> bool {
+    text.len() <= NAME_BYTES && !text.chars().any(is_hidden)
+}
+
+/// The part of a building that a flat is in.
+fn part_of(gateway: &GatewayId) -> u8 {
+    Sha256::digest(gateway.as_str().as_bytes())[0] % FLAT_PARTS
+}
+
+/// The bucket of flats. Clones are the same.
+#[derive(Clone)]
+pub struct Flats {
+    kv: Arc<dyn Kv>,
+}
+
+impl Flats {
+    /// The flats of this cluster.
+    pub fn new(kv: Arc<dyn Kv>) -> Self {
+        Self { kv }
+    }
+
+    async fn part(&self, entry: &Entry) -> Result<(Part, u64), FlatsError> {
+        let Some(value) = self.kv.get(entry).await? else { return Ok((Part::default(), 0)) };
+        let part: Part = serde_json::from_slice(&value.bytes).map_err(|_| FlatsError::Unreadable)?;
+        if part.version > 1 { Err(FlatsError::Unreadable) } else { Ok((part, value.revision)) }
+    }
+
+    /// Changes a part, as often as others come in between.
+    async fn change<T>(
+        &self,
+        entry: &Entry,
+        change: impl Fn(&mut Part) -> Result<T, FlatsError> + Send + Sync,
+    ) -> Result<T, FlatsError> {
+        for _ in 0..TRIES {
+            let (mut part, revision) = self.part(entry).await?;
+            let before = part.clone();
+            let answer = change(&mut part)?;
+            if part == before {
+                return Ok(answer);
+            }
+            part.version = 1;
+            let text = serde_json::to_vec(&part).map_err(|_| FlatsError::Unreadable)?;
+            if let Written::Yes(_) = self.kv.put(entry, text.into(), revision, None).await? {
+                return Ok(answer);
+            }
+        }
+        Err(FlatsError::Busy)
+    }
+
+    /// Registers flats, and makes codes that are good until `until_ms`. The same flats again change nothing, but for what is
+    /// said about them. Answers in the order of the parts of buildings.
+    pub async fn register(
+        &self,
+        tenant: &TenantId,
+        flats: &[NewFlat],
+        codes: Codes,
+        now_ms: u64,
+        until_ms: u64,
+    ) -> Result<Vec<Registered>, FlatsError> {
+        let mut parts: BTreeMap<Entry, Vec<&NewFlat>> = BTreeMap::new();
+        for flat in flats {
+            let (building, gateway) = (flat.address.building().clone(), flat.address.gateway());
+            parts.entry(Entry::Flats(tenant.clone(), building, part_of(gateway))).or_default().push(flat);
+        }
+        let mut all = vec![];
+        for (entry, flats) in parts {
+            let change = |part: &mut Part| {
+                flats.iter().map(|flat| register(part, tenant, flat, codes, now_ms, until_ms)).collect()
+            };
+            let some: Vec<Registered> = self.change(&entry, change).await?;
+            all.extend(some);
+        }
+        Ok(all)
+    }
+
+    /// The flats of a building by their gateways' names.
+    pub async fn building(
+        &self,
+        tenant: &TenantId,
+        building: &BuildingId,
+    ) -> Result<BTreeMap<GatewayId, Flat>, FlatsError> {
+        let entries: Vec<Entry> =
+            (0..FLAT_PARTS).map(|part| Entry::Flats(tenant.clone(), building.clone(), part)).collect();
+        let parts = futures_util::future::try_join_all(entries.iter().map(|entry| self.part(entry))).await?;
+        Ok(parts.into_iter().flat_map(|(part, _)| part.flats).collect())
+    }
+
+    /// Whether a code is good now. Says whether a gateway of the flat was enrolled before.
+    pub async fn look(&self, code: &Code, now_ms: u64) -> Result<bool, FlatsError> {
+        let (part, _) = self.part(&code.entry()).await?;
+        let flat = part.flats.get(code.key.address.gateway()).ok_or(FlatsError::BadCode)?;
+        flat.accepts(code, now_ms).map(|()| flat.enrolled_at_ms.is_some())
+    }
+
+    /// Uses a code up. Of those who do so at once one succeeds.
+    pub async fn enrol(&self, code: &Code, now_ms: u64) -> Result<(), FlatsError> {
+        let change = |part: &mut Part| {
+            let flat = part.flats.get_mut(code.key.address.gateway()).ok_or(FlatsError::BadCode)?;
+            flat.accepts(code, now_ms)?;
+            flat.code = None;
+            flat.enrolled_at_ms = Some(now_ms);
+            Ok(())
+        };
+        self.change(&code.entry(), change).await
+    }
+
+    /// Forgets one flat.
+    pub async fn forget(&self, key: &GatewayKey) -> Result<(), FlatsError> {
+        let (building, gateway) = (key.address.building().clone(), key.address.gateway());
+        let entry = Entry::Flats(key.tenant.clone(), building, part_of(gateway));
+        let change = |part: &mut Part| {
+            part.flats.remove(gateway);
+            Ok(())
+        };
+        self.change(&entry, change).await
+    }
+
+    /// Forgets all flats of a tenant, and gives how many that were.
+    pub async fn forget_all(&self, tenant: &TenantId) -> Result<u64, FlatsError> {
+        let (mut gone, mut after) = (0, 0);
+        loop {
+            let page = self.kv.list(Bucket::Flats, after).await?;
+            for (entry, value) in page.entries {
+                if !matches!(&entry, Entry::Flats(of, ..) if of == tenant) {
+                    continue;
+                }
+                if let Written::Yes(_) = self.kv.delete(&entry, value.revision).await? {
+                    let part: Part = serde_json::from_slice(&value.bytes).unwrap_or_default();
+                    gone += part.flats.len() as u64;
+                }
+            }
+            match page.next {
+                Some(next) => after = next,
+                None => return Ok(gone),
+            }
+        }
+    }
+}
+
+impl Code {
+    fn entry(&self) -> Entry {
+        let (building, gateway) = (self.key.address.building().clone(), self.key.address.gateway());
+        Entry::Flats(self.key.tenant.clone(), building, part_of(gateway))
+    }
+}
+
+impl Flat {
+    fn accepts(&self, code: &Code, now_ms: u64) -> Result<(), FlatsError> {
+        // Hashes of random codes are compared, so that how long it takes tells nothing of a code.
+        let good = |kept: &Kept| kept.sha256 == code.sha256 && now_ms < kept.until_ms;
+        if self.code.as_ref().is_some_and(good) { Ok(()) } else { Err(FlatsError::BadCode) }
+    }
+
+    /// Whether a code of it is good now.
+    pub fn has_code(&self, now_ms: u64) -> bool {
+        self.code.as_ref().is_some_and(|kept| now_ms < kept.until_ms)
+    }
+}
+
+fn register(
+    part: &mut Part,
+    tenant: &TenantId,
+    new: &NewFlat,
+    codes: Codes,
+    now_ms: u64,
+    until_ms: u64,
+) -> Result<Registered, FlatsError> {
+    let is_new = !part.flats.contains_key(new.address.gateway());
+    let flat = part.flats.entry(new.address.gateway().clone()).or_default();
+    let [name, floor, note] = new.about.clone();
+    (flat.name, flat.floor, flat.note) = (name, floor, note);
+    let wanted = codes == Codes::All || !flat.has_code(now_ms) && flat.enrolled_at_ms.is_none();
+    let mut code = None;
+    if wanted {
+        let (text, kept) = make(&GatewayKey::new(tenant.clone(), new.address.clone()), until_ms)?;
+        (code, flat.code) = (Some(text), Some(kept));
+    }
+    Ok(Registered { address: new.address.clone(), new: is_new, code })
+}
+
+#[cfg(test)]
+mod tests {
+    use riser_bus::kv::memory::MemoryKv;
+
+    use super::*;
+
+    fn flats() -> Flats {
+        Flats::new(Arc::new(MemoryKv::new().client(&"edge-0".parse().expect("an edge"))))
+    }
+
+    fn tenant() -> TenantId {
+        "acme".parse().expect("a tenant")
+    }
+
+    fn new(address: &str, name: &str) -> NewFlat {
+        NewFlat { address: address.parse().expect("an address"), about: [Some(name.into()), None, None] }
+    }
+
+    fn code(registered: &Registered) -> Code {
+        registered.code.as_deref().expect("a code").parse().expect("a good code")
+    }
+
+    #[tokio::test]
+    async fn a_code_is_good_once_and_for_a_time() {
+        let flats = flats();
+        let made = flats.register(&tenant(), &[new("b/f1", "1")], Codes::Missing, 10, 100).await.expect("registered");
+        let first = code(&made[0]);
+        assert_eq!(flats.look(&first, 99).await, Ok(false));
+        assert_eq!(flats.look(&first, 100).await, Err(FlatsError::BadCode), "too old");
+        assert_eq!(flats.enrol(&first, 50).await, Ok(()));
+        assert_eq!(flats.enrol(&first, 51).await, Err(FlatsError::BadCode), "used");
+        let again = flats.register(&tenant(), &[new("b/f1", "1")], Codes::All, 60, 200).await.expect("registered");
+        assert!(!again[0].new);
+        assert_eq!(flats.look(&code(&again[0]), 61).await, Ok(true));
+        assert_eq!(flats.look(&first, 61).await, Err(FlatsError::BadCode), "another took its place");
+        flats.forget(&first.key).await.expect("forgotten");
+        assert_eq!(flats.look(&code(&again[0]), 61).await, Err(FlatsError::BadCode));
+    }
+
+    #[tokio::test]
+    async fn registering_again_changes_what_is_said_and_makes_no_second_code() {
+        let flats = flats();
+        let two = [new("b/f1", "one"), new("b/f2", "two")];
+        let made = flats.register(&tenant(), &two, Codes::Missing, 0, 100).await.expect("registered");
+        assert!(made.iter().all(|flat| flat.new && flat.code.is_some()));
+        let two = [new("b/f1", "other"), new("b/f2", "two")];
+        let made = flats.register(&tenant(), &two, Codes::Missing, 1, 100).await.expect("registered");
+        assert!(made.iter().all(|flat| !flat.new && flat.code.is_none()));
+        let known = flats.building(&tenant(), &"b".parse().expect("a building")).await.expect("read");
+        let names: Vec<_> = known.values().map(|flat| flat.name.as_deref()).collect();
+        assert_eq!(names, [Some("other"), Some("two")]);
+        // One whose time is over and that nobody used is made anew.
+        let made = flats.register(&tenant(), &two, Codes::Missing, 100, 200).await.expect("registered");
+        assert!(made.iter().all(|flat| flat.code.is_some()));
+        assert_eq!(flats.forget_all(&tenant()).await, Ok(2));
+        assert_eq!(flats.forget_all(&tenant()).await, Ok(0));
+    }
+
+    #[tokio::test]
+    async fn five_thousand_flats_of_one_building_are_a_few_entries() {
+        let flats = flats();
+        let all: Vec<NewFlat> =
+            (0..5_000).map(|n| new(&format!("b/f{n:04}"), &format!("Flat {n} on the long side"))).collect();
+        for some in all.chunks(FLATS_AT_ONCE) {
+            flats.register(&tenant(), some, Codes::Missing, 0, 100).await.expect("registered");
+        }
+        assert_eq!(flats.building(&tenant(), &"b".parse().expect("a building")).await.expect("read").len(), 5_000);
+        let page = flats.kv.list(Bucket::Flats, 0).await.expect("an answer");
+        assert_eq!((page.entries.len(), page.next), (usize::from(FLAT_PARTS), None));
+    }
+
+    #[test]
+    fn a_code_is_read_however_it_is_typed_and_nothing_near_it_is() {
+        let key = GatewayKey::new(tenant(), "b12/f0304".parse().expect("an address"));
+        let (text, kept) = make(&key, 1).expect("randomness");
+        let (flat, letters) = text.rsplit_once('/').expect("letters");
+        let typed =
+            format!("  {flat}/{} ", letters.to_lowercase().replace('-', " ").replace('0', "o").replace('1', "l"));
+        for good in [&text, &typed] {
+            assert_eq!(good.parse::<Code>().expect("a code").sha256, kept.sha256, "{good}");
+        }
+        for bad in [
+            "",
+            "/",
+            "acme/b/f",
+            &text[..text.len() - 1],
+            &format!("{text}7"),
+            &text.replace("acme", "ACME"),
+            &"x".repeat(300),
+        ] {
+            assert!(bad.parse::<Code>().is_err(), "{bad}");
+        }
+        let other: Code = text.replace("b12", "b13").parse().expect("a code");
+        assert_ne!(other.sha256, kept.sha256, "it is for one flat");
+    }
+}
