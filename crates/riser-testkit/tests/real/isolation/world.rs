@@ -72,7 +72,7 @@ impl World {
     }
 
     pub(super) fn kv_config() -> KvConfig {
-        KvConfig { replicas: 1, held_bytes: 32 << 20, tenants_bytes: 1 << 20 }
+        KvConfig { replicas: 1, held_bytes: 32 << 20, tenants_bytes: 1 << 20, flats_bytes: 1 << 20 }
     }
 
     pub(super) fn log_config() -> LogConfig {
