@@ -8,7 +8,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request};
 use http_body_util::Full;
 use riser_core::frame::Credential;
-use riser_core::{Address, Grant, Path, Pattern};
+use riser_core::{Address, Grant, Path, Pattern, TenantId};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -20,6 +20,8 @@ use crate::notice::Notice;
 use crate::order::{Order, PATIENCE};
 use crate::wire::{self, ANSWER_WAIT};
 
+/// How long erasing may take: it waits until the session has ended, and goes through all events of the tenant.
+const ERASING_WAIT: Duration = Duration::from_secs(120);
 /// The longest deadline that a server takes.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(86_400);
 
@@ -38,6 +40,33 @@ pub struct Minted {
     pub token: Credential,
     /// When it runs out, Unix milliseconds.
     pub expires_at_ms: u64,
+}
+
+/// What a gateway was enrolled as.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Enrolled {
+    /// Whose flat it is.
+    pub tenant: TenantId,
+    /// The gateway's address.
+    pub address: Address,
+    /// Its credential.
+    #[serde(deserialize_with = "secret")]
+    pub token: Credential,
+    /// When that runs out, Unix milliseconds.
+    pub expires_at_ms: u64,
+}
+
+/// What was erased of a gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Erased {
+    /// Values of its state.
+    pub values: u64,
+    /// Commands to it.
+    pub commands: u64,
+    /// Its events.
+    pub events: u64,
+    /// Whether its tokens were revoked: not where tenants come from a file.
+    pub revoked: bool,
 }
 
 /// A command and what became of it.
@@ -173,6 +202,12 @@ impl Api {
         self.call(Method::GET, &path, None, ANSWER_WAIT).await
     }
 
+    /// Erases all that is known of a flat's gateway and revokes its tokens, because somebody moves out. The key must have the
+    /// right to manage the address.
+    pub async fn erase_gateway(&self, address: &Address) -> Result<Erased, End> {
+        self.call(Method::DELETE, &format!("/v1/gateways/{address}"), None, ERASING_WAIT).await
+    }
+
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &serde_json::Value) -> Result<T, End> {
         self.call(Method::POST, path, Some(body.to_string()), ANSWER_WAIT).await
     }
@@ -184,23 +219,40 @@ impl Api {
         body: Option<String>,
         wait: Duration,
     ) -> Result<T, End> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, self.endpoint.authority())
-            .header(AUTHORIZATION, bearer(&self.key)?);
-        if body.is_some() {
-            request = request.header(CONTENT_TYPE, "application/json");
-        }
-        let body = Full::new(Bytes::from(body.unwrap_or_default()));
-        let request = request.body(body).map_err(|error| End::Broken(error.to_string()))?;
-        let answer = wire::call(&self.endpoint, request, wait).await?;
-        if !answer.status.is_success() {
-            return Err(answer.refusal());
-        }
-        let path = path.split('?').next().unwrap_or(path);
-        serde_json::from_slice(&answer.body).map_err(|_| End::Broken(format!("the answer to {path} is not as agreed")))
+        call(&self.endpoint, Some(&self.key), method, path, body, wait).await
     }
+}
+
+/// Uses up a flat's one-time code, and gives what its gateway connects with from then on. A code works once: keep the token
+/// before anything else. Asking again after an answer that was lost needs a new code.
+pub async fn enrol(endpoint: &Endpoint, code: &str) -> Result<Enrolled, End> {
+    let body = json!({ "code": code }).to_string();
+    call(endpoint, None, Method::POST, "/v1/enrol", Some(body), ANSWER_WAIT).await
+}
+
+async fn call<T: DeserializeOwned>(
+    endpoint: &Endpoint,
+    key: Option<&Credential>,
+    method: Method,
+    path: &str,
+    body: Option<String>,
+    wait: Duration,
+) -> Result<T, End> {
+    let mut request = Request::builder().method(method).uri(path).header(HOST, endpoint.authority());
+    if let Some(key) = key {
+        request = request.header(AUTHORIZATION, bearer(key)?);
+    }
+    if body.is_some() {
+        request = request.header(CONTENT_TYPE, "application/json");
+    }
+    let body = Full::new(Bytes::from(body.unwrap_or_default()));
+    let request = request.body(body).map_err(|error| End::Broken(error.to_string()))?;
+    let answer = wire::call(endpoint, request, wait).await?;
+    if !answer.status.is_success() {
+        return Err(answer.refusal());
+    }
+    let path = path.split('?').next().unwrap_or(path);
+    serde_json::from_slice(&answer.body).map_err(|_| End::Broken(format!("the answer to {path} is not as agreed")))
 }
 
 fn query(path: &str, to: &str, cursor: Option<&str>, limit: u16) -> String {

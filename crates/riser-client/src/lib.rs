@@ -28,7 +28,7 @@ mod task;
 mod wire;
 
 pub use admin::{Admin, Said};
-pub use api::{Api, Minted};
+pub use api::{Api, Enrolled, Erased, Minted, enrol};
 pub use backoff::Backoff;
 pub use client::{Client, Event};
 pub use end::End;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,17 @@ EXAMPLES = 25
 # The same requests in every run.
 SEED = 7
 LIMIT_S = 150
+# Who asks for a command's final outcome waits until its deadline, which may be a day: here it is a second.
+HOOKS = """
+import schemathesis
+
+
+@schemathesis.hook
+def map_body(context, body):
+    if isinstance(body, dict) and "wait" in body:
+        return {**body, "deadline_ms": 1_000}
+    return body
+"""
 
 
 def conforms(tmp_path: Path, url: str, key: str, parameters: dict[str, str], least: int) -> None:
@@ -28,9 +40,11 @@ def conforms(tmp_path: Path, url: str, key: str, parameters: dict[str, str], lea
     lines = [f"{name} = {json.dumps(value)}\n" for name, value in parameters.items()]
     config = tmp_path / "schemathesis.toml"
     config.write_text("[parameters]\n" + "".join(lines) + f'[headers]\nAuthorization = "Bearer {key}"\n')
+    (tmp_path / "hooks.py").write_text(HOOKS)
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "--no-color", "run", url,
                "--checks", ",".join(CHECKS), "-n", str(EXAMPLES), "--seed", str(SEED), "--warnings", "off"]
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=tmp_path,
+                           env={**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(tmp_path)},
                            timeout=LIMIT_S, check=False)
     said = ended.stdout + ended.stderr
     assert ended.returncode == 0, said[-6000:]

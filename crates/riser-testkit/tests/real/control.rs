@@ -1,5 +1,7 @@
 //! The control plane on real NATS and Redis, and edges that follow its bucket.
 
+mod flats;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 pub(super) struct Plane {
     admin: Admin,
+    /// Where it is.
+    url: String,
     pub(super) serving: JoinSet<()>,
 }
 
@@ -49,8 +53,9 @@ pub(super) async fn plane(nats: &NatsServers, redis: &RedisServers) -> Plane {
     let mut serving = JoinSet::new();
     let credentials = Credentials::read(SECRET).expect("a secret");
     serving.spawn(Server::new(control, credentials).serve(listener, std::future::pending()));
-    let url = format!("http://{at}").parse().expect("a URL");
-    Plane { admin: Admin::new(url, Credential::new(SECRET.to_owned())), serving }
+    let url = format!("http://{at}");
+    let admin = Admin::new(url.parse().expect("a URL"), Credential::new(SECRET.to_owned()));
+    Plane { admin, url, serving }
 }
 
 impl Plane {
