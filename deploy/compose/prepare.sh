@@ -18,11 +18,12 @@ secret() {
 }
 
 umask 077
-mkdir secrets secrets/edge
-nats=$(secret) routes=$(secret) redis=$(secret) admin=$(secret)
+mkdir secrets secrets/edge secrets/control
+nats=$(secret) control=$(secret) routes=$(secret) redis=$(secret) admin=$(secret)
 
 {
     echo "RISER_NATS_PASSWORD=$nats"
+    echo "RISER_CONTROL_NATS_PASSWORD=$control"
     echo "NATS_ROUTES_PASSWORD=$routes"
     echo "NATS_ROUTES=[nats://route:$routes@nats-0:6222, nats://route:$routes@nats-1:6222, nats://route:$routes@nats-2:6222]"
 } > secrets/nats.env
@@ -63,10 +64,11 @@ scope = ["*/*:read,command,event,listen,speak"]
 TENANTS
 
 printf '%s' "$nats" > secrets/edge/nats.password
+printf '%s' "$control" > secrets/control/nats.password
 printf '%s' "$redis" > secrets/edge/redis.password
 
 # What is mounted is read by the containers' own users; the folder itself is nobody else's.
-chmod 755 secrets/edge
-chmod 644 secrets/edge/* secrets/redis-auth.conf
+chmod 755 secrets/edge secrets/control
+chmod 644 secrets/edge/* secrets/control/* secrets/redis-auth.conf
 
 echo "the API key of the tenant home, shown once: $key"

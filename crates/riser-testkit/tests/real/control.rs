@@ -34,10 +34,18 @@ pub(super) struct Plane {
 }
 
 pub(super) async fn plane(nats: &NatsServers, redis: &RedisServers) -> Plane {
-    let client = NatsClient::connect(&NatsConfig::new(nats.urls(), "control")).await.expect("NATS");
-    let address = Address { host: "127.0.0.1".into(), port: redis.port(0) };
-    let registry = RedisRegistry::connect(RedisConfig::new(Servers::Single(address))).await.expect("Redis");
-    let registry = Arc::new(registry);
+    plane_of(&NatsConfig::new(nats.urls(), "control"), RedisConfig::new(server(redis))).await
+}
+
+/// Where a Redis is.
+pub(super) fn server(redis: &RedisServers) -> Servers {
+    Servers::Single(Address { host: "127.0.0.1".into(), port: redis.port(0) })
+}
+
+/// A control plane that is somebody to its servers.
+pub(super) async fn plane_of(nats: &NatsConfig, redis: RedisConfig) -> Plane {
+    let client = NatsClient::connect(nats).await.expect("NATS");
+    let registry = Arc::new(RedisRegistry::connect(redis).await.expect("Redis"));
     let ports = Ports {
         kv: Arc::new(client.kv(KvConfig { replicas: 1, ..KvConfig::default() })),
         log: Arc::new(client.log(LogConfig { replicas: 1, max_bytes: 16 << 20, ..LogConfig::default() })),

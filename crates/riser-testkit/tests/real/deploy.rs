@@ -3,12 +3,17 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use http::Method;
+use riser_bus::nats::{NatsAuth, NatsConfig};
+use riser_registry::redis::{Password, RedisConfig};
 use riser_testkit::real::edges::{Edges, EdgesOptions};
 use riser_testkit::real::folder::Folder;
-use riser_testkit::real::nats::{NatsOptions, NatsServers};
+use riser_testkit::real::nats::{NatsOptions, NatsServers, NatsWire};
 use riser_testkit::real::redis::{RedisOptions, RedisServers};
 
-use super::program;
+use serde_json::json;
+
+use super::{control, program};
 
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy");
 
@@ -47,6 +52,8 @@ fn the_binary_that_is_shipped_is_built_and_runs() {
     run(Command::new("sh").arg(Path::new(DEPLOY).join("build.sh")).arg(folder.path()));
     let said = run(Command::new(folder.path().join("riser")).arg("--version")).stdout;
     assert!(String::from_utf8_lossy(&said).starts_with("riser "), "{said:?}");
+    let said = run(Command::new(folder.path().join("riser-control")).arg("--version")).stdout;
+    assert!(String::from_utf8_lossy(&said).starts_with("riser-control "), "{said:?}");
     run(Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(folder.path()));
     let usage = Command::new("sh").arg(Path::new(DEPLOY).join("build.sh")).output().expect("it starts");
     assert_eq!(usage.status.code(), Some(64));
@@ -69,18 +76,20 @@ fn nats_and_an_edge_take_what_compose_gives_them() {
     run(Command::new(program("RISER_BIN")).env_clear().args(check).arg(etc.join("edge.toml")));
 }
 
-/// The part of the configuration of NATS that says what an edge may do, with this password.
-pub(super) fn rights(password: &str) -> String {
+/// The part of the configuration of NATS that says what an edge and the control plane may do, with these passwords.
+pub(super) fn rights(edge: &str, control: &str) -> String {
     let conf = text(&Path::new(DEPLOY).join("nats/nats.conf"));
     let rights = conf.split_once("# What an edge does").expect("the rights").1;
-    format!("# {}", rights.replace("$RISER_NATS_PASSWORD", password))
+    let rights = rights.replace("$RISER_NATS_PASSWORD", edge).replace("$RISER_CONTROL_NATS_PASSWORD", control);
+    format!("# {rights}")
 }
 
 /// Servers with the rights that compose gives an edge, and what an edge's configuration says of them.
 async fn rightful(at: &Path) -> (NatsServers, RedisServers, EdgesOptions) {
     let secrets = at.join("compose/secrets");
     let (of_nats, of_redis) = (text(&secrets.join("edge/nats.password")), text(&secrets.join("edge/redis.password")));
-    let options = NatsOptions { extra: rights(&of_nats), ..NatsOptions::default() };
+    let of_control = text(&secrets.join("control/nats.password"));
+    let options = NatsOptions { extra: rights(&of_nats, &of_control), ..NatsOptions::default() };
     let nats = NatsServers::start_with(&program("RISER_NATS_SERVER"), 1, &options).await.expect("NATS");
     // The launcher has ports of its own, and no replica.
     let own = |line: &&str| !["#", "port ", "min-replicas", "append"].iter().any(|begin| line.starts_with(begin));
@@ -136,4 +145,35 @@ async fn the_rights_that_compose_gives_an_edge_are_all_that_it_and_a_backup_need
         std::fs::remove_file(other.path(name)).expect("a file");
     }
     with_config("restore", &other, &options, &dir);
+}
+
+#[tokio::test]
+async fn the_rights_that_compose_gives_the_control_plane_are_all_that_it_needs() {
+    let folder = prepared();
+    let at = folder.path().join("deploy");
+    let (nats, redis, options) = rightful(&at).await;
+    let secret = |name: &str| text(&at.join("compose/secrets").join(name));
+    let auth = NatsAuth::User { user: "control".into(), password: secret("control/nats.password") };
+    let of_nats = NatsConfig { auth, ..NatsConfig::new(nats.urls(), "control") };
+    let (user, password) = (Some("edge".into()), Some(Password(secret("edge/redis.password"))));
+    let of_redis = RedisConfig { user, password, ..RedisConfig::new(control::server(&redis)) };
+    let plane = control::plane_of(&of_nats, of_redis).await;
+    plane.ask(Method::POST, "/tenants", &json!({ "tenant": "acme" })).await;
+    let (_, key) = plane.key("one").await;
+    let flats = json!({ "flats": [{ "address": "b1/f1" }], "codes": "missing" });
+    let registered = plane.ask(Method::POST, "/tenants/acme/flats", &flats).await;
+    assert!(registered["flats"][0]["code"].is_string(), "{registered}");
+    // An edge follows the bucket with its own rights.
+    let set = [options.set.clone(), vec!["tenants.source=kv".into()]].concat();
+    let edges = Edges::start(&program("RISER_BIN"), 1, &EdgesOptions { set, ..options }).await.expect("an edge");
+    drop(control::link(&edges, 0, &key).await);
+    let erased = plane.ask(Method::DELETE, "/tenants/acme", &serde_json::Value::Null).await;
+    assert!(erased["events"].as_u64() >= Some(2), "the audit was there: {erased}");
+    let password = secret("control/nats.password");
+    let wire = NatsWire::connect(nats.address(0).port(), Some(("control", &password))).await;
+    let mut wire = wire.expect("a connection");
+    wire.subscribe("riser.v1.>", 1).await.expect("a subscription");
+    assert_eq!(wire.settled().await.expect("an answer"), []);
+    wire.subscribe(">", 2).await.expect("a subscription");
+    assert!(!wire.settled().await.expect("an answer").is_empty(), "more than that it may not");
 }

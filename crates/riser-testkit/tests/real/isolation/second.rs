@@ -58,7 +58,8 @@ async fn server() -> NatsServers {
     let others = "accounts {\n  OTHER: { jetstream: enabled, users: [ { user: other, password: right } ] }\n  \
                   SYSTEM: { users: [ { user: system, password: right } ] }";
     let witness = "users: [\n      { user: witness, password: right }\n      { user: edge,";
-    let rights = rights("right").replace("accounts {", others).replace("users: [\n      { user: edge,", witness);
+    let rights =
+        rights("right", "right").replace("accounts {", others).replace("users: [\n      { user: edge,", witness);
     assert!(rights.contains("witness") && rights.contains("OTHER"), "{rights}");
     let extra = format!("{rights}\nsystem_account: SYSTEM\n");
     let options = NatsOptions { extra, ..NatsOptions::default() };
