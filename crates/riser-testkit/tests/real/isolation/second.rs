@@ -15,7 +15,6 @@ const UNSENT: [&str; 24] = [
     "$JS.API.STREAM.DELETE.riser-ev-acme",
     "$JS.API.STREAM.DELETE.KV_riser-held",
     "$JS.API.STREAM.DELETE.orders",
-    "$JS.API.STREAM.MSG.DELETE.riser-ev-acme",
     "$JS.API.STREAM.SNAPSHOT.riser-ev-acme",
     "$JS.API.STREAM.RESTORE.riser-ev-acme",
     "$JS.API.STREAM.PEER.REMOVE.riser-ev-acme",
