@@ -281,6 +281,10 @@ impl CommandStore for MemoryClient {
         self.call(|store, now_ms| store.latest(key, before, limit, now_ms)).await
     }
 
+    async fn undecided(&self, tenant: &TenantId) -> Result<u64, RegistryError> {
+        self.call(|store, _| store.undecided(tenant)).await
+    }
+
     async fn overdue(&self, by: &EdgeId) -> Result<Vec<(TenantId, CommandId)>, RegistryError> {
         self.call(|store, now_ms| store.overdue(by, now_ms)).await
     }

@@ -142,6 +142,8 @@ macro_rules! conformance {
             a_known_digest_with_another_body_is_a_conflict
             repeating_an_overdue_command_decides_it
             held_commands_are_bounded
+            a_command_without_room_is_not_held
+            undecided_commands_are_counted_by_tenant
             only_what_waits_to_be_sent_is_held
             open_commands_are_bounded
             decided_commands_beyond_the_bound_are_forgotten

@@ -72,8 +72,8 @@ fn retention() -> Value {
     object(
         &[],
         &json!({
-            "age_ms": perhaps("integer", "How long events are kept, in milliseconds; else as the cluster has it."),
-            "bytes": perhaps("integer", "Bytes that events take at most; else as the cluster has it."),
+            "age_ms": perhaps("integer", "How long events are kept, in milliseconds; at most, and else, as the cluster has it."),
+            "bytes": perhaps("integer", "Bytes that events take at most in each copy; at most, and else, as the cluster has it."),
         }),
     )
 }

@@ -279,6 +279,11 @@ impl Store {
         })
     }
 
+    pub(super) fn undecided(&self, tenant: &TenantId) -> u64 {
+        let count = |tenant: &mut Tenant| tenant.shelves.values().map(Shelf::undecided).sum::<usize>();
+        self.find(tenant, count).unwrap_or_default() as u64
+    }
+
     pub(super) fn step(&self, key: &GatewayKey, cmd: &CommandId, step: &Step, now_ms: u64) -> Option<Stepped> {
         self.find(&key.tenant, |tenant| {
             let holder = tenant.holder(&key.address);
