@@ -293,7 +293,8 @@ async fn commands_that_wait_are_counted_for_all_of_the_tenant_and_at_every_edge(
     let (mut second, _) = Peerling::open(&two, client_of("acme")).await;
     let command = |n: u64, to: &str, key: &str| json!({"t":"command","n":n,"to":to,"path":"a","action":"x","key":key,"if_offline":"hold","deadline_ms":60_000});
     let mut held = Vec::new();
-    for (n, peer) in [(1, &mut first), (2, &mut second), (3, &mut second)] {
+    for n in 1..=3 {
+        let peer = if n == 1 { &mut first } else { &mut second };
         peer.send(&command(n, &format!("b/f{n}"), "k")).await;
         held.push(peer.next("ok").await["cmd"].clone());
     }
