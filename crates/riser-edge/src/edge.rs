@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::auth::KeyUse;
 use crate::config::EdgeConfig;
 use crate::metrics::Metrics;
-use crate::quota::fairness;
+use crate::quota::{fairness, report};
 use crate::session::{Session, Upgrade};
 use crate::shared::{Ports, Shared};
 use crate::tls::ServerTls;
@@ -77,6 +77,9 @@ impl Edge {
         shared.tasks.spawn(presence::keep_sweeping(shared.clone()));
         shared.tasks.spawn(heartbeat::run(shared.clone()));
         shared.tasks.spawn(fairness::keep(shared.clone()));
+        if let Some(every) = shared.config.usage {
+            shared.tasks.spawn(report::keep(shared.clone(), every));
+        }
         shared.tasks.spawn(live::hear(shared.clone()));
         shared.tasks.spawn(standing::keep(shared.clone()));
         shared.tasks.spawn(commands::keeper::keep_waiting(shared.clone()));

@@ -15,6 +15,7 @@
 //! - A record of a gateway holds its version, its presence, the lease that owns it, and its state. Losing data
 //!   means that records are missing or are older than they were; it never mixes two gateways.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,10 +31,12 @@ pub mod memory;
 pub mod redis;
 pub mod streams;
 pub mod suite;
+mod usage;
 
 pub use commands::{CommandStore, Created, Holder, NewCommand, Stepped};
 pub use held::HeldCommands;
 pub use streams::{Opened, StreamStore};
+pub use usage::Usage;
 
 /// Most gateways that one page of [`Registry::presence`] holds.
 pub const PRESENCE_PAGE: usize = 1_000;
@@ -200,6 +203,17 @@ pub trait Registry: Send + Sync + 'static {
         tenant: &TenantId,
         building: &BuildingId,
     ) -> Result<Vec<(GatewayId, Ended)>, RegistryError>;
+
+    /// Says for `ttl` what tenants use of an edge, in the place of what it said before.
+    async fn tell_usage(
+        &self,
+        lease: &Lease,
+        usage: &BTreeMap<TenantId, Usage>,
+        ttl: Duration,
+    ) -> Result<(), RegistryError>;
+
+    /// What a tenant uses of each edge that told of it.
+    async fn usage(&self, tenant: &TenantId) -> Result<Vec<Usage>, RegistryError>;
 
     /// Forgets an ended lease whose index is empty.
     async fn forget(&self, lease: &Lease) -> Result<(), RegistryError>;

@@ -4,6 +4,7 @@
 //! seeded generator, and are timed by tokio's clock. Losses ([`MemoryRegistry::empty`],
 //! [`MemoryRegistry::rewind`]) concern the whole store.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::{
     Acquired, Applied, CommandStore, Created, Ended, Erased, Held, Lease, NewCommand, Opened, Registry, RegistryError,
-    Renewed, Restored, StateStore, Stepped, StreamStore,
+    Renewed, Restored, StateStore, Stepped, StreamStore, Usage,
 };
 
 mod faults;
@@ -209,6 +210,19 @@ impl Registry for MemoryClient {
         building: &BuildingId,
     ) -> Result<Vec<(GatewayId, Ended)>, RegistryError> {
         self.call(|store, now_ms| store.sweep(lease, reason, tenant, building, now_ms)).await
+    }
+
+    async fn tell_usage(
+        &self,
+        lease: &Lease,
+        usage: &BTreeMap<TenantId, Usage>,
+        ttl: Duration,
+    ) -> Result<(), RegistryError> {
+        self.call(|store, now_ms| store.tell_usage(lease, usage, millis(ttl), now_ms)).await
+    }
+
+    async fn usage(&self, tenant: &TenantId) -> Result<Vec<Usage>, RegistryError> {
+        self.call(|store, now_ms| store.usage(tenant, now_ms)).await
     }
 
     async fn forget(&self, lease: &Lease) -> Result<(), RegistryError> {

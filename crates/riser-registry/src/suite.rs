@@ -25,6 +25,7 @@ mod sessions;
 mod state;
 mod steps;
 mod streams;
+mod usage;
 
 pub use commands::*;
 pub use copies::*;
@@ -36,6 +37,7 @@ pub use sessions::*;
 pub use state::*;
 pub use steps::*;
 pub use streams::*;
+pub use usage::*;
 
 /// How long a case waits for what must come. A real server takes milliseconds; this is for a machine that is busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -183,6 +185,9 @@ macro_rules! conformance {
             streams_come_in_the_order_of_their_numbers
             open_streams_of_a_tenant_are_bounded
             a_session_is_told_whether_streams_are_open
+
+            what_edges_tell_of_a_tenant_is_given
+            what_an_edge_told_is_forgotten
 
             an_erased_gateway_is_gone_and_its_neighbours_stay
             the_session_of_an_erased_gateway_stores_nothing_more

@@ -311,7 +311,12 @@ fn usage() -> Value {
     let fields = json!({
         "gateways_known": number("Gateways of which the registry knows."),
         "gateway_sessions": number("Of these, how many are connected."),
+        "client_sessions": number("Clients that are connected, as edges told within the last half minute."),
+        "frames_per_s": number("Messages from all its sessions in a second, about: the last ten."),
+        "bytes_per_s": number("Bytes of these in a second."),
+        "busy_ms_per_s": number("Milliseconds that edges spend for it in a second, of all their processors."),
         "events": number("Events that are kept, those between that were erased included."),
     });
-    object(&["gateways_known", "gateway_sessions", "events"], &fields)
+    let all = fields.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
+    object(&all, &fields)
 }

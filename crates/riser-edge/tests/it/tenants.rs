@@ -8,6 +8,7 @@ use riser_core::tenant::{Quota, Quotas, Status};
 use riser_core::{Grant, Peer, Tenant, TenantId};
 use riser_edge::Edge;
 use riser_edge::auth::{Minted, TokenOrder, mint};
+use riser_registry::{Registry as _, Usage};
 use serde_json::{Value, json};
 use tokio::time::{Duration, timeout};
 
@@ -318,4 +319,35 @@ async fn commands_that_wait_are_counted_for_all_of_the_tenant_and_at_every_edge(
     }
     second.send(&command(9, "b/f4", "k")).await;
     second.next("ok").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_tenant_uses_of_an_edge_is_told_to_the_registry() {
+    let cluster = Cluster::new();
+    let (one, _) = cluster.edge("edge-0").await;
+    let (mut client, _) = Peerling::open(&one, client_of("acme")).await;
+    let (mut gw, _) = Peerling::open(&one, gateway("b/f")).await;
+    Peerling::open(&one, client_of("other")).await;
+    let watcher = cluster.store.client(&"watcher".parse().expect("an edge"));
+    let told = async |until: &dyn Fn(&Usage) -> bool| {
+        timeout(PATIENCE, async {
+            loop {
+                match watcher.usage(&acme()).await.expect("an answer")[..] {
+                    [usage] if until(&usage) => break usage,
+                    _ => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        })
+        .await
+        .expect("it is told")
+    };
+    let usage = told(&|usage| usage.frames_per_s > 0).await;
+    assert_eq!((usage.gateway_sessions, usage.client_sessions), (1, 1));
+    assert!(usage.bytes_per_s >= usage.frames_per_s);
+    // Nothing more comes, and one leaves.
+    goes_on(&mut gw).await;
+    goes_on(&mut client).await;
+    drop(gw);
+    let usage = told(&|usage| usage.gateway_sessions == 0 && usage.frames_per_s == 0).await;
+    assert_eq!(usage.client_sessions, 1);
 }

@@ -23,7 +23,7 @@ use super::streams::{NotOpened, Streams};
 use crate::commands::{OPEN_BYTES, OVERDUE_PAGE, RECORDS_BYTES, SWEEPER_MS};
 use crate::{
     Acquired, Applied, Created, Ended, Erased, Held, Holder, Lease, NewCommand, Opened, PRESENCE_PAGE, Restored,
-    Stepped,
+    Stepped, Usage,
 };
 
 /// The gateways of one building, in the order of their names.
@@ -64,6 +64,8 @@ pub(super) struct Store {
     leases: Mutex<Leases>,
     /// Which edge sweeps overdue commands, and until when no other does.
     sweeper: Mutex<Option<(EdgeId, u64)>>,
+    /// What tenants use of each edge, and until when that is to be told.
+    told: Mutex<BTreeMap<Lease, (u64, BTreeMap<TenantId, Usage>)>>,
     /// How often it lost something.
     lives: AtomicU64,
 }
@@ -164,6 +166,18 @@ impl Store {
 
     pub(super) fn lease_index(&self, lease: &Lease) -> Vec<(TenantId, BuildingId)> {
         self.with_leases(|leases| leases.index(lease))
+    }
+
+    pub(super) fn tell_usage(&self, lease: &Lease, usage: &BTreeMap<TenantId, Usage>, ttl_ms: u64, now_ms: u64) {
+        let mut told = self.told.lock();
+        told.retain(|_, (until_ms, _)| *until_ms > now_ms);
+        told.insert(lease.clone(), (now_ms.saturating_add(ttl_ms), usage.clone()));
+    }
+
+    pub(super) fn usage(&self, tenant: &TenantId, now_ms: u64) -> Vec<Usage> {
+        let told = self.told.lock();
+        let stands = told.values().filter(|(until_ms, _)| *until_ms > now_ms);
+        stands.filter_map(|(_, usage)| usage.get(tenant).copied()).collect()
     }
 
     pub(super) fn forget(&self, lease: &Lease, now_ms: u64) {

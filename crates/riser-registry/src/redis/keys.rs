@@ -20,6 +20,7 @@
 //! | `riser:{t}:oa`, `riser:{t}:os`, `riser:{t}:ob` | zset, hash, string | open commands by deadline, their bytes, all bytes |
 //! | `riser:{_leases}:l` | hash | leases |
 //! | `riser:{_leases}:i:edge:start` | zset | the buildings of one lease |
+//! | `riser:{_leases}:u:edge:start` | string | what tenants use of an edge |
 //! | `riser:{_restore}:m` | string | which backup is being restored |
 //! | `riser:{_life}:n` | string | a random number: another one tells that everything was lost |
 //! | `riser:{_due}:z`, `riser:{_due}:by` | zset, string | open commands by deadline, and which edge sweeps them |
@@ -159,6 +160,10 @@ pub(super) fn lease_index(lease: &Lease) -> Key {
     zset(format!("riser:{{_leases}}:i:{}:{}", lease.edge, lease.start))
 }
 
+pub(super) fn usage(lease: &Lease) -> Key {
+    Key::new(format!("riser:{{_leases}}:u:{}:{}", lease.edge, lease.start), Kind::Text)
+}
+
 pub(super) fn due() -> Key {
     zset("riser:{_due}:z".into())
 }
@@ -200,7 +205,8 @@ mod tests {
             all.extend(keys.room().into_iter().chain(keys.opened()));
             all
         };
-        let mut all = vec![leases(), due(), sweeper(), mark()];
+        let lease = Lease { edge: "i".parse().expect("an edge"), start: 1 };
+        let mut all = vec![leases(), due(), sweeper(), mark(), usage(&lease), lease_index(&lease)];
         for keys in [building("t", "b/g").to_vec(), building("t", "b/h").to_vec(), building("t", "_/_").to_vec()] {
             assert!(keys.iter().all(|key| tag(key) == tag(&keys[0])));
             all.extend(keys);
