@@ -56,6 +56,9 @@ impl Bytes {
     }
 }
 
+/// What tenants use of an edge, and until when that is to be told.
+type Told = (u64, BTreeMap<TenantId, Usage>);
+
 /// The data behind all clients.
 #[derive(Default)]
 pub(super) struct Store {
@@ -64,8 +67,7 @@ pub(super) struct Store {
     leases: Mutex<Leases>,
     /// Which edge sweeps overdue commands, and until when no other does.
     sweeper: Mutex<Option<(EdgeId, u64)>>,
-    /// What tenants use of each edge, and until when that is to be told.
-    told: Mutex<BTreeMap<Lease, (u64, BTreeMap<TenantId, Usage>)>>,
+    told: Mutex<BTreeMap<Lease, Told>>,
     /// How often it lost something.
     lives: AtomicU64,
 }
