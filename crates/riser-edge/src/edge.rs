@@ -15,7 +15,6 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::auth::KeyUse;
 use crate::config::EdgeConfig;
 use crate::metrics::Metrics;
 use crate::quota::{fairness, report};
@@ -118,11 +117,6 @@ impl Edge {
                 }
             }
         }
-    }
-
-    /// The uses of API keys that nobody was told yet: of each key at most one a minute.
-    pub fn take_key_uses(&self) -> Vec<KeyUse> {
-        self.shared.key_uses.take()
     }
 
     /// How many connections are open.

@@ -21,6 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use riser_core::limits::Limits;
 use riser_core::state::OverLimit;
+use riser_core::tenant::KeyHash;
 use riser_core::{
     BuildingId, Change, EdgeId, Epoch, GatewayId, GatewayKey, Presence, Reason, Snapshot, TenantId, Version,
 };
@@ -214,6 +215,17 @@ pub trait Registry: Send + Sync + 'static {
 
     /// What a tenant uses of each edge that told of it.
     async fn usage(&self, tenant: &TenantId) -> Result<Vec<Usage>, RegistryError>;
+
+    /// Notes when API keys of a tenant were used last, Unix milliseconds; none forgets a key. Of several edges the last word
+    /// counts.
+    async fn note_key_uses(
+        &self,
+        tenant: &TenantId,
+        uses: &BTreeMap<KeyHash, Option<u64>>,
+    ) -> Result<(), RegistryError>;
+
+    /// When API keys of a tenant were used last, as far as it was noted.
+    async fn key_uses(&self, tenant: &TenantId) -> Result<BTreeMap<KeyHash, u64>, RegistryError>;
 
     /// Forgets an ended lease whose index is empty.
     async fn forget(&self, lease: &Lease) -> Result<(), RegistryError>;

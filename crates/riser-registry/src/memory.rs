@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use riser_core::command::{CommandId, Record, Step};
 use riser_core::limits::Limits;
 use riser_core::live::{Stream, StreamId};
+use riser_core::tenant::KeyHash;
 use riser_core::{
     Address, BuildingId, Change, EdgeId, Epoch, GatewayId, GatewayKey, Presence, Reason, Snapshot, TenantId, Version,
 };
@@ -223,6 +224,21 @@ impl Registry for MemoryClient {
 
     async fn usage(&self, tenant: &TenantId) -> Result<Vec<Usage>, RegistryError> {
         self.call(|store, now_ms| store.usage(tenant, now_ms)).await
+    }
+
+    async fn note_key_uses(
+        &self,
+        tenant: &TenantId,
+        uses: &BTreeMap<KeyHash, Option<u64>>,
+    ) -> Result<(), RegistryError> {
+        self.call(|store, _| {
+            store.note_key_uses(tenant, uses);
+        })
+        .await
+    }
+
+    async fn key_uses(&self, tenant: &TenantId) -> Result<BTreeMap<KeyHash, u64>, RegistryError> {
+        self.call(|store, _| store.key_uses(tenant)).await
     }
 
     async fn forget(&self, lease: &Lease) -> Result<(), RegistryError> {

@@ -188,6 +188,7 @@ macro_rules! conformance {
 
             what_edges_tell_of_a_tenant_is_given
             what_an_edge_told_is_forgotten
+            uses_of_keys_are_noted_by_tenant_and_erased_with_it
 
             an_erased_gateway_is_gone_and_its_neighbours_stay
             the_session_of_an_erased_gateway_stores_nothing_more

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use riser_bus::{Bus, BusError, Filter, Health, Inbox, Subject, Subscription};
 use riser_core::limits::Limits;
+use riser_core::tenant::KeyHash;
 use riser_core::{BuildingId, Change, Epoch, GatewayId, GatewayKey, Presence, Reason, Snapshot, TenantId, Version};
 use riser_edge::Ports;
 use riser_registry::{
@@ -257,6 +258,12 @@ impl Registry for Wrong {
     }
     async fn usage(&self, tenant: &TenantId) -> Result<Vec<Usage>, RegistryError> {
         self.inner.usage(tenant).await
+    }
+    async fn note_key_uses(&self, t: &TenantId, uses: &BTreeMap<KeyHash, Option<u64>>) -> Result<(), RegistryError> {
+        self.inner.note_key_uses(t, uses).await
+    }
+    async fn key_uses(&self, tenant: &TenantId) -> Result<BTreeMap<KeyHash, u64>, RegistryError> {
+        self.inner.key_uses(tenant).await
     }
     async fn lease_index(&self, lease: &Lease) -> Result<Vec<(TenantId, BuildingId)>, RegistryError> {
         self.inner.lease_index(lease).await

@@ -157,8 +157,9 @@ fn key(shown: bool) -> Value {
         "expires_at_ms": perhaps("integer", "When it stops working, Unix milliseconds; null for never."),
         "from": { "type": "array", "items": { "type": "string" }, "description": "From where it may be used; empty for anywhere." },
         "live": { "type": "boolean", "description": "Whether it works now." },
+        "last_used_ms": perhaps("integer", "When it was used last, to a minute or so, Unix milliseconds; null when that is not known, and where it is not listed."),
     });
-    let mut required = vec!["id", "name", "scope", "created_at_ms", "expires_at_ms", "from", "live"];
+    let mut required = vec!["id", "name", "scope", "created_at_ms", "expires_at_ms", "from", "live", "last_used_ms"];
     if shown {
         fields["key"] = text("The key itself. It is kept nowhere, and shown this once.");
         required.push("key");

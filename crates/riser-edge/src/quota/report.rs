@@ -1,4 +1,5 @@
-//! What tenants use of this edge, told to the registry now and then: who wants to see what a tenant uses adds up what edges told.
+//! What tenants use of this edge, and when their API keys were used, told to the registry now and then: who wants to see what a
+//! tenant uses adds up what edges told.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use riser_registry::Usage;
 use tokio::time::{Instant, sleep};
 
 use super::{Meters, Use};
+use crate::auth::KeyUse;
 use crate::shared::Shared;
 
 /// For how many reports' time one is known: one may be lost.
@@ -74,5 +76,17 @@ pub(crate) async fn keep(shared: Arc<Shared>, every: Duration) {
         let lease = shared.lease();
         // What nobody takes is not shown; what is counted for quotas and in metrics does not hang on it.
         let _ = shared.call(shared.ports.registry.tell_usage(&lease, &usage, every * KEPT)).await;
+        tell_keys(&shared).await;
+    }
+}
+
+/// Tells when API keys were used. What is not taken is told with the key's next use.
+async fn tell_keys(shared: &Shared) {
+    let mut uses: BTreeMap<TenantId, BTreeMap<_, _>> = BTreeMap::new();
+    for KeyUse { tenant, hash, at_ms } in shared.key_uses.take() {
+        uses.entry(tenant).or_default().insert(hash, Some(at_ms));
+    }
+    for (tenant, uses) in uses {
+        let _ = shared.call(shared.ports.registry.note_key_uses(&tenant, &uses)).await;
     }
 }

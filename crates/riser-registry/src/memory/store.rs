@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use riser_core::command::{CommandId, Record as CommandRecord, Step, Took};
 use riser_core::limits::Limits;
 use riser_core::live::{Stream, StreamId};
+use riser_core::tenant::KeyHash;
 use riser_core::{
     Address, BuildingId, Change, EdgeId, Epoch, GatewayId, GatewayKey, Presence, Reason, Snapshot, TenantId, Version,
 };
@@ -40,6 +41,7 @@ struct Tenant {
     shelves: BTreeMap<Address, Shelf>,
     records: Bytes,
     streams: Streams,
+    key_uses: BTreeMap<KeyHash, u64>,
 }
 
 /// What the records of a tenant's commands take at most, in bytes: what was counted, and what came since.
@@ -180,6 +182,21 @@ impl Store {
         let told = self.told.lock();
         let stands = told.values().filter(|(until_ms, _)| *until_ms > now_ms);
         stands.filter_map(|(_, usage)| usage.get(tenant).copied()).collect()
+    }
+
+    pub(super) fn note_key_uses(&self, tenant: &TenantId, uses: &BTreeMap<KeyHash, Option<u64>>) {
+        self.make(tenant, |tenant| {
+            for (hash, at_ms) in uses {
+                match at_ms {
+                    Some(at_ms) => tenant.key_uses.insert(*hash, *at_ms),
+                    None => tenant.key_uses.remove(hash),
+                };
+            }
+        });
+    }
+
+    pub(super) fn key_uses(&self, tenant: &TenantId) -> BTreeMap<KeyHash, u64> {
+        self.find(tenant, |tenant| tenant.key_uses.clone()).unwrap_or_default()
     }
 
     pub(super) fn forget(&self, lease: &Lease, now_ms: u64) {

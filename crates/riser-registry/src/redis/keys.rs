@@ -14,6 +14,7 @@
 //! | `riser:{t/b}:d:g` | zset | decided commands by place |
 //! | `riser:{t/b}:x:g` | zset | decided commands by when they are forgotten |
 //! | `riser:{t}:b` | set | buildings |
+//! | `riser:{t}:k` | hash | by API key's hash: when it was used last |
 //! | `riser:{t}:l`, `riser:{t}:z` | hash, zset | open streams, and when they end |
 //! | `riser:{t}:a:b/g` | zset | when the streams at one address end |
 //! | `riser:{t}:ra`, `riser:{t}:rs`, `riser:{t}:rb` | zset, hash, string | decided commands by age, their bytes, all bytes |
@@ -127,6 +128,10 @@ impl Tenant {
         Key::new(format!("{}:b", self.0), Kind::Set)
     }
 
+    pub(super) fn key_uses(&self) -> Key {
+        hash(format!("{}:k", self.0))
+    }
+
     pub(super) fn streams(&self) -> Key {
         hash(format!("{}:l", self.0))
     }
@@ -201,7 +206,8 @@ mod tests {
         let tenant = |tenant: &str| {
             let (tenant, at) = (tenant.parse().expect("a tenant"), "b/g".parse().expect("an address"));
             let keys = Tenant::new(&tenant);
-            let mut all = vec![keys.buildings(), keys.streams(), keys.stream_ends(), keys.streams_at(&at)];
+            let mut all =
+                vec![keys.buildings(), keys.key_uses(), keys.streams(), keys.stream_ends(), keys.streams_at(&at)];
             all.extend(keys.room().into_iter().chain(keys.opened()));
             all
         };

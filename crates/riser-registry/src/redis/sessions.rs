@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::Value;
+use riser_core::tenant::KeyHash;
 use riser_core::{BuildingId, Epoch, GatewayId, GatewayKey, Presence, Reason, TenantId, Version};
 
 use super::head::Head;
@@ -314,6 +315,37 @@ impl Registry for RedisRegistry {
             usage.extend(of.and_then(|of| of.get(tenant).copied()));
         }
         Ok(usage)
+    }
+
+    async fn note_key_uses(
+        &self,
+        tenant: &TenantId,
+        uses: &BTreeMap<KeyHash, Option<u64>>,
+    ) -> Result<(), RegistryError> {
+        let noted = |(hash, at_ms): (&KeyHash, &Option<u64>)| (hash.to_string(), at_ms.map(|at_ms| at_ms.to_string()));
+        let mut call = Call::new();
+        for (hash, at_ms) in uses.iter().map(noted) {
+            let key = Some(Tenant::new(tenant).key_uses());
+            call = match at_ms {
+                Some(at_ms) => call.command("HSET", key, &[hash.as_bytes(), at_ms.as_bytes()]),
+                None => call.command("HDEL", key, &[hash.as_bytes()]),
+            };
+        }
+        if uses.is_empty() { Ok(()) } else { self.link.run(call).await.map(drop) }
+    }
+
+    async fn key_uses(&self, tenant: &TenantId) -> Result<BTreeMap<KeyHash, u64>, RegistryError> {
+        let call = Call::new().command("HGETALL", Some(Tenant::new(tenant).key_uses()), &[]);
+        let fields = self.link.run(call).await?.into_iter().next().and_then(pairs);
+        let fields = fields.ok_or_else(|| self.link.strange("when API keys were used"))?;
+        let all = fields.len();
+        let read = |(hash, at_ms): (Vec<u8>, Vec<u8>)| {
+            let hash = KeyHash::read(std::str::from_utf8(&hash).ok()?)?;
+            Some((hash, std::str::from_utf8(&at_ms).ok()?.parse().ok()?))
+        };
+        let uses: BTreeMap<KeyHash, u64> = fields.into_iter().filter_map(read).collect();
+        self.link.bad("when an API key was used", (all - uses.len()) as u64);
+        Ok(uses)
     }
 
     async fn forget(&self, lease: &Lease) -> Result<(), RegistryError> {
