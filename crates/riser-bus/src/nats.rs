@@ -46,6 +46,7 @@ mod log;
 mod probe;
 mod replies;
 mod restore;
+mod retention;
 mod tail;
 mod time;
 mod version;

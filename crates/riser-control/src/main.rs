@@ -15,6 +15,7 @@ use riser_config::{Reader, Sources, read_file};
 use riser_control::{Control, Credentials, Ports, Server};
 use riser_ops::{Admin, Signals};
 use riser_registry::redis::RedisRegistry;
+use riser_tenants::{FollowMetrics, Followed};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
@@ -81,19 +82,22 @@ fn run(args: &Args) -> Result<()> {
         let mut signals = Signals::listen()?;
         let nats = NatsClient::connect(&nats).await.context("nats")?;
         let registry = Arc::new(RedisRegistry::connect(redis).await.context("redis")?);
+        let metrics = Registry::new();
+        let kv = Arc::new(nats.kv(kv));
+        let tenants = Followed::open(kv.clone(), FollowMetrics::new(&metrics)?).await.context("tenants")?;
         let ports = Ports {
-            kv: Arc::new(nats.kv(kv)),
-            log: Arc::new(nats.log(events)),
+            kv,
+            log: Arc::new(nats.log(events).of_tenants(tenants.table())),
             registry: registry.clone(),
             state: registry.clone(),
             bus: Arc::new(nats.bus()),
             now_ms: Arc::new(now_ms),
             hash_key,
         };
-        let metrics = Registry::new();
         let server = Server::new(Control::new(ports, &metrics)?, credentials);
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(file, server.credentials()));
+        tasks.spawn(tenants.follow());
         let admin = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
         let pages = TcpListener::bind(health).await.with_context(|| format!("cannot listen on {health}"))?;
         let (at, health) = (admin.local_addr()?, pages.local_addr()?);

@@ -43,7 +43,7 @@ impl Status {
     }
 }
 
-/// What is kept of a tenant's events. Where nothing is said, what the cluster's configuration says.
+/// What is kept of a tenant's events: never more than the cluster's configuration says, and that where nothing is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Retention {
     /// For how long, in milliseconds.

@@ -30,8 +30,7 @@ pub(crate) use lockout::{Lockout, WINDOW as LOCKOUT};
 pub use mint::{MintError, Minted, mint, renew};
 pub use standing::Proof;
 pub(crate) use standing::{Lapse, Standing, lapse};
-pub use uses::KeyUse;
-pub(crate) use uses::KeyUses;
+pub(crate) use uses::{KeyUse, KeyUses};
 
 pub use order::{
     CLIENT_TTL_DEFAULT_S, CLIENT_TTL_MAX_S, GATEWAY_TTL_DEFAULT_S, GATEWAY_TTL_MAX_S, ORDER_BYTES, TokenOrder,

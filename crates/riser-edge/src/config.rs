@@ -28,6 +28,8 @@ pub struct EdgeConfig {
     pub audit: Duration,
     /// Between two comparisons of mirrors with the store: what a lost message costs.
     pub compare: Duration,
+    /// Between two reports of what tenants use, which the registry keeps for who wants to see it; none where nobody does.
+    pub usage: Option<Duration>,
     /// How long one call of the registry may take before it counts as unanswered.
     pub call: Duration,
     /// For how long a gateway's answer may wait for the store before it is told `unavailable`.
@@ -70,6 +72,7 @@ impl EdgeConfig {
             sweep: Duration::from_secs(1),
             audit: Duration::from_secs(5),
             compare: Duration::from_secs(10),
+            usage: Some(Duration::from_secs(10)),
             call: Duration::from_secs(2),
             answer: Duration::from_secs(5),
             drain_window: Duration::from_secs(30),

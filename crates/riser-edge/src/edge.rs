@@ -15,10 +15,9 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::auth::KeyUse;
 use crate::config::EdgeConfig;
 use crate::metrics::Metrics;
-use crate::quota::fairness;
+use crate::quota::{fairness, report};
 use crate::session::{Session, Upgrade};
 use crate::shared::{Ports, Shared};
 use crate::tls::ServerTls;
@@ -77,6 +76,9 @@ impl Edge {
         shared.tasks.spawn(presence::keep_sweeping(shared.clone()));
         shared.tasks.spawn(heartbeat::run(shared.clone()));
         shared.tasks.spawn(fairness::keep(shared.clone()));
+        if let Some(every) = shared.config.usage {
+            shared.tasks.spawn(report::keep(shared.clone(), every));
+        }
         shared.tasks.spawn(live::hear(shared.clone()));
         shared.tasks.spawn(standing::keep(shared.clone()));
         shared.tasks.spawn(commands::keeper::keep_waiting(shared.clone()));
@@ -115,11 +117,6 @@ impl Edge {
                 }
             }
         }
-    }
-
-    /// The uses of API keys that nobody was told yet: of each key at most one a minute.
-    pub fn take_key_uses(&self) -> Vec<KeyUse> {
-        self.shared.key_uses.take()
     }
 
     /// How many connections are open.

@@ -15,6 +15,7 @@
 pub(crate) mod bucket;
 pub(crate) mod fairness;
 pub(crate) mod metrics;
+pub(crate) mod report;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::events;
 use crate::shared::Shared;
 use bucket::Bucket;
 use fairness::Turns;
+use report::Counted;
 
 /// The longest pause in reading. A socket is never left unread for longer, since heartbeats come through it.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -60,6 +62,7 @@ pub(crate) struct Use {
     clients: AtomicU64,
     rates: Mutex<Rates>,
     turns: Turns,
+    counted: Counted,
     told: Mutex<[Option<Instant>; Quota::COUNT]>,
 }
 
@@ -143,6 +146,7 @@ impl Meters {
             clients: AtomicU64::new(0),
             rates: Mutex::default(),
             turns: Turns::default(),
+            counted: Counted::default(),
             told: Mutex::new([None; Quota::COUNT]),
         });
         new.set(&quotas(), self.edges());
@@ -302,6 +306,7 @@ impl Shared {
 
     /// Counts what was read from a session.
     pub(crate) fn charge(self: &Arc<Self>, of: &Arc<Use>, own: &mut Own, frames: u32, bytes: usize) -> Charged {
+        of.counted.read(u64::from(frames), bytes as u64);
         let charged = self.charge_rates(of, own, frames, bytes);
         Charged { pause: charged.pause.max(self.throttled(of)), ..charged }
     }

@@ -46,6 +46,8 @@ pub struct NewCommand {
     pub deadline_ms: u64,
     /// The edge that is to be told.
     pub edge: EdgeId,
+    /// Whether it must not be held, because the tenant has as many commands waiting as it may ([`CommandStore::undecided`]).
+    pub no_room: bool,
 }
 
 impl NewCommand {
@@ -106,7 +108,7 @@ pub enum Created {
     Recorded(Box<Stepped>),
     /// The same digest was given to another body, which is not forgotten yet.
     Conflict,
-    /// As many commands are held for the gateway as may be.
+    /// As many commands are held for the gateway as may be, or it would have to be held and [has no room](NewCommand::no_room).
     QueueFull,
     /// As many commands of the gateway, or of its tenant ([`OPEN_BYTES`]), are open as may be.
     TooMany,
@@ -136,6 +138,10 @@ pub trait CommandStore: Send + Sync + 'static {
     /// The commands of a gateway, decided or not, the newest first, those before `before`, at most `limit` (and at most
     /// [`RECORDS_PAGE`]).
     async fn latest(&self, key: &GatewayKey, before: Option<u64>, limit: usize) -> Result<Vec<Record>, RegistryError>;
+
+    /// How many commands of a tenant are not decided, about: one that nobody has decided is counted for a minute after its
+    /// deadline at most.
+    async fn undecided(&self, tenant: &TenantId) -> Result<u64, RegistryError>;
 
     /// Commands whose deadline has passed and that are not decided, the most overdue first, at most [`OVERDUE_PAGE`]. Given
     /// to one edge only, as long as that asks again within [`SWEEPER_MS`].

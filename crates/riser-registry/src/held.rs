@@ -379,6 +379,10 @@ impl CommandStore for HeldCommands {
         self.inner.store.latest(key, before, limit).await
     }
 
+    async fn undecided(&self, tenant: &TenantId) -> Result<u64, RegistryError> {
+        self.inner.store.undecided(tenant).await
+    }
+
     async fn overdue(&self, by: &EdgeId) -> Result<Vec<(TenantId, CommandId)>, RegistryError> {
         self.inner.store.overdue(by).await
     }

@@ -15,11 +15,13 @@
 //! - A record of a gateway holds its version, its presence, the lease that owns it, and its state. Losing data
 //!   means that records are missing or are older than they were; it never mixes two gateways.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use riser_core::limits::Limits;
 use riser_core::state::OverLimit;
+use riser_core::tenant::KeyHash;
 use riser_core::{
     BuildingId, Change, EdgeId, Epoch, GatewayId, GatewayKey, Presence, Reason, Snapshot, TenantId, Version,
 };
@@ -30,10 +32,12 @@ pub mod memory;
 pub mod redis;
 pub mod streams;
 pub mod suite;
+mod usage;
 
 pub use commands::{CommandStore, Created, Holder, NewCommand, Stepped};
 pub use held::HeldCommands;
 pub use streams::{Opened, StreamStore};
+pub use usage::Usage;
 
 /// Most gateways that one page of [`Registry::presence`] holds.
 pub const PRESENCE_PAGE: usize = 1_000;
@@ -200,6 +204,28 @@ pub trait Registry: Send + Sync + 'static {
         tenant: &TenantId,
         building: &BuildingId,
     ) -> Result<Vec<(GatewayId, Ended)>, RegistryError>;
+
+    /// Says for `ttl` what tenants use of an edge, in the place of what it said before.
+    async fn tell_usage(
+        &self,
+        lease: &Lease,
+        usage: &BTreeMap<TenantId, Usage>,
+        ttl: Duration,
+    ) -> Result<(), RegistryError>;
+
+    /// What a tenant uses of each edge that told of it.
+    async fn usage(&self, tenant: &TenantId) -> Result<Vec<Usage>, RegistryError>;
+
+    /// Notes when API keys of a tenant were used last, Unix milliseconds; none forgets a key. Of several edges the last word
+    /// counts.
+    async fn note_key_uses(
+        &self,
+        tenant: &TenantId,
+        uses: &BTreeMap<KeyHash, Option<u64>>,
+    ) -> Result<(), RegistryError>;
+
+    /// When API keys of a tenant were used last, as far as it was noted.
+    async fn key_uses(&self, tenant: &TenantId) -> Result<BTreeMap<KeyHash, u64>, RegistryError>;
 
     /// Forgets an ended lease whose index is empty.
     async fn forget(&self, lease: &Lease) -> Result<(), RegistryError>;

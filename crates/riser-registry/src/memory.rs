@@ -4,6 +4,7 @@
 //! seeded generator, and are timed by tokio's clock. Losses ([`MemoryRegistry::empty`],
 //! [`MemoryRegistry::rewind`]) concern the whole store.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use async_trait::async_trait;
 use riser_core::command::{CommandId, Record, Step};
 use riser_core::limits::Limits;
 use riser_core::live::{Stream, StreamId};
+use riser_core::tenant::KeyHash;
 use riser_core::{
     Address, BuildingId, Change, EdgeId, Epoch, GatewayId, GatewayKey, Presence, Reason, Snapshot, TenantId, Version,
 };
@@ -19,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::{
     Acquired, Applied, CommandStore, Created, Ended, Erased, Held, Lease, NewCommand, Opened, Registry, RegistryError,
-    Renewed, Restored, StateStore, Stepped, StreamStore,
+    Renewed, Restored, StateStore, Stepped, StreamStore, Usage,
 };
 
 mod faults;
@@ -211,6 +213,34 @@ impl Registry for MemoryClient {
         self.call(|store, now_ms| store.sweep(lease, reason, tenant, building, now_ms)).await
     }
 
+    async fn tell_usage(
+        &self,
+        lease: &Lease,
+        usage: &BTreeMap<TenantId, Usage>,
+        ttl: Duration,
+    ) -> Result<(), RegistryError> {
+        self.call(|store, now_ms| store.tell_usage(lease, usage, millis(ttl), now_ms)).await
+    }
+
+    async fn usage(&self, tenant: &TenantId) -> Result<Vec<Usage>, RegistryError> {
+        self.call(|store, now_ms| store.usage(tenant, now_ms)).await
+    }
+
+    async fn note_key_uses(
+        &self,
+        tenant: &TenantId,
+        uses: &BTreeMap<KeyHash, Option<u64>>,
+    ) -> Result<(), RegistryError> {
+        self.call(|store, _| {
+            store.note_key_uses(tenant, uses);
+        })
+        .await
+    }
+
+    async fn key_uses(&self, tenant: &TenantId) -> Result<BTreeMap<KeyHash, u64>, RegistryError> {
+        self.call(|store, _| store.key_uses(tenant)).await
+    }
+
     async fn forget(&self, lease: &Lease) -> Result<(), RegistryError> {
         self.call(|store, now_ms| store.forget(lease, now_ms)).await
     }
@@ -279,6 +309,10 @@ impl CommandStore for MemoryClient {
 
     async fn latest(&self, key: &GatewayKey, before: Option<u64>, limit: usize) -> Result<Vec<Record>, RegistryError> {
         self.call(|store, now_ms| store.latest(key, before, limit, now_ms)).await
+    }
+
+    async fn undecided(&self, tenant: &TenantId) -> Result<u64, RegistryError> {
+        self.call(|store, _| store.undecided(tenant)).await
     }
 
     async fn overdue(&self, by: &EdgeId) -> Result<Vec<(TenantId, CommandId)>, RegistryError> {

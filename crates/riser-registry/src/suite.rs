@@ -25,6 +25,7 @@ mod sessions;
 mod state;
 mod steps;
 mod streams;
+mod usage;
 
 pub use commands::*;
 pub use copies::*;
@@ -36,6 +37,7 @@ pub use sessions::*;
 pub use state::*;
 pub use steps::*;
 pub use streams::*;
+pub use usage::*;
 
 /// How long a case waits for what must come. A real server takes milliseconds; this is for a machine that is busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -142,6 +144,8 @@ macro_rules! conformance {
             a_known_digest_with_another_body_is_a_conflict
             repeating_an_overdue_command_decides_it
             held_commands_are_bounded
+            a_command_without_room_is_not_held
+            undecided_commands_are_counted_by_tenant
             only_what_waits_to_be_sent_is_held
             open_commands_are_bounded
             decided_commands_beyond_the_bound_are_forgotten
@@ -181,6 +185,10 @@ macro_rules! conformance {
             streams_come_in_the_order_of_their_numbers
             open_streams_of_a_tenant_are_bounded
             a_session_is_told_whether_streams_are_open
+
+            what_edges_tell_of_a_tenant_is_given
+            what_an_edge_told_is_forgotten
+            uses_of_keys_are_noted_by_tenant_and_erased_with_it
 
             an_erased_gateway_is_gone_and_its_neighbours_stay
             the_session_of_an_erased_gateway_stores_nothing_more

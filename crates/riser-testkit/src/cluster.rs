@@ -115,6 +115,7 @@ impl Cluster {
             keep: None,
         };
         let mut config = EdgeConfig::new(place.id.clone());
+        config.usage = None;
         (self.config.tune)(&mut config);
         config.seed = self.seeds.lock().u64(..);
         let ports = (self.config.decorate)(&place.id, ports);

@@ -9,10 +9,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use riser_bus::{Bus, BusError, Filter, Health, Inbox, Subject, Subscription};
 use riser_core::limits::Limits;
+use riser_core::tenant::KeyHash;
 use riser_core::{BuildingId, Change, Epoch, GatewayId, GatewayKey, Presence, Reason, Snapshot, TenantId, Version};
 use riser_edge::Ports;
 use riser_registry::{
-    Acquired, Applied, Ended, Erased, Held, Lease, Registry, RegistryError, Renewed, Restored, StateStore,
+    Acquired, Applied, Ended, Erased, Held, Lease, Registry, RegistryError, Renewed, Restored, StateStore, Usage,
 };
 use tokio::sync::watch;
 
@@ -246,6 +247,23 @@ impl Registry for Wrong {
     }
     async fn ended_leases(&self) -> Result<Vec<(Lease, Reason)>, RegistryError> {
         if self.never_expires { Ok(Vec::new()) } else { self.inner.ended_leases().await }
+    }
+    async fn tell_usage(
+        &self,
+        l: &Lease,
+        told: &BTreeMap<TenantId, Usage>,
+        ttl: Duration,
+    ) -> Result<(), RegistryError> {
+        self.inner.tell_usage(l, told, ttl).await
+    }
+    async fn usage(&self, tenant: &TenantId) -> Result<Vec<Usage>, RegistryError> {
+        self.inner.usage(tenant).await
+    }
+    async fn note_key_uses(&self, t: &TenantId, uses: &BTreeMap<KeyHash, Option<u64>>) -> Result<(), RegistryError> {
+        self.inner.note_key_uses(t, uses).await
+    }
+    async fn key_uses(&self, tenant: &TenantId) -> Result<BTreeMap<KeyHash, u64>, RegistryError> {
+        self.inner.key_uses(tenant).await
     }
     async fn lease_index(&self, lease: &Lease) -> Result<Vec<(TenantId, BuildingId)>, RegistryError> {
         self.inner.lease_index(lease).await

@@ -57,7 +57,8 @@ impl fmt::Debug for NatsAuth {
     }
 }
 
-/// How the streams of events are kept. A stream follows when an edge with other settings first stores in it.
+/// How the streams of events are kept, of tenants that say nothing of their own ([`super::NatsLog::of_tenants`]). A stream follows
+/// when an edge with other settings first stores in it.
 #[derive(Debug, Clone)]
 pub struct LogConfig {
     /// Servers that keep a copy of each event: 1, or 3 of a cluster, so that one may die.

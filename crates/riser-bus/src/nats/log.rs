@@ -18,12 +18,14 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use riser_core::event::{Cursor, Event};
+use riser_core::tenant::Retention;
 use riser_core::{GatewayKey, TenantId};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::jetstream::{ATTEMPT_LIMIT, Ack, JetStream, Kept, Stream, Trouble};
+use super::retention::{self, Tables};
 use super::{LogConfig, NatsClient, tail};
 use crate::log::{Appended, Bounds, Erased, LOG_PAGE, Log, LogError, Page, Stored, Tail};
 use crate::subject::EventSubject;
@@ -56,6 +58,8 @@ pub struct NatsLog {
     config: Arc<LogConfig>,
     known: Arc<Mutex<BTreeMap<TenantId, Known>>>,
     lookups: Arc<Semaphore>,
+    /// What tenants say of themselves; none where nobody knows them.
+    tables: Option<Tables>,
 }
 
 /// What is remembered of a stream that was stored in.
@@ -63,6 +67,8 @@ pub struct NatsLog {
 struct Known {
     life: u64,
     window: Duration,
+    /// What its tenant said when the stream followed.
+    own: Retention,
     /// Bytes that were stored from here since the stream's were looked at.
     written: u64,
 }
@@ -83,7 +89,21 @@ impl NatsLog {
     pub(super) fn new(client: NatsClient, config: LogConfig) -> Self {
         let jetstream = JetStream(client.link.clone());
         let lookups = Arc::new(Semaphore::new(LOOKUPS));
-        Self { client, jetstream, config: Arc::new(config), known: Arc::default(), lookups }
+        Self { client, jetstream, config: Arc::new(config), known: Arc::default(), lookups, tables: None }
+    }
+
+    /// The same for who knows the tenants: of each no more is kept than its [`Retention`] says. What changes there holds at
+    /// once, also for a tenant that stores nothing.
+    #[must_use]
+    pub fn of_tenants(self, tables: Tables) -> Self {
+        // When there are too many tasks, streams follow with their next events.
+        self.client.tasks.spawn(retention::keep(self.jetstream.clone(), self.config.clone(), tables.clone()));
+        Self { tables: Some(tables), ..self }
+    }
+
+    fn own(&self, tenant: &TenantId) -> Retention {
+        let of = |tables: &Tables| Some(tables.borrow().get(tenant)?.retention);
+        self.tables.as_ref().and_then(of).unwrap_or_default()
     }
 
     pub(super) fn jetstream(&self) -> &JetStream {
@@ -96,33 +116,42 @@ impl NatsLog {
 
     /// The stream that an event is to be stored in, which is made if there is none.
     async fn stream_for(&self, tenant: &TenantId, dedup: Duration) -> Result<Known, Trouble> {
-        let window = dedup.min(self.config.max_age);
-        let known = || self.known.lock().get(tenant).copied().filter(|known| known.window >= window);
+        let own = self.own(tenant);
+        let settings = retention::settings(&self.config, own);
+        let window = dedup.min(settings.max_age);
+        let is_good = |known: &Known| known.window >= window && known.own == own;
+        let known = || self.known.lock().get(tenant).copied().filter(is_good);
         if let Some(known) = known() {
             return Ok(known);
         }
         let _turn = self.lookups.acquire().await.map_err(|_| Trouble::Silent)?;
         match known() {
             Some(known) => Ok(known),
-            None => self.find_or_make(tenant, window).await,
+            None => self.find_or_make(tenant, own, &settings, window).await,
         }
     }
 
-    async fn find_or_make(&self, tenant: &TenantId, window: Duration) -> Result<Known, Trouble> {
+    async fn find_or_make(
+        &self,
+        tenant: &TenantId,
+        own: Retention,
+        settings: &LogConfig,
+        window: Duration,
+    ) -> Result<Known, Trouble> {
         let stream = match self.jetstream.stream(tenant).await? {
-            Some(stream) => self.jetstream.follow(tenant, stream, &self.config, window).await?,
+            Some(stream) => self.jetstream.follow(tenant, stream, settings, window).await?,
             // When somebody else is making it, the next try finds it.
-            None => self.jetstream.create(tenant, &self.config, window, None).await?,
+            None => self.jetstream.create(tenant, settings, window, None).await?,
         };
-        let found = Known { life: stream.bounds.life, window: stream.window, written: 0 };
+        let found = Known { life: stream.bounds.life, window: stream.window, own, written: 0 };
         let mut known = self.known.lock();
         if known.len() >= KNOWN_STREAMS {
             known.clear();
         }
         known.insert(tenant.clone(), found);
         drop(known);
-        if stream.bytes > self.config.max_bytes {
-            self.trim(tenant);
+        if stream.bytes > settings.max_bytes {
+            self.trim(tenant, settings.max_bytes);
         }
         Ok(found)
     }
@@ -161,32 +190,25 @@ impl NatsLog {
 
     /// What is answered, once what was written is counted.
     fn stored(&self, subject: &EventSubject, ack: &Ack, bytes: usize) -> Appended {
+        let most = retention::settings(&self.config, self.own(&subject.tenant)).max_bytes;
         let mut look = false;
         if let Some(known) = self.known.lock().get_mut(&subject.tenant).filter(|_| !ack.duplicate) {
             known.written += bytes as u64;
-            look = known.written > self.config.max_bytes / LOOK_AFTER_PART;
+            look = known.written > most / LOOK_AFTER_PART;
             if look {
                 known.written = 0;
             }
         }
         if look {
-            self.trim(&subject.tenant);
+            self.trim(&subject.tenant, most);
         }
         Appended { cursor: Cursor { life: subject.life, seq: ack.seq }, duplicate: ack.duplicate }
     }
 
-    /// Looks at a stream's bytes, and drops the oldest events while there are too many. When it fails, the next look does it.
-    fn trim(&self, tenant: &TenantId) {
-        let (jetstream, tenant, most) = (self.jetstream.clone(), tenant.clone(), self.config.max_bytes);
-        self.client.tasks.spawn(async move {
-            for _ in 0..TRIMS {
-                let Ok(Some(stream)) = jetstream.stream(&tenant).await else { return };
-                let Some(keep) = keep(&stream, most) else { return };
-                if jetstream.keep(&tenant, keep).await.is_err() {
-                    return;
-                }
-            }
-        });
+    /// Looks at a stream's bytes in a task of its own. When it fails, the next look does it.
+    fn trim(&self, tenant: &TenantId, most: u64) {
+        let (jetstream, tenant) = (self.jetstream.clone(), tenant.clone());
+        self.client.tasks.spawn(async move { _ = trim(&jetstream, &tenant, most).await });
     }
 
     /// A tenant's stream, whatever number of tries it takes.
@@ -311,6 +333,15 @@ fn name(event: &Event) -> String {
         hash.update(part);
     }
     URL_SAFE_NO_PAD.encode(hash.finalize())
+}
+
+/// Looks at a stream's bytes, and drops the oldest events while there are too many.
+pub(super) async fn trim(jetstream: &JetStream, tenant: &TenantId, most: u64) -> Result<(), Trouble> {
+    for _ in 0..TRIMS {
+        let Some(keep) = jetstream.stream(tenant).await?.and_then(|stream| keep(&stream, most)) else { return Ok(()) };
+        jetstream.keep(tenant, keep).await?;
+    }
+    Ok(())
 }
 
 /// How many of its newest events a stream is to keep so that they take no more than so many bytes, with a little room; none

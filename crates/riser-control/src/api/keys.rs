@@ -22,6 +22,7 @@ fn id(hash: &KeyHash) -> String {
     text.split_once(':').map_or("", |(_, digits)| digits).chars().take(ID_LETTERS).collect()
 }
 
+/// `last_used_ms` is for a list to fill in.
 fn shown(hash: &KeyHash, key: &ApiKey, now_ms: u64) -> Value {
     json!({
         "id": id(hash),
@@ -31,6 +32,7 @@ fn shown(hash: &KeyHash, key: &ApiKey, now_ms: u64) -> Value {
         "expires_at_ms": key.expires_at_ms,
         "from": key.from,
         "live": key.is_live(now_ms),
+        "last_used_ms": null,
     })
 }
 
@@ -59,11 +61,19 @@ fn add(doc: &mut TenantDoc, hash: KeyHash, key: &ApiKey, now_ms: u64) -> Result<
 }
 
 pub(super) async fn list(control: &Control, call: &Call) -> Result<Answer, Refused> {
-    let read = control.store.get(&call.tenant()?).await.map_err(refused)?;
+    let tenant = call.tenant()?;
+    let read = control.store.get(&tenant).await.map_err(refused)?;
     let now_ms = control.now_ms();
+    // Keys are shown also while the registry does not answer.
+    let uses = control.ports.registry.key_uses(&tenant).await.unwrap_or_default();
     let mut keys: Vec<_> = read.doc.tenant.api_keys.iter().collect();
     keys.sort_by(|(_, a), (_, b)| (&a.name, a.created_at_ms).cmp(&(&b.name, b.created_at_ms)));
-    let rows: Vec<Value> = keys.into_iter().map(|(hash, key)| shown(hash, key, now_ms)).collect();
+    let row = |(hash, key): (&KeyHash, &ApiKey)| {
+        let mut row = shown(hash, key, now_ms);
+        row["last_used_ms"] = json!(uses.get(hash));
+        row
+    };
+    let rows: Vec<Value> = keys.into_iter().map(row).collect();
     Ok(Answer::ok(json!({ "keys": rows })).at(&read))
 }
 
@@ -127,6 +137,8 @@ pub(super) async fn revoke(control: &Control, call: &Call) -> Result<Answer, Ref
         doc.tenant.api_keys.remove(&hash).map(|key| (hash, key)).ok_or_else(|| bad("key"))
     };
     let ((hash, key), read) = control.change(&tenant, call.expected, change).await?;
+    // What stays when nobody answers goes with the tenant.
+    let _ = control.ports.registry.note_key_uses(&tenant, &[(hash, None)].into()).await;
     control.tell(&tenant, &call.caller, "key.revoke", json!({ "key": id(&hash), "name": key.name })).await;
     let mut body = shown(&hash, &key, control.now_ms());
     body["live"] = json!(false);

@@ -2,6 +2,7 @@
 
 use riser_core::tenant::{Quotas, TenantDoc};
 use riser_ops::Refused;
+use riser_registry::Usage;
 use serde_json::{Map, Value, json};
 
 use super::tenants::wrong;
@@ -29,7 +30,7 @@ pub(super) async fn set(control: &Control, call: Call) -> Result<Answer, Refused
     Ok(Answer::ok(shown(&quotas)).at(&read))
 }
 
-/// What the registry knows: how many gateways there are, and how many of them are connected.
+/// What the registry knows: how many gateways there are and how many of them are connected, and what edges told.
 pub(super) async fn usage(control: &Control, call: &Call) -> Result<Answer, Refused> {
     let tenant = call.tenant()?;
     control.store.get(&tenant).await.map_err(refused)?;
@@ -41,10 +42,18 @@ pub(super) async fn usage(control: &Control, call: &Call) -> Result<Answer, Refu
             connected += u64::from(held.lease.is_some());
         }
     }
+    let mut used = Usage::default();
+    for usage in control.ports.registry.usage(&tenant).await.map_err(nobody)? {
+        used += usage;
+    }
     let bounds = control.ports.log.bounds(&tenant).await.map_err(|_| unavailable("the event store does not answer"))?;
     Ok(Answer::ok(json!({
         "gateways_known": known,
         "gateway_sessions": connected,
+        "client_sessions": used.client_sessions,
+        "frames_per_s": used.frames_per_s,
+        "bytes_per_s": used.bytes_per_s,
+        "busy_ms_per_s": used.busy_ms_per_s,
         "events": (bounds.last + 1).saturating_sub(bounds.first),
     })))
 }

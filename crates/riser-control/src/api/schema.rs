@@ -72,8 +72,8 @@ fn retention() -> Value {
     object(
         &[],
         &json!({
-            "age_ms": perhaps("integer", "How long events are kept, in milliseconds; else as the cluster has it."),
-            "bytes": perhaps("integer", "Bytes that events take at most; else as the cluster has it."),
+            "age_ms": perhaps("integer", "How long events are kept, in milliseconds; at most, and else, as the cluster has it."),
+            "bytes": perhaps("integer", "Bytes that events take at most in each copy; at most, and else, as the cluster has it."),
         }),
     )
 }
@@ -157,8 +157,9 @@ fn key(shown: bool) -> Value {
         "expires_at_ms": perhaps("integer", "When it stops working, Unix milliseconds; null for never."),
         "from": { "type": "array", "items": { "type": "string" }, "description": "From where it may be used; empty for anywhere." },
         "live": { "type": "boolean", "description": "Whether it works now." },
+        "last_used_ms": perhaps("integer", "When it was used last, to a minute or so, Unix milliseconds; null when that is not known, and where it is not listed."),
     });
-    let mut required = vec!["id", "name", "scope", "created_at_ms", "expires_at_ms", "from", "live"];
+    let mut required = vec!["id", "name", "scope", "created_at_ms", "expires_at_ms", "from", "live", "last_used_ms"];
     if shown {
         fields["key"] = text("The key itself. It is kept nowhere, and shown this once.");
         required.push("key");
@@ -311,7 +312,12 @@ fn usage() -> Value {
     let fields = json!({
         "gateways_known": number("Gateways of which the registry knows."),
         "gateway_sessions": number("Of these, how many are connected."),
+        "client_sessions": number("Clients that are connected, as edges told within the last half minute."),
+        "frames_per_s": number("Messages from all its sessions in a second, about: the last ten."),
+        "bytes_per_s": number("Bytes of these in a second."),
+        "busy_ms_per_s": number("Milliseconds that edges spend for it in a second, of all their processors."),
         "events": number("Events that are kept, those between that were erased included."),
     });
-    object(&["gateways_known", "gateway_sessions", "events"], &fields)
+    let all = fields.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
+    object(&all, &fields)
 }

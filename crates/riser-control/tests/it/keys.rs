@@ -4,6 +4,7 @@ use riser_bus::Entry;
 use riser_bus::kv::Kv;
 use riser_core::tenant::KeyHash;
 use riser_core::tenant::api_key::is_api_key;
+use riser_registry::Registry as _;
 use serde_json::{Value, json};
 
 use super::harness::{NOW_MS, World, hash_key};
@@ -29,6 +30,15 @@ async fn a_key_is_shown_once_and_kept_as_its_hash() {
     let kept = String::from_utf8(kept.bytes.to_vec()).expect("UTF-8");
     assert!(!kept.contains(key) && kept.contains(&KeyHash::of(key, Some(&hash_key())).to_string()), "{kept}");
     assert!(!listed.to_string().contains(key));
+    // As an edge notes it.
+    assert_eq!(row["last_used_ms"], Value::Null);
+    let registry = world.registry.client(&"edge-0".parse().expect("an edge"));
+    let (acme, hash) = ("acme".parse().expect("a tenant"), KeyHash::of(key, Some(&hash_key())));
+    registry.note_key_uses(&acme, &[(hash, Some(NOW_MS))].into()).await.expect("an answer");
+    let listed = world.ask("GET /acme/keys", &Value::Null).await.is(200);
+    assert_eq!(listed["keys"][0]["last_used_ms"], NOW_MS);
+    world.ask(&format!("DELETE /acme/keys/{}", made["id"].as_str().expect("an id")), &Value::Null).await.is(200);
+    assert!(registry.key_uses(&acme).await.expect("an answer").is_empty());
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Tenants, from their first day to their last.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use riser_bus::Entry;
@@ -7,8 +8,8 @@ use riser_bus::kv::Kv;
 use riser_bus::log::Log;
 use riser_core::command::Digest;
 use riser_core::limits::Limits;
-use riser_core::{Change, GatewayKey, Json, Version};
-use riser_registry::{Lease, Registry, StateStore};
+use riser_core::{Change, GatewayKey, Json, TenantId, Version};
+use riser_registry::{Lease, Registry, StateStore, Usage};
 use serde_json::{Value, json};
 
 use super::harness::World;
@@ -145,8 +146,19 @@ async fn gateways_and_what_is_used_are_shown_and_a_session_is_closed() {
             registry.release(&key, acquired.epoch, riser_core::Reason::Closed).await.expect("an answer");
         }
     }
+    let acme: TenantId = "acme".parse().expect("a tenant");
+    let used = Usage { gateway_sessions: 3, client_sessions: 2, frames_per_s: 10, bytes_per_s: 900, busy_ms_per_s: 1 };
+    for start in [1, 2] {
+        let lease = Lease { start, ..lease.clone() };
+        let told = BTreeMap::from([(acme.clone(), used), ("other".parse().expect("a tenant"), used)]);
+        registry.tell_usage(&lease, &told, Duration::from_secs(30)).await.expect("an answer");
+    }
     let usage = world.ask("GET /acme/usage", &Value::Null).await.is(200);
-    assert_eq!(usage, json!({ "gateways_known": 4, "gateway_sessions": 3, "events": 1 }));
+    let all = json!({
+        "gateways_known": 4, "gateway_sessions": 3, "events": 1,
+        "client_sessions": 4, "frames_per_s": 20, "bytes_per_s": 1_800, "busy_ms_per_s": 2,
+    });
+    assert_eq!(usage, all);
     let (mut seen, mut cursor) = (vec![], String::new());
     loop {
         let page = world.ask(&format!("GET /acme/gateways?limit=3{cursor}"), &Value::Null).await.is(200);

@@ -20,12 +20,8 @@ pub enum Quota {
     SessionBytesPerS,
     /// Subscriptions of all sessions.
     Subscriptions,
-    /// Commands that wait for gateways which are away.
+    /// Commands that wait for gateways which are away, counted with those that are under way.
     HeldCommands,
-    /// Stored events.
-    EventBytes,
-    /// State that edges keep for those who watch.
-    MirrorBytes,
     /// Calls of the HTTP API.
     ApiCallsPerS,
 }
@@ -61,7 +57,7 @@ const fn about(quota: Quota, name: &'static str, unit: &'static str, sharing: Sh
 }
 
 /// Every quota, once, in the order of [`Quota`].
-pub const QUOTAS: [About; 11] = [
+pub const QUOTAS: [About; 9] = [
     about(
         Quota::GatewaySessions,
         "gateway_sessions",
@@ -104,16 +100,8 @@ pub const QUOTAS: [About; 11] = [
         "held_commands",
         "commands",
         Sharing::Stored,
-        "Commands that may wait for gateways which are away.",
+        "Commands that may wait for gateways which are away; those that are under way count, too.",
     ),
-    about(
-        Quota::EventBytes,
-        "event_bytes",
-        "bytes",
-        Sharing::Stored,
-        "Stored events; the oldest make room for new ones.",
-    ),
-    about(Quota::MirrorBytes, "mirror_bytes", "bytes", Sharing::Shared, "State that edges keep for those who watch."),
     about(Quota::ApiCallsPerS, "api_calls_per_s", "calls/s", Sharing::Shared, "Calls of the HTTP API."),
 ];
 

@@ -13,13 +13,13 @@ const EVERY: Duration = Duration::from_secs(60);
 
 /// A use of an API key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyUse {
+pub(crate) struct KeyUse {
     /// Whose.
-    pub tenant: TenantId,
+    pub(crate) tenant: TenantId,
     /// Which.
-    pub hash: KeyHash,
+    pub(crate) hash: KeyHash,
     /// When, Unix milliseconds on the cluster's clock.
-    pub at_ms: u64,
+    pub(crate) at_ms: u64,
 }
 
 /// The last use of each key. Bounded by the keys of the table, since only good ones are noted.

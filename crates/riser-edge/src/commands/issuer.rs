@@ -8,7 +8,8 @@ use riser_bus::Subject;
 use riser_core::command::{Body, CommandId, CommandKey, Refusal, Step, Took};
 use riser_core::frame::{N, NewCommand, outbound};
 use riser_core::routed::{self, ToEdge};
-use riser_core::{Address, ErrorCode, GatewayKey, Identity, Pattern, Peer, Verb};
+use riser_core::tenant::Quota;
+use riser_core::{Address, ErrorCode, GatewayKey, Identity, Pattern, Peer, TenantId, Verb};
 use riser_registry::{Created, RegistryError, Stepped};
 use tokio::time::{Duration, Instant, sleep};
 
@@ -208,14 +209,15 @@ pub(crate) async fn record(
         return Err(FORBIDDEN);
     }
     let name = command.key.map_or_else(|| own_key(shared), Ok)?;
-    let new = riser_registry::NewCommand {
+    let mut new = riser_registry::NewCommand {
         digest: digest(key, &name),
         body: Body { path: command.path, action: command.action, args: command.args, hold: command.hold },
         by: who(identity),
         deadline_ms: command.deadline_ms,
         edge: shared.config.id.clone(),
+        no_room: false,
     };
-    let (result, created) = match create(shared, key, &new).await {
+    let (result, created) = match create(shared, key, &mut new).await {
         Ok(Created::Recorded(stepped)) if stepped.took == Took::Yes => ("new", Ok(*stepped)),
         Ok(Created::Recorded(stepped)) => ("repeated", Ok(*stepped)),
         Ok(Created::Conflict) => {
@@ -223,7 +225,10 @@ pub(crate) async fn record(
             ("conflict", Err(Refused { code: ErrorCode::Conflict, message }))
         }
         Ok(Created::QueueFull) => {
-            let message = "as many commands are held for this gateway as may be";
+            if new.no_room {
+                shared.quota_refused(&shared.usage(&key.tenant), Quota::HeldCommands);
+            }
+            let message = "as many commands are held for this gateway, or for all of its tenant, as may be";
             ("queue_full", Err(Refused { code: ErrorCode::QueueFull, message }))
         }
         Ok(Created::TooMany) => {
@@ -237,15 +242,38 @@ pub(crate) async fn record(
 }
 
 /// Calls until somebody answers, for as long as an issuer waits. The key makes repeating safe.
-async fn create(shared: &Shared, key: &GatewayKey, new: &riser_registry::NewCommand) -> Result<Created, RegistryError> {
+async fn create(
+    shared: &Arc<Shared>,
+    key: &GatewayKey,
+    new: &mut riser_registry::NewCommand,
+) -> Result<Created, RegistryError> {
     let started = Instant::now();
     loop {
-        let answer = shared.call(shared.ports.commands.create(key, new)).await;
+        let answer = match look_for_room(shared, &key.tenant, new).await {
+            Ok(()) => shared.call(shared.ports.commands.create(key, new)).await,
+            Err(error) => Err(error),
+        };
         if answer.is_ok() || started.elapsed() >= shared.config.answer {
             return answer;
         }
         sleep(REPEAT).await;
     }
+}
+
+/// Asks whether the tenant may have another command wait, when there is a quota for that.
+async fn look_for_room(
+    shared: &Arc<Shared>,
+    tenant: &TenantId,
+    new: &mut riser_registry::NewCommand,
+) -> Result<(), RegistryError> {
+    let of = shared.usage(tenant);
+    if let Some(most) = of.share(Quota::HeldCommands).filter(|_| new.body.hold) {
+        let waiting = shared.call(shared.ports.commands.undecided(tenant)).await?;
+        new.no_room = waiting >= most;
+        // With this one, if it comes to wait.
+        shared.note_use(&of, Quota::HeldCommands, most.min(waiting + 1));
+    }
+    Ok(())
 }
 
 /// Has a recorded command sent, and tells the edges that want to know.

@@ -168,6 +168,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
         shared.metrics.quotas.turn(late);
         for (of, time) in shared.meters.share_out(now - looked, late >= LATE, all, now) {
             shared.metrics.quotas.spent(&of.tenant, time);
+            of.counted.busy(time);
         }
         looked = now;
     }

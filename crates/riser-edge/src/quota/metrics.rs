@@ -27,7 +27,7 @@ impl QuotaMetrics {
             edges: m.gauge("riser_edges", "Edges that serve, as the registry told this one."),
             refused: m.counters_by(
                 "riser_quota_refused_total",
-                "Sessions, frames, subscriptions and calls that were refused because of a tenant's quota.",
+                "Sessions, frames, subscriptions, commands and calls that were refused because of a tenant's quota.",
                 &["tenant", "quota"],
             ),
             near: m.counters_by(

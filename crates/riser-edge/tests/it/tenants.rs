@@ -8,6 +8,7 @@ use riser_core::tenant::{Quota, Quotas, Status};
 use riser_core::{Grant, Peer, Tenant, TenantId};
 use riser_edge::Edge;
 use riser_edge::auth::{Minted, TokenOrder, mint};
+use riser_registry::{Registry as _, Usage};
 use serde_json::{Value, json};
 use tokio::time::{Duration, timeout};
 
@@ -282,4 +283,71 @@ async fn a_tenant_is_told_once_when_a_quota_is_nearly_used_up() {
     goes_on(&mut watcher).await;
     assert!(watcher.seen.iter().all(|frame| frame["t"] != "event"), "{:?}", watcher.seen);
     assert_eq!(counted(&metrics, "riser_quota_near_total", Some("client_sessions")), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn commands_that_wait_are_counted_for_all_of_the_tenant_and_at_every_edge() {
+    let cluster = Cluster::new();
+    let [(one, metrics), (two, _)] = [cluster.edge("edge-0").await, cluster.edge("edge-1").await];
+    cluster.limit(Quota::HeldCommands, 3);
+    let (mut first, _) = Peerling::open(&one, client_of("acme")).await;
+    let (mut second, _) = Peerling::open(&two, client_of("acme")).await;
+    let command = |n: u64, to: &str, key: &str| json!({"t":"command","n":n,"to":to,"path":"a","action":"x","key":key,"if_offline":"hold","deadline_ms":60_000});
+    let mut held = Vec::new();
+    for n in 1..=3 {
+        let peer = if n == 1 { &mut first } else { &mut second };
+        peer.send(&command(n, &format!("b/f{n}"), "k")).await;
+        held.push(peer.next("ok").await["cmd"].clone());
+    }
+    first.send(&command(4, "b/f4", "k")).await;
+    assert_eq!(first.next("error").await["code"], "queue_full");
+    assert_eq!(counted(&metrics, "riser_quota_refused_total", Some("held_commands")), 1);
+    assert_eq!(counted(&metrics, "riser_quota_near_total", Some("held_commands")), 1);
+    // What was taken is answered again, what need not wait is taken, and so is another tenant's.
+    first.send(&command(5, "b/f2", "k")).await;
+    assert_eq!(first.next("ok").await["cmd"], held[1]);
+    let (_gw, _) = Peerling::open(&two, gateway("b/f5")).await;
+    first.send(&command(6, "b/f5", "k")).await;
+    first.next("ok").await;
+    let (mut other, _) = Peerling::open(&one, client_of("other")).await;
+    other.send(&command(1, "b/f4", "k")).await;
+    other.next("ok").await;
+    // There is room again when enough are decided: the one that is under way counts, too.
+    for (n, cmd) in [(7, &held[0]), (8, &held[2])] {
+        second.send(&json!({"t":"cancel","n":n,"cmd":cmd})).await;
+        second.next("ok").await;
+    }
+    second.send(&command(9, "b/f4", "k")).await;
+    second.next("ok").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_tenant_uses_of_an_edge_is_told_to_the_registry() {
+    let cluster = Cluster::new();
+    let (one, _) = cluster.edge("edge-0").await;
+    let (mut client, _) = Peerling::open(&one, client_of("acme")).await;
+    let (mut gw, _) = Peerling::open(&one, gateway("b/f")).await;
+    Peerling::open(&one, client_of("other")).await;
+    let watcher = cluster.store.client(&"watcher".parse().expect("an edge"));
+    let told = async |until: &dyn Fn(&Usage) -> bool| {
+        timeout(PATIENCE, async {
+            loop {
+                match watcher.usage(&acme()).await.expect("an answer")[..] {
+                    [usage] if until(&usage) => break usage,
+                    _ => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        })
+        .await
+        .expect("it is told")
+    };
+    let usage = told(&|usage| usage.frames_per_s > 0).await;
+    assert_eq!((usage.gateway_sessions, usage.client_sessions), (1, 1));
+    assert!(usage.bytes_per_s >= usage.frames_per_s);
+    // Nothing more comes, and one leaves.
+    goes_on(&mut gw).await;
+    goes_on(&mut client).await;
+    drop(gw);
+    let usage = told(&|usage| usage.gateway_sessions == 0 && usage.frames_per_s == 0).await;
+    assert_eq!(usage.client_sessions, 1);
 }

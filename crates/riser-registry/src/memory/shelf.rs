@@ -45,7 +45,7 @@ impl Shelf {
             opened += 1;
             held += usize::from(record.body.hold && record.is_unsent());
         }
-        if new.body.hold && holder.is_none() && held >= HELD {
+        if new.body.hold && holder.is_none() && (held >= HELD || new.no_room) {
             return Created::QueueFull;
         }
         if opened >= OPEN || full && (new.body.hold || holder.is_some()) {
@@ -56,6 +56,11 @@ impl Shelf {
         self.places.insert(new.digest, record.seq);
         self.records.insert(record.seq, record);
         created
+    }
+
+    /// How many are not decided.
+    pub(super) fn undecided(&self) -> usize {
+        self.records.values().filter(|record| record.decided().is_none()).count()
     }
 
     pub(super) fn step(

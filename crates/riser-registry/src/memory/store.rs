@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use riser_core::command::{CommandId, Record as CommandRecord, Step, Took};
 use riser_core::limits::Limits;
 use riser_core::live::{Stream, StreamId};
+use riser_core::tenant::KeyHash;
 use riser_core::{
     Address, BuildingId, Change, EdgeId, Epoch, GatewayId, GatewayKey, Presence, Reason, Snapshot, TenantId, Version,
 };
@@ -23,7 +24,7 @@ use super::streams::{NotOpened, Streams};
 use crate::commands::{OPEN_BYTES, OVERDUE_PAGE, RECORDS_BYTES, SWEEPER_MS};
 use crate::{
     Acquired, Applied, Created, Ended, Erased, Held, Holder, Lease, NewCommand, Opened, PRESENCE_PAGE, Restored,
-    Stepped,
+    Stepped, Usage,
 };
 
 /// The gateways of one building, in the order of their names.
@@ -40,6 +41,7 @@ struct Tenant {
     shelves: BTreeMap<Address, Shelf>,
     records: Bytes,
     streams: Streams,
+    key_uses: BTreeMap<KeyHash, u64>,
 }
 
 /// What the records of a tenant's commands take at most, in bytes: what was counted, and what came since.
@@ -56,6 +58,9 @@ impl Bytes {
     }
 }
 
+/// What tenants use of an edge, and until when that is to be told.
+type Told = (u64, BTreeMap<TenantId, Usage>);
+
 /// The data behind all clients.
 #[derive(Default)]
 pub(super) struct Store {
@@ -64,6 +69,7 @@ pub(super) struct Store {
     leases: Mutex<Leases>,
     /// Which edge sweeps overdue commands, and until when no other does.
     sweeper: Mutex<Option<(EdgeId, u64)>>,
+    told: Mutex<BTreeMap<Lease, Told>>,
     /// How often it lost something.
     lives: AtomicU64,
 }
@@ -164,6 +170,33 @@ impl Store {
 
     pub(super) fn lease_index(&self, lease: &Lease) -> Vec<(TenantId, BuildingId)> {
         self.with_leases(|leases| leases.index(lease))
+    }
+
+    pub(super) fn tell_usage(&self, lease: &Lease, usage: &BTreeMap<TenantId, Usage>, ttl_ms: u64, now_ms: u64) {
+        let mut told = self.told.lock();
+        told.retain(|_, (until_ms, _)| *until_ms > now_ms);
+        told.insert(lease.clone(), (now_ms.saturating_add(ttl_ms), usage.clone()));
+    }
+
+    pub(super) fn usage(&self, tenant: &TenantId, now_ms: u64) -> Vec<Usage> {
+        let told = self.told.lock();
+        let stands = told.values().filter(|(until_ms, _)| *until_ms > now_ms);
+        stands.filter_map(|(_, usage)| usage.get(tenant).copied()).collect()
+    }
+
+    pub(super) fn note_key_uses(&self, tenant: &TenantId, uses: &BTreeMap<KeyHash, Option<u64>>) {
+        self.make(tenant, |tenant| {
+            for (hash, at_ms) in uses {
+                match at_ms {
+                    Some(at_ms) => tenant.key_uses.insert(*hash, *at_ms),
+                    None => tenant.key_uses.remove(hash),
+                };
+            }
+        });
+    }
+
+    pub(super) fn key_uses(&self, tenant: &TenantId) -> BTreeMap<KeyHash, u64> {
+        self.find(tenant, |tenant| tenant.key_uses.clone()).unwrap_or_default()
     }
 
     pub(super) fn forget(&self, lease: &Lease, now_ms: u64) {
@@ -277,6 +310,11 @@ impl Store {
             }
             created
         })
+    }
+
+    pub(super) fn undecided(&self, tenant: &TenantId) -> u64 {
+        let count = |tenant: &mut Tenant| tenant.shelves.values().map(Shelf::undecided).sum::<usize>();
+        self.find(tenant, count).unwrap_or_default() as u64
     }
 
     pub(super) fn step(&self, key: &GatewayKey, cmd: &CommandId, step: &Step, now_ms: u64) -> Option<Stepped> {

@@ -84,7 +84,7 @@ impl Shelf {
             return Decision::Write(Box::new(record), created);
         }
         let held = self.queue.0.iter().filter(|open| open.hold && open.unsent).count();
-        if new.body.hold && self.holder.is_none() && held >= HELD {
+        if new.body.hold && self.holder.is_none() && (held >= HELD || new.no_room) {
             return Decision::Answer(Created::QueueFull);
         }
         if self.queue.0.len() >= OPEN || full && (new.body.hold || self.holder.is_some()) {
@@ -381,6 +381,18 @@ impl CommandStore for RedisRegistry {
         let before = before.unwrap_or(FIRST_INEXACT).min(FIRST_INEXACT);
         let arguments = Arguments::new().add(key.address.gateway().as_str()).number(before);
         self.records(&scripts::LATEST, keys(key), arguments.number(limit.min(RECORDS_PAGE) as u64)).await
+    }
+
+    async fn undecided(&self, tenant: &TenantId) -> Result<u64, RegistryError> {
+        let keys = Tenant::new(tenant).opened();
+        let [by_deadline, ..] = keys.clone();
+        // The script takes out those whose time is over.
+        let call = Call::new().script(&scripts::OPENED, keys.to_vec(), &Arguments::new().number(OPEN_MS));
+        let counted = self.link.run(call.command("ZCARD", Some(by_deadline), &[])).await?.into_iter().nth(1);
+        match counted {
+            Some(Value::Int(count)) => Ok(u64::try_from(count).unwrap_or_default()),
+            _ => Err(self.link.strange("the open commands of a tenant")),
+        }
     }
 
     async fn overdue(&self, by: &EdgeId) -> Result<Vec<(TenantId, CommandId)>, RegistryError> {

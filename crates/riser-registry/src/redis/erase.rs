@@ -47,7 +47,7 @@ impl RedisRegistry {
         }
         // What names the rest goes last, so that a call that comes again finds it.
         let named = keys.room().into_iter().chain(keys.opened());
-        call = named.chain([keys.streams(), keys.stream_ends(), keys.buildings()]).fold(call, unlink);
+        call = named.chain([keys.key_uses(), keys.streams(), keys.stream_ends(), keys.buildings()]).fold(call, unlink);
         self.link.run(call).await?;
         self.full.lock().remove(tenant);
         Ok(erased)

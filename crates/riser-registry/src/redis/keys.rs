@@ -14,12 +14,14 @@
 //! | `riser:{t/b}:d:g` | zset | decided commands by place |
 //! | `riser:{t/b}:x:g` | zset | decided commands by when they are forgotten |
 //! | `riser:{t}:b` | set | buildings |
+//! | `riser:{t}:k` | hash | by API key's hash: when it was used last |
 //! | `riser:{t}:l`, `riser:{t}:z` | hash, zset | open streams, and when they end |
 //! | `riser:{t}:a:b/g` | zset | when the streams at one address end |
 //! | `riser:{t}:ra`, `riser:{t}:rs`, `riser:{t}:rb` | zset, hash, string | decided commands by age, their bytes, all bytes |
 //! | `riser:{t}:oa`, `riser:{t}:os`, `riser:{t}:ob` | zset, hash, string | open commands by deadline, their bytes, all bytes |
 //! | `riser:{_leases}:l` | hash | leases |
 //! | `riser:{_leases}:i:edge:start` | zset | the buildings of one lease |
+//! | `riser:{_leases}:u:edge:start` | string | what tenants use of an edge |
 //! | `riser:{_restore}:m` | string | which backup is being restored |
 //! | `riser:{_life}:n` | string | a random number: another one tells that everything was lost |
 //! | `riser:{_due}:z`, `riser:{_due}:by` | zset, string | open commands by deadline, and which edge sweeps them |
@@ -97,6 +99,8 @@ pub enum Naming {
     Expiry,
     /// The buildings of a tenant.
     Buildings,
+    /// When its API keys were used last.
+    KeyUses,
     /// Its open streams.
     Streams,
     /// When they end.
@@ -195,6 +199,10 @@ impl<'a> Tenant<'a> {
         Key::new(self.name(Naming::Buildings, 'b'), Kind::Set)
     }
 
+    pub(super) fn key_uses(&self) -> Key {
+        hash(self.name(Naming::KeyUses, 'k'))
+    }
+
     pub(super) fn streams(&self) -> Key {
         hash(self.name(Naming::Streams, 'l'))
     }
@@ -248,6 +256,10 @@ pub(super) fn leases() -> Key {
 
 pub(super) fn lease_index(lease: &Lease) -> Key {
     zset(format!("riser:{{_leases}}:i:{}:{}", lease.edge, lease.start))
+}
+
+pub(super) fn usage(lease: &Lease) -> Key {
+    Key::new(format!("riser:{{_leases}}:u:{}:{}", lease.edge, lease.start), Kind::Text)
 }
 
 pub(super) fn due() -> Key {

@@ -1,19 +1,21 @@
 //! Epochs, leases and presence.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::Value;
+use riser_core::tenant::KeyHash;
 use riser_core::{BuildingId, Epoch, GatewayId, GatewayKey, Presence, Reason, TenantId, Version};
 
 use super::head::Head;
 use super::keys::{self, Building, Tenant};
 use super::link::{Arguments, Call};
-use super::replies::{Items, number, pairs};
+use super::replies::{Items, bytes, number, pairs};
 use super::{FIRST_INEXACT, RedisRegistry, millis, scripts};
 use crate::{
     ADOPTED_LEASE, Acquired, Ended, Erased, Held, Lease, PRESENCE_PAGE, Registry, RegistryError, Renewed, Restored,
-    TAKEOVER_WINDOW,
+    TAKEOVER_WINDOW, Usage,
 };
 
 /// What a lease is that nothing is known of: it has no end yet, is not drained, and has not ended.
@@ -282,6 +284,69 @@ impl Registry for RedisRegistry {
             }
         }
         Ok(ended)
+    }
+
+    async fn tell_usage(
+        &self,
+        lease: &Lease,
+        usage: &BTreeMap<TenantId, Usage>,
+        ttl: Duration,
+    ) -> Result<(), RegistryError> {
+        let text = serde_json::to_vec(usage).map_err(|_| RegistryError::Unavailable)?;
+        let ttl = millis(ttl).to_string();
+        let call = Call::new().command("SET", Some(keys::usage(lease)), &[&text, b"PX", ttl.as_bytes()]);
+        self.link.run(call).await.map(drop)
+    }
+
+    async fn usage(&self, tenant: &TenantId) -> Result<Vec<Usage>, RegistryError> {
+        let names = self.link.run(Call::new().command("HKEYS", Some(keys::leases()), &[])).await?;
+        let mut names = names.into_iter().next().and_then(Items::of).ok_or_else(|| self.link.strange("the leases"))?;
+        let (mut call, mut leases) = (Call::new(), 0);
+        while names.left() > 0 {
+            if let Some(lease) = names.bytes().as_deref().and_then(lease) {
+                call = call.command("GET", Some(keys::usage(&lease)), &[]);
+                leases += 1;
+            }
+        }
+        let told = if leases == 0 { vec![] } else { self.link.run(call).await? };
+        let mut usage = vec![];
+        for text in told.into_iter().filter_map(bytes) {
+            let of: Option<BTreeMap<TenantId, Usage>> = serde_json::from_slice(&text).ok();
+            self.link.bad("what tenants use of an edge", u64::from(of.is_none()));
+            usage.extend(of.and_then(|of| of.get(tenant).copied()));
+        }
+        Ok(usage)
+    }
+
+    async fn note_key_uses(
+        &self,
+        tenant: &TenantId,
+        uses: &BTreeMap<KeyHash, Option<u64>>,
+    ) -> Result<(), RegistryError> {
+        let noted = |(hash, at_ms): (&KeyHash, &Option<u64>)| (hash.to_string(), at_ms.map(|at_ms| at_ms.to_string()));
+        let mut call = Call::new();
+        for (hash, at_ms) in uses.iter().map(noted) {
+            let key = Some(Tenant::new(tenant).key_uses());
+            call = match at_ms {
+                Some(at_ms) => call.command("HSET", key, &[hash.as_bytes(), at_ms.as_bytes()]),
+                None => call.command("HDEL", key, &[hash.as_bytes()]),
+            };
+        }
+        if uses.is_empty() { Ok(()) } else { self.link.run(call).await.map(drop) }
+    }
+
+    async fn key_uses(&self, tenant: &TenantId) -> Result<BTreeMap<KeyHash, u64>, RegistryError> {
+        let call = Call::new().command("HGETALL", Some(Tenant::new(tenant).key_uses()), &[]);
+        let fields = self.link.run(call).await?.into_iter().next().and_then(pairs);
+        let fields = fields.ok_or_else(|| self.link.strange("when API keys were used"))?;
+        let all = fields.len();
+        let read = |(hash, at_ms): (Vec<u8>, Vec<u8>)| {
+            let hash = KeyHash::read(std::str::from_utf8(&hash).ok()?)?;
+            Some((hash, std::str::from_utf8(&at_ms).ok()?.parse().ok()?))
+        };
+        let uses: BTreeMap<KeyHash, u64> = fields.into_iter().filter_map(read).collect();
+        self.link.bad("when an API key was used", (all - uses.len()) as u64);
+        Ok(uses)
     }
 
     async fn forget(&self, lease: &Lease) -> Result<(), RegistryError> {

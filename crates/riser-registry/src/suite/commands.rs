@@ -42,6 +42,7 @@ impl<S: Registry + StateStore + CommandStore> Bench<S> {
             by: "client:anna".into(),
             deadline_ms: FAR_MS,
             edge: self.edge("issuer"),
+            no_room: false,
         }
     }
 
@@ -272,6 +273,32 @@ pub async fn held_commands_are_bounded<S: Registry + StateStore + CommandStore>(
     bench.acquire(&lease, &key).await;
     let online = bench.issue(&key, &bench.command(2_000, true)).await.record;
     assert_eq!(statuses(&online), [], "nothing is held for a gateway that is online");
+}
+
+/// "Has no room": what would have to be held is refused, and nothing else.
+pub async fn a_command_without_room_is_not_held<S: Registry + StateStore + CommandStore>(bench: &Bench<S>) {
+    let (lease, key) = (bench.held("one").await, bench.key("b/g"));
+    let known = bench.issue(&key, &bench.command(1, true)).await.record;
+    let without = |number, hold| NewCommand { no_room: true, ..bench.command(number, hold) };
+    assert_eq!(bench.one.create(&key, &without(2, true)).await, Ok(Created::QueueFull));
+    assert_eq!(bench.issue(&key, &without(1, true)).await.record.cmd, known.cmd, "a known one is no more");
+    assert_eq!(statuses(&bench.issue(&key, &without(3, false)).await.record), [Status::Offline]);
+    bench.acquire(&lease, &key).await;
+    assert_eq!(bench.issue(&key, &without(4, true)).await.took, Took::Yes, "one for a gateway that is there");
+}
+
+/// The undecided commands of a tenant, wherever they are.
+pub async fn undecided_commands_are_counted_by_tenant<S: Registry + StateStore + CommandStore>(bench: &Bench<S>) {
+    let (key, other) = (bench.key("b/g"), bench.key("b2/g"));
+    assert_eq!(bench.two.undecided(&key.tenant).await, Ok(0));
+    let records = bench.issue_many(&key, 3, true).await;
+    bench.issue(&other, &bench.command(4, true)).await;
+    bench.issue(&other, &bench.command(4, true)).await;
+    bench.issue(&other, &bench.command(5, false)).await;
+    assert_eq!(bench.two.undecided(&key.tenant).await, Ok(4), "neither a repeated one nor one that is decided at once");
+    cancelled(&key, bench.step(&key, &records[1].cmd, &Step::Cancel).await);
+    assert_eq!(bench.two.undecided(&key.tenant).await, Ok(3));
+    assert_eq!(bench.two.undecided(&bench.tenant("u")).await, Ok(0));
 }
 
 /// The same: neither what was sent nor what was not to be held counts, although it is open while its gateway is offline.

@@ -210,6 +210,7 @@ fn command(digest: u8, other: bool, hold: bool) -> NewCommand {
         by: "client:anna".into(),
         deadline_ms: 0,
         edge: edge(0),
+        no_room: false,
     }
 }
 

@@ -35,6 +35,7 @@ fn command(number: u8, hold: bool) -> NewCommand {
         by: "client:anna".into(),
         deadline_ms: DEADLINE_MS,
         edge: edge("one"),
+        no_room: false,
     }
 }
 

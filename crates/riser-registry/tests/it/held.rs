@@ -48,6 +48,7 @@ fn command(number: u8, hold: bool) -> NewCommand {
         by: "client:anna".into(),
         deadline_ms: DEADLINE_MS,
         edge: edge(),
+        no_room: false,
     }
 }
 

@@ -92,6 +92,10 @@ impl CommandStore for Wrong {
         self.inner.latest(key, before, limit).await
     }
 
+    async fn undecided(&self, tenant: &TenantId) -> Result<u64, RegistryError> {
+        self.inner.undecided(tenant).await
+    }
+
     async fn overdue(&self, by: &EdgeId) -> Result<Vec<(TenantId, CommandId)>, RegistryError> {
         self.inner.overdue(by).await
     }

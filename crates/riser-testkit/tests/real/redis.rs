@@ -99,6 +99,7 @@ fn command(number: u8, hold: bool) -> NewCommand {
         by: "client:anna".into(),
         deadline_ms: *DEADLINE_MS.end(),
         edge: "one".parse().expect("an edge name"),
+        no_room: false,
     }
 }
 

@@ -113,7 +113,6 @@ async fn start(settings: Settings) -> Result<Running, Failure> {
     let commands = connect::commands(&nats, &registry_of, &settings)?;
     connect::count(&registry, &nats, &registry_of, &commands).map_err(registered)?;
     let log = Standing::new(&registry).map_err(registered)?;
-    let watched = WatchedLog::new(nats.log(settings.events.clone()), log.clone());
     let mut notes = vec![];
     let mut tasks = JoinSet::new();
     let (tenants, keep) = if let Some(file) = file {
@@ -127,6 +126,7 @@ async fn start(settings: Settings) -> Result<Running, Failure> {
         tasks.spawn(bucket.follow());
         (tenants, Some(keep))
     };
+    let watched = WatchedLog::new(nats.log(settings.events.clone()).of_tenants(tenants.clone()), log.clone());
     tasks.spawn(watched.clone().keep_asking(tenants.clone()));
     let ports = Ports { keep, ..connect::ports(&nats, registry_of, watched, &commands, tenants) };
     let certificate = tls.map(|tls| {

@@ -18,8 +18,6 @@ use riser_config::{ConfigError, read_file, read_secret, size};
 
 /// Largest tenants file, in bytes: room for tens of thousands of tenants.
 const FILE_BYTES: u64 = 64 << 20;
-/// Quotas that a document may hold and that no edge keeps: in a file they would be believed to work.
-const NOT_KEPT: [&str; 3] = ["held_commands", "event_bytes", "mirror_bytes"];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,6 +46,8 @@ struct Entry {
     /// This and what follows by the names and with the rules of the document.
     #[serde(default)]
     quotas: BTreeMap<String, u64>,
+    #[serde(default)]
+    retention: RetentionEntry,
     revoked: Option<Value>,
 }
 
@@ -80,6 +80,13 @@ struct LimitsEntry {
     paths: Option<usize>,
     state: Option<String>,
     event_dedup: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RetentionEntry {
+    age: Option<String>,
+    size: Option<String>,
 }
 
 fn yes() -> bool {
@@ -138,9 +145,6 @@ impl Entry {
             }
             (None, only, _) => only.and_then(|key| key["kid"].as_str()).map(str::to_owned),
         };
-        if let Some(quota) = self.quotas.keys().find(|name| NOT_KEPT.contains(&name.as_str())) {
-            return Err(bad(format!("quotas.{quota}: edges do not keep this one yet; take it out")));
-        }
         let api_keys = self.api_keys.into_iter().map(KeyEntry::document).collect::<Result<Vec<_>, _>>().map_err(bad)?;
         let doc = json!({
             "version": DOC_VERSION,
@@ -153,6 +157,7 @@ impl Entry {
             "api_keys": api_keys,
             "limits": self.limits.document().map_err(|why| bad(format!("limits.{why}")))?,
             "quotas": self.quotas,
+            "retention": self.retention.document().map_err(|why| bad(format!("retention.{why}")))?,
             "revoked": self.revoked,
         });
         Ok(TenantDoc::of(doc, Writer::Person).map_err(|error| bad(error.to_string()))?.tenant)
@@ -228,10 +233,18 @@ impl LimitsEntry {
     }
 }
 
+impl RetentionEntry {
+    fn document(&self) -> Result<Value, String> {
+        let age = self.age.as_deref().map(cli::duration).transpose().map_err(|why| format!("age: {why}"))?;
+        let bytes = self.size.as_deref().map(size).transpose().map_err(|why| format!("size: {why}"))?;
+        Ok(json!({ "age_ms": age.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)), "bytes": bytes }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use riser_core::limits::Limits;
-    use riser_core::tenant::{KeyHash, Quota, Quotas};
+    use riser_core::tenant::{KeyHash, Quota, Quotas, Retention};
 
     use super::*;
 
@@ -257,6 +270,7 @@ mod tests {
              [[tenants.acme.api_keys]]\nname = \"back end\"\nsha256 = \"{KEY}\"\nscope = [\"b1/*:read,command:hall/#\", \"*/*:read\"]\n\
              [tenants.acme.limits]\nsubscriptions = 8\nstate = \"4 KiB\"\nevent_dedup = \"1m\"\n\
              [tenants.acme.quotas]\nclient_sessions = 100\n\
+             [tenants.acme.retention]\nage = \"2d\"\nsize = \"64 MiB\"\n\
              [tenants.acme.revoked]\nsubjects = {{ alice = 1000 }}\n\
              [tenants.empty]\nsuspended = true\n"
         ))
@@ -271,6 +285,7 @@ mod tests {
         let limits = Limits { subscriptions: 8, state_bytes: 4_096, event_dedup_ms: 60_000, ..Limits::default() };
         assert_eq!(acme.limits, limits);
         assert_eq!(acme.quotas, Quotas::NONE.with(Quota::ClientSessions, 100));
+        assert_eq!(acme.retention, Retention { age_ms: Some(172_800_000), bytes: Some(64 << 20) });
         assert_eq!(acme.revoked.subjects["alice"], 1_000);
         let empty = of("empty");
         assert!(empty.is_suspended() && empty.renewal && empty.origins.is_none());
@@ -307,12 +322,13 @@ mod tests {
             ("[tenants.t.limits]\nevent_dedup = \"2d\"\n".into(), "`limits.event_dedup_ms`: not a whole number"),
             ("[tenants.t.quotas]\nclient_sessions = 0\n".into(), "`quotas.client_sessions`: not a whole number from 1"),
             ("[tenants.t.quotas]\nsessions = 1\n".into(), "`quotas.sessions`: unknown"),
-            ("[tenants.t.quotas]\nevent_bytes = 1\n".into(), "quotas.event_bytes: edges do not keep this one yet"),
+            ("[tenants.t.retention]\nage = \"1m\"\n".into(), "`retention.age_ms`: not a whole number"),
+            ("[tenants.t.retention]\nsize = \"1 KiB\"\n".into(), "`retention.bytes`: not a whole number"),
             ("[tenants.t]\nsigning_keys = [{ kid = \"a\", alg = \"none\", secret_file = \"good\" }]\n".into(), "`signing_keys[0].alg`: none of"),
             ("[tenants.t]\nsigning_keys = [{ kid = \"a\", alg = \"RS256\", public_key_file = \"good\" }]\n".into(), "`signing_keys[0].public_key`: neither a JWK"),
             (key(&format!("hmac_sha256 = \"{KEY}\"\nsha256 = \"{KEY}\"\nscope = [\"*/*:read\"]")), "choose one"),
             (key(&format!("sha256 = \"{KEY}\"\nscope = [\"*/*:read\"]\nfrom = [\"10.0.0.1/8\"]")), "`api_keys[0].from[0]`: the address has bits"),
-        ] as [(String, &str); 25]
+        ] as [(String, &str); 26]
         {
             let error = read_text(&file).expect_err(&file);
             assert!(error.starts_with("tenants.toml") && error.contains(part), "{file}\n{error}");

@@ -7,7 +7,7 @@ use super::Naming;
 
 impl Naming {
     /// What is written.
-    pub const WRITTEN: [Self; 15] = [
+    pub const WRITTEN: [Self; 16] = [
         Self::Heads,
         Self::OpenCommands,
         Self::Swept,
@@ -16,6 +16,7 @@ impl Naming {
         Self::Decided,
         Self::Expiry,
         Self::Buildings,
+        Self::KeyUses,
         Self::Streams,
         Self::StreamEnds,
         Self::StreamsAt,

@@ -24,11 +24,12 @@ fn all_keys_of_a_building_are_in_one_slot_and_no_two_are_the_same() {
     let tenant = |tenant: &str| {
         let (tenant, at) = (tenant.parse().expect("a tenant"), "b/g".parse().expect("an address"));
         let keys = Tenant::new(&tenant);
-        let mut all = vec![keys.buildings(), keys.streams(), keys.stream_ends(), keys.streams_at(&at)];
+        let mut all = vec![keys.buildings(), keys.key_uses(), keys.streams(), keys.stream_ends(), keys.streams_at(&at)];
         all.extend(keys.room().into_iter().chain(keys.opened()));
         all
     };
-    let mut all = vec![leases(), due(), sweeper(), mark()];
+    let lease = Lease { edge: "i".parse().expect("an edge"), start: 1 };
+    let mut all = vec![leases(), due(), sweeper(), mark(), usage(&lease), lease_index(&lease)];
     for keys in [building("t", "b/g").to_vec(), building("t", "b/h").to_vec(), building("t", "_/_").to_vec()] {
         assert!(keys.iter().all(|key| tag(key) == tag(&keys[0])));
         all.extend(keys);
@@ -67,7 +68,7 @@ fn names_of(key: &GatewayKey, cmd: &CommandId) -> (Vec<Key>, [String; 2]) {
     let (building, tenant, of) = (Building::of(key), Tenant::new(&key.tenant), &key.address);
     let mut all = vec![building.heads(), building.open(), building.swept(), building.state(of), building.records(of)];
     all.extend([building.decided(of), building.expiry(of)]);
-    all.extend([tenant.buildings(), tenant.streams(), tenant.stream_ends(), tenant.streams_at(of)]);
+    all.extend([tenant.buildings(), tenant.key_uses(), tenant.streams(), tenant.stream_ends(), tenant.streams_at(of)]);
     all.extend(tenant.opened().into_iter().chain(tenant.room()));
     (all, [lease_entry(&key.tenant, key.address.building()), due_entry(&key.tenant, cmd)])
 }

@@ -9,6 +9,7 @@ use riser_bus::nats::LedgerFrom;
 use riser_bus::{Bucket, Entry};
 use riser_core::command::{Body, CommandId, DEADLINE_MS, Digest, Status};
 use riser_core::event::Event;
+use riser_core::tenant::KeyHash;
 use riser_core::{GatewayKey, Json, Pattern, Reason};
 use riser_registry::{CommandStore as _, Created, Lease, NewCommand, Registry as _};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -89,6 +90,7 @@ impl<'w> Left<'w> {
     /// What becomes of it; and what lies in buckets and in the ledger.
     pub(super) async fn found(&self) -> Result<(), Finding> {
         self.written().await?;
+        self.key_uses().await?;
         self.held().await?;
         let written = async {
             while !self.ledger().await? {
@@ -116,6 +118,17 @@ impl<'w> Left<'w> {
         let read = kv.get(&entry).await.map_err(|_| missing("an entry")())?;
         same("an entry", &read, &Some(Value { bytes: value, revision }))?;
         self.entries(entry.bucket()).await
+    }
+
+    /// When its API key was used last is its own to know; the edges note uses of their own meanwhile.
+    async fn key_uses(&self) -> Result<(), Finding> {
+        let hash = |whose: usize| KeyHash::of(&self.pair.of[whose].canary, None);
+        let (registry, id) = (&self.world.registry, &self.pair.of[self.whose].id);
+        let noted = registry.note_key_uses(id, &[(hash(self.whose), Some(7))].into()).await;
+        noted.map_err(|_| missing("when a key was used")())?;
+        let uses = registry.key_uses(id).await.map_err(|_| missing("when a key was used")())?;
+        same("when its key was used", &uses.get(&hash(self.whose)), &Some(&7))?;
+        same("when another's key was used", &uses.get(&hash(1 - self.whose)), &None)
     }
 
     async fn held(&self) -> Result<(), Finding> {

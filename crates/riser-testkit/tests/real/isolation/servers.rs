@@ -11,7 +11,8 @@ use super::pair::{Finding, Pair};
 use super::world::{LOOK_EVERY, World};
 
 /// What follows the tenant in keys of Redis, of which each tenant has some.
-const KINDS_OF_KEYS: [&str; 16] = ["g", "q", "f", "s", "c", "d", "x", "b", "l", "z", "a", "oa", "os", "ob", "ra", "rs"];
+const KINDS_OF_KEYS: [&str; 17] =
+    ["g", "q", "f", "s", "c", "d", "x", "b", "k", "l", "z", "a", "oa", "os", "ob", "ra", "rs"];
 /// What stands before the tenant in subjects, of which each tenant has some.
 const KINDS_OF_SUBJECTS: [&str; 9] = [
     "riser.v1.up.",

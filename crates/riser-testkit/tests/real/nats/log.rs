@@ -1,13 +1,16 @@
 //! The log does what every log must do, on one server and with three copies, and says when it cannot.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use riser_bus::log::suite::{Bench, KEPT_AT_LEAST};
 use riser_bus::log::{Bounds, Log, LogError};
 use riser_bus::nats::{LogConfig, NatsLog};
 use riser_core::event::Event;
-use riser_core::{Json, TenantId};
+use riser_core::tenant::{Retention, Tenant};
+use riser_core::{Json, TenantId, TenantTable};
 use riser_testkit::real::nats::{NatsOptions, NatsServers};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::{Held, connect, event, log_config, shared, start, tenant};
@@ -189,6 +192,42 @@ async fn a_stream_follows_changed_settings_and_keeps_its_life() {
     let stored = after.append(&tenant, event("4"), 2 * LONG).await.expect("an answer");
     assert_eq!((stored.cursor.life, stored.cursor.seq), (life, 4));
     assert_eq!(after.bounds(&tenant).await, Ok(Bounds { life, first: 3, last: 4 }));
+}
+
+#[tokio::test]
+async fn a_tenants_own_retention_is_kept_and_followed_when_it_changes() {
+    const EVENTS: usize = 400;
+    let servers = start(1).await;
+    let tenant = tenant();
+    let own = |age_ms: Option<u64>, bytes: Option<u64>| {
+        let new = Tenant { retention: Retention { age_ms, bytes }, ..Tenant::default() };
+        Arc::new(TenantTable::from_iter([(tenant.clone(), new)]))
+    };
+    let (tables, table) = watch::channel(own(Some(1_800_000), None));
+    let log = connect(&servers, 0).await.log(log_config(1)).of_tenants(table);
+    let mut raw = servers.raw(0).await.expect("a connection");
+    let asked = format!("$JS.API.STREAM.INFO.riser-ev-{tenant}");
+    for id in 0..EVENTS {
+        log.append(&tenant, heavy(id, 10 * 1024), LONG).await.expect("an answer");
+    }
+    let info = raw.ask(&asked, "").await.expect("an answer");
+    assert!(info.contains(r#""max_age":1800000000000,"#), "{info}");
+    // Nothing is stored from here on, and the bytes of before are too many.
+    tables.send_replace(own(Some(u64::MAX), Some(1 << 20)));
+    let follows = async {
+        loop {
+            let bounds = log.bounds(&tenant).await.expect("an answer");
+            let info = raw.ask(&asked, "").await.expect("an answer");
+            if info.contains(r#""max_age":3600000000000,"#) && (bounds.last + 1 - bounds.first) * 10 * 1024 <= 1 << 20 {
+                break bounds;
+            }
+        }
+    };
+    let bounds = timeout(PATIENCE, follows).await.expect("a stream that follows in time");
+    assert_eq!(bounds.last, EVENTS as u64);
+    assert!(bounds.first < bounds.last, "more was dropped than need be: {bounds:?}");
+    let stored = log.append(&tenant, event("next"), LONG).await.expect("an answer");
+    assert_eq!((stored.cursor.life, stored.cursor.seq), (bounds.life, bounds.last + 1));
 }
 
 #[tokio::test]
