@@ -11,7 +11,7 @@ use crate::program;
 const INBOX: &str = "_INBOX.one";
 
 /// What is not an edge's to send.
-const UNSENT: [&str; 24] = [
+const UNSENT: [&str; 23] = [
     "$JS.API.STREAM.DELETE.riser-ev-acme",
     "$JS.API.STREAM.DELETE.KV_riser-held",
     "$JS.API.STREAM.DELETE.orders",
