@@ -144,7 +144,7 @@ impl Stores {
             Body { path: "d0/v".parse()?, action: "toggle".parse()?, args: Some(Json::parse("1")?), hold: false };
         let deadline_ms = u64::try_from(STAY.as_millis()).unwrap_or(u64::MAX);
         let edge = self.lease.edge.clone();
-        let command = NewCommand { digest, body, by: "client:load".into(), deadline_ms, edge };
+        let command = NewCommand { digest, body, by: "client:load".into(), deadline_ms, edge, no_room: false };
         match self.registry.create(key, &command).await? {
             Created::Recorded(_) => Ok(()),
             other => bail!("a command was answered with {other:?}"),

@@ -61,6 +61,7 @@ impl<'w> Left<'w> {
             by: format!("client:{canary}"),
             deadline_ms: *DEADLINE_MS.start(),
             edge: lease.edge.clone(),
+            no_room: false,
         };
         pair.mark(overdue.digest.to_string(), whose)?;
         let digest = overdue.digest;
