@@ -125,6 +125,8 @@ impl<'w> Left<'w> {
     async fn key_uses(&self) -> Result<(), Finding> {
         let hash = |whose: usize| KeyHash::of(&self.pair.of[whose].canary, None);
         let (registry, id) = (&self.world.registry, &self.pair.of[self.whose].id);
+        let text = hash(self.whose).to_string();
+        self.pair.mark(text.rsplit(':').next().unwrap_or(&text), self.whose)?;
         let noted = registry.note_key_uses(id, &[(hash(self.whose), Some(7))].into()).await;
         noted.map_err(|_| missing("when a key was used")())?;
         let uses = registry.key_uses(id).await.map_err(|_| missing("when a key was used")())?;
