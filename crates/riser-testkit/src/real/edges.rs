@@ -66,7 +66,7 @@ fn tenant(name: &str, keys: &[(&str, KeyHash)]) -> String {
     let mut text = format!("[tenants.{name}]\nsigning_keys = [{{ kid = \"a\", secret_file = \"{name}.secret\" }}]\n");
     for (key, hash) in keys {
         let hash = hash.to_string().replacen("sha256:", "", 1);
-        let scope = "*/*:read,command,event,listen,speak";
+        let scope = "*/*:read,command,event,listen,speak,manage";
         // Writing to a string cannot fail.
         let _ = writeln!(text, "[[tenants.{name}.api_keys]]\nname = {key:?}\nsha256 = {hash:?}\nscope = [{scope:?}]");
     }
