@@ -215,7 +215,7 @@ async fn route(
             query(&request, &[])?;
             return Ok(json(StatusCode::OK, DESCRIPTION.clone()));
         }
-        Op::Enrol => return api::enrol::post(shared, request).await,
+        Op::Enrol => return api::enrol::post(shared, request, from).await,
         _ => {}
     }
     let (identity, _) = authorize(shared, request.headers(), from)?

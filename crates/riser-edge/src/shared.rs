@@ -108,6 +108,8 @@ pub(crate) struct Shared {
     registered_again: Notify,
     /// Where wrong API keys come from.
     lockout: Lockout,
+    /// Where wrong enrolment codes come from. Apart from keys: who mistypes codes in a house must not stop its back end.
+    wrong_codes: Lockout,
     /// When API keys were used last.
     pub(crate) key_uses: KeyUses,
     /// What tenants use of this edge.
@@ -169,6 +171,7 @@ impl Shared {
             registered: AtomicBool::new(false),
             registered_again: Notify::new(),
             lockout: Lockout::default(),
+            wrong_codes: Lockout::default(),
             key_uses: KeyUses::default(),
             meters: Meters::default(),
             settings: Mutex::default(),
@@ -225,8 +228,7 @@ impl Shared {
     /// Whom a credential proves that came from this address.
     pub(crate) fn verify(&self, credential: &Credential, from: Option<IpAddr>) -> Result<(Identity, Proof), AuthError> {
         let now_ms = self.clock.now_ms();
-        // Behind a proxy that does not say for whom it asks stand many.
-        let guesser = from.filter(|from| !forwarded::is_trusted(*from, &self.config.trusted_proxies));
+        let guesser = from.filter(|from| self.is_one(*from));
         if auth::is_api_key_like(credential) && guesser.is_some_and(|from| self.lockout.holds(from)) {
             return Err(AuthError::LockedOut);
         }
@@ -246,6 +248,23 @@ impl Shared {
             (Err(_), _) => {}
         }
         verified
+    }
+
+    /// Whether an address is one site's: behind a proxy that does not say for whom it asks stand many.
+    fn is_one(&self, from: IpAddr) -> bool {
+        !forwarded::is_trusted(from, &self.config.trusted_proxies)
+    }
+
+    /// Whether codes from this address are not even looked at.
+    pub(crate) fn is_locked_out_of_enrolment(&self, from: IpAddr) -> bool {
+        self.is_one(from) && self.wrong_codes.holds(from)
+    }
+
+    /// Counts a wrong code.
+    pub(crate) fn count_wrong_code(&self, from: IpAddr) {
+        if self.is_one(from) && self.wrong_codes.count(from) {
+            tracing::warn!(%from, "too many wrong codes: further ones from this address are not looked at");
+        }
     }
 
     /// The tenants as they are now.

@@ -400,6 +400,21 @@ async fn a_code_becomes_a_gateways_token_once_and_the_device_before_is_revoked()
 }
 
 #[tokio::test]
+async fn an_address_that_tries_codes_is_not_listened_to_and_its_keys_are() {
+    let world = World::new().await;
+    let edge = edge(&world, "edge-0").await;
+    let [all, _] = tenant_with_keys(&world, &edge).await;
+    let rows = json!({ "flats": [{ "address": "b/f1" }], "codes": "missing" });
+    let made = world.ask("POST /acme/flats", &rows).await.is(200);
+    let enrol = async |code: &Value| edge.send("POST /v1/enrol", "", &json!({ "code": code }).to_string()).await.0;
+    for number in 0..100 {
+        assert_eq!(enrol(&json!(format!("acme/b/f1/0000-0000-0000-{number:04}"))).await, 403, "{number}");
+    }
+    assert_eq!(enrol(&made["flats"][0]["code"]).await, 429, "not even a good one is looked at");
+    assert_eq!(edge.ask("GET /v1/presence?building=b", &all).await.0, 200);
+}
+
+#[tokio::test]
 async fn what_operators_do_is_shown_to_who_may_manage_and_to_no_gateway() {
     let world = World::new().await;
     let edge = edge(&world, "edge-0").await;

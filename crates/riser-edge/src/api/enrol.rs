@@ -1,5 +1,6 @@
 //! `POST /v1/enrol`: a one-time code becomes the token of a flat's gateway.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{Request, StatusCode};
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use super::gateways::revoke;
 use super::{Answer, bad, body, json, query};
-use crate::auth::{self, GATEWAY_TTL_DEFAULT_S, TokenOrder};
+use crate::auth::{self, GATEWAY_TTL_DEFAULT_S, LOCKOUT, TokenOrder};
 use crate::events;
 use crate::http::Refused;
 use crate::problem::Problem;
@@ -22,8 +23,24 @@ use crate::shared::Shared;
 /// Largest body, in bytes: a code and what is around it.
 const BODY_BYTES: usize = 1_024;
 
-/// Answers whoever has a code. There is no other credential.
-pub(crate) async fn post(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
+/// Why a code was refused.
+const BAD_CODE: &str = "bad_code";
+
+/// Answers whoever has a code. There is no other credential. A wrong one may cost a read of the store, so that an address
+/// that sends many is not listened to for a while.
+pub(crate) async fn post(shared: &Arc<Shared>, request: Request<Incoming>, from: IpAddr) -> Answer {
+    if shared.is_locked_out_of_enrolment(from) {
+        let problem = Problem::rate_limited(u32::try_from(LOCKOUT.as_secs()).unwrap_or(u32::MAX));
+        return Err(Refused::new("locked_out", problem));
+    }
+    let answer = enrol(shared, request).await;
+    if answer.as_ref().is_err_and(|refused| refused.reason() == BAD_CODE) {
+        shared.count_wrong_code(from);
+    }
+    answer
+}
+
+async fn enrol(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
     query(&request, &[])?;
     let bytes = body(shared, request, BODY_BYTES).await?;
     let Some(store) = &shared.ports.keep else {
@@ -85,7 +102,7 @@ fn read(bytes: &[u8]) -> Result<Code, Refused> {
 fn refused(error: FlatsError) -> Refused {
     let text = error.to_string();
     match error {
-        FlatsError::BadCode => Refused::new("bad_code", Problem::forbidden(text)),
+        FlatsError::BadCode => Refused::new(BAD_CODE, Problem::forbidden(text)),
         FlatsError::Unavailable | FlatsError::Busy => {
             Refused::new("flats_unavailable", Problem::unavailable("enrolling does not work now; try again", 2))
         }

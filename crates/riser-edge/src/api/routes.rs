@@ -43,7 +43,7 @@ const CURSOR: Param = param("cursor", "What an answer of this call gave, to go o
 /// What every call may be answered with: something is wrong with it, no good credential, not allowed, too fast, not now.
 const ALWAYS: [u16; 6] = [400, 401, 403, 429, 500, 503];
 /// The same of a call without a credential.
-const OPEN: [u16; 6] = [400, 403, 404, 413, 500, 503];
+const OPEN: [u16; 7] = [400, 403, 404, 413, 429, 500, 503];
 /// [`ALWAYS`], and there is nothing of this name.
 const OF_ONE: [u16; 7] = [400, 401, 403, 404, 429, 500, 503];
 /// [`ALWAYS`], and there is a body, which may be too large.
