@@ -387,7 +387,6 @@ impl Inner {
         patterns_of(address).iter().any(|p| self.watches.contains_key(p))
     }
 
-    /// Whether a subscription's filters are among the distinct ones that may be.
     /// Whether all members together have as many subscriptions as the tenant may have on this edge. Those that are being
     /// made are not among them: each session has at most one.
     fn is_over_quota(&self, shared: &Arc<Shared>, tenant: &TenantId) -> bool {
@@ -401,6 +400,7 @@ impl Inner {
         over
     }
 
+    /// Whether a subscription's filters are among the distinct ones that may be.
     fn has_room_for(&self, sub: &Sub) -> bool {
         let is_new = |filter: &PathFilter| !self.filters.contains_key(filter);
         let further = is_new(&sub.filter) || is_new(&sub.live);
