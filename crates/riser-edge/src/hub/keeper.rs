@@ -1,6 +1,6 @@
 //! What keeps mirrors true: reading what jumped, and comparing with the store every now and then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use riser_core::{Address, BuildingId, Pattern, TenantId, Version};
 use riser_registry::RegistryError;
 use tokio::time::{Instant, sleep_until};
 
-use super::mirror::{Compared, Mirror};
+use super::mirror::Mirror;
 use super::{Hub, tell};
 use crate::presence::UNANSWERED;
 use crate::shared::Shared;
@@ -17,6 +17,9 @@ use crate::shared::Shared;
 /// How long a change that the store has may be on its way to the mirror before it counts as lost. Under load messages wait
 /// in the hub's inbox; reading a gateway anew because of them would owe a snapshot to each of its listeners.
 const ARRIVAL: Duration = Duration::from_secs(1);
+/// How long a new subscription may take to reach every server of the bus; until then what is published elsewhere does not
+/// come here. The comparison of what is watched anew waits for it, and for no more than twice as long.
+const SPREAD: Duration = Duration::from_secs(1);
 /// How soon a read that nobody answered is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -38,32 +41,38 @@ pub(super) async fn addresses(shared: &Shared, tenant: &TenantId, to: &Pattern) 
 /// Runs as long as the edge does.
 pub(super) async fn run(shared: Arc<Shared>, hub: Arc<Hub>) {
     let mut compare_at = Instant::now() + shared.config.compare;
-    let (mut retry_at, mut behind, mut behind_at) = (None, BTreeMap::new(), None);
+    let (mut retry_at, mut fresh, mut fresh_at) = (None, BTreeSet::new(), None);
+    let mut behind: VecDeque<(Instant, Versions)> = VecDeque::new();
     loop {
-        let next = [retry_at, behind_at].into_iter().flatten().fold(compare_at, Instant::min);
+        let behind_at = behind.front().map(|(at, _)| *at);
+        let next = [retry_at, fresh_at, behind_at].into_iter().flatten().fold(compare_at, Instant::min);
         tokio::select! {
             biased;
             () = hub.wake.notified() => {}
             () = sleep_until(next) => {}
         }
+        let mut found = Versions::new();
         if hub.look.swap(false, Ordering::Relaxed) || Instant::now() >= compare_at {
             compare_at = Instant::now() + shared.config.compare;
-            let found = hub.compare(&shared).await;
-            if behind.is_empty() && !found.is_empty() {
-                behind_at = Some(Instant::now() + ARRIVAL);
-            }
-            // What was found first waits for no longer because more is found.
-            for (address, version) in found {
-                behind.entry(address).or_insert(version);
-            }
+            found = hub.compare_all(&shared).await;
         }
-        if behind_at.is_some_and(|at| at <= Instant::now()) {
-            hub.read_behind(std::mem::take(&mut behind));
-            behind_at = None;
+        if fresh_at.is_none_or(|at| at <= Instant::now()) {
+            found.extend(hub.compare_some(&shared, &fresh).await);
+            fresh = std::mem::take(&mut hub.inner.lock().fresh);
+            fresh_at = (!fresh.is_empty()).then(|| Instant::now() + SPREAD);
+        }
+        if !found.is_empty() {
+            behind.push_back((Instant::now() + ARRIVAL, found));
+        }
+        while behind.front().is_some_and(|(at, _)| *at <= Instant::now()) {
+            hub.read_behind(behind.pop_front().map(|(_, lost)| lost).unwrap_or_default());
         }
         retry_at = hub.repair(&shared).await.then(|| Instant::now() + RETRY);
     }
 }
+
+/// Where the store stands with gateways whose mirrors know less.
+type Versions = BTreeMap<Address, Version>;
 
 impl Hub {
     /// Has everything compared with the store soon: messages may be missing.
@@ -83,34 +92,72 @@ impl Hub {
         again
     }
 
-    /// Compares what is watched with the store, one read per building. Gives the mirrors that know less, and what the
-    /// store knew.
-    async fn compare(&self, shared: &Shared) -> BTreeMap<Address, Version> {
-        let mut behind = BTreeMap::new();
-        let Ok(buildings) = self.watched_buildings(shared).await else { return behind };
-        let mut unanswered = 0;
-        for (building, mirrored) in buildings {
-            let Ok(stored) = shared.call(shared.ports.store.versions(&self.tenant, &building)).await else {
-                // One building that is not answered must not keep the others from being compared.
-                unanswered += 1;
-                if unanswered == UNANSWERED {
-                    return behind;
-                }
-                continue;
-            };
-            let stored: BTreeMap<Address, Version> = stored
-                .into_iter()
-                .filter_map(|(gateway, version)| Some((Address::new(building.clone(), gateway).ok()?, version)))
-                .collect();
-            for address in self.compare_building(mirrored, &stored, &mut behind) {
-                self.settle_doubt(shared, &address).await;
+    /// Compares all that is watched with the store. Gives the mirrors that know less, and asks about those of which the store
+    /// has known too little for too long.
+    async fn compare_all(&self, shared: &Shared) -> Versions {
+        let Ok(mut mirrored) = self.watched_buildings(shared).await else { return Versions::new() };
+        let (mut behind, mut doubtful) = (Versions::new(), Vec::new());
+        let buildings: Vec<_> = mirrored.keys().cloned().collect();
+        let take = |building: &BuildingId, stored: Versions| {
+            doubtful.extend(self.find_doubtful(mirrored.remove(building).unwrap_or_default(), &stored));
+            behind.extend(self.find_behind(stored));
+        };
+        self.read_versions(shared, buildings, take).await;
+        for address in doubtful {
+            if self.settle_doubt(shared, &address).await.is_err() {
+                break;
             }
         }
         behind
     }
 
+    /// Compares what these patterns name with the store, and gives the mirrors that know less. Whether the store knows too
+    /// little is for [`Hub::compare_all`], whose rounds are far enough apart.
+    async fn compare_some(&self, shared: &Shared, patterns: &BTreeSet<Pattern>) -> Versions {
+        let mut buildings = BTreeSet::new();
+        for pattern in patterns {
+            match pattern {
+                Pattern::One(address) => _ = buildings.insert(address.building().clone()),
+                Pattern::Building(building) => _ = buildings.insert(building.clone()),
+                Pattern::All => match shared.call(shared.ports.store.buildings(&self.tenant)).await {
+                    Ok(all) => buildings.extend(all),
+                    // The next round of all makes up for it.
+                    Err(_) => return Versions::new(),
+                },
+            }
+        }
+        let mut behind = Versions::new();
+        self.read_versions(shared, buildings, |_, stored| behind.extend(self.find_behind(stored))).await;
+        behind
+    }
+
+    /// Gives where the store stands with each of the buildings to `take`, one read for each, until nobody answers.
+    async fn read_versions(
+        &self,
+        shared: &Shared,
+        buildings: impl IntoIterator<Item = BuildingId> + Send,
+        mut take: impl FnMut(&BuildingId, Versions) + Send,
+    ) {
+        let mut unanswered = 0;
+        for building in buildings {
+            let Ok(stored) = shared.call(shared.ports.store.versions(&self.tenant, &building)).await else {
+                // One building that is not answered must not keep the others from being compared.
+                unanswered += 1;
+                if unanswered == UNANSWERED {
+                    return;
+                }
+                continue;
+            };
+            let stored = stored
+                .into_iter()
+                .filter_map(|(gateway, version)| Some((Address::new(building.clone(), gateway).ok()?, version)))
+                .collect();
+            take(&building, stored);
+        }
+    }
+
     /// Has those read that have not come to what the store knew.
-    fn read_behind(&self, behind: BTreeMap<Address, Version>) {
+    fn read_behind(&self, behind: Versions) {
         let mut inner = self.inner.lock();
         let mut lost = |address: &Address, version: Version| {
             inner.mirrors.get_mut(address).is_some_and(|mirror| mirror.read_below(version))
@@ -146,44 +193,42 @@ impl Hub {
         Ok(buildings)
     }
 
-    /// Marks what is not known at all to be read, and adds to `behind` what knows less than the store; gives the gateways
-    /// of which the store has known too little for too long. `mirrored` are the building's gateways that had a mirror when
-    /// the round began: going through all mirrors for each building would cost their product, under the lock.
-    fn compare_building(
-        &self,
-        mut mirrored: BTreeSet<Address>,
-        stored: &BTreeMap<Address, Version>,
-        behind: &mut BTreeMap<Address, Version>,
-    ) -> Vec<Address> {
-        mirrored.extend(stored.keys().cloned());
+    /// Gives those of which the mirror knows less than the store, and has those read that are watched and have no mirror.
+    fn find_behind(&self, stored: Versions) -> Versions {
         let mut inner = self.inner.lock();
-        let (mut unknown, mut doubtful) = (Vec::new(), Vec::new());
-        for address in mirrored {
-            let Some(mirror) = inner.mirrors.get_mut(&address) else {
-                if stored.contains_key(&address) && inner.is_watched(&address) {
+        let (mut unknown, mut behind) = (Vec::new(), Versions::new());
+        for (address, version) in stored {
+            match inner.mirrors.get(&address) {
+                Some(mirror) if mirror.is_behind(Some(version)) => _ = behind.insert(address, version),
+                None if inner.is_watched(&address) => {
                     inner.mirrors.insert(address.clone(), Mirror::reading());
                     unknown.push(address);
                 }
-                continue;
-            };
-            let version = stored.get(&address).copied();
-            match mirror.compare(version) {
-                Compared::Fine => {}
-                Compared::Behind => behind.extend(version.map(|version| (address, version))),
-                Compared::Doubtful => doubtful.push(address),
+                Some(_) | None => {}
             }
         }
         drop(inner);
         self.due.lock().extend(unknown);
-        doubtful
+        behind
     }
 
-    async fn settle_doubt(&self, shared: &Shared, address: &Address) {
-        let Ok(read) = shared.read(&self.key(address)).await else { return };
+    /// Gives those of which the store has known too little for too long. `mirrored` are the building's gateways that had a
+    /// mirror when the round began: going through all mirrors for each building would cost their product, under the lock.
+    fn find_doubtful(&self, mirrored: BTreeSet<Address>, stored: &Versions) -> Vec<Address> {
+        let mut inner = self.inner.lock();
+        let mut is_doubtful = |address: &Address| {
+            inner.mirrors.get_mut(address).is_some_and(|mirror| mirror.doubts(stored.get(address).copied()))
+        };
+        mirrored.into_iter().filter(|address| is_doubtful(address)).collect()
+    }
+
+    /// Takes what the store says of a gateway now.
+    async fn settle_doubt(&self, shared: &Shared, address: &Address) -> Result<(), RegistryError> {
+        let read = shared.read(&self.key(address)).await?;
         let mut told = tell::Told::default();
         {
             let mut inner = self.inner.lock();
-            let Some(mirror) = inner.mirrors.get_mut(address) else { return };
+            let Some(mirror) = inner.mirrors.get_mut(address) else { return Ok(()) };
             let effects = mirror.believe(read.as_ref(), shared.clock.now_ms());
             if !effects.is_empty() {
                 shared.metrics.doubts.inc();
@@ -191,5 +236,6 @@ impl Hub {
             inner.tell(shared, address, effects, &mut told);
         }
         told.flush();
+        Ok(())
     }
 }

@@ -53,10 +53,12 @@ impl Hub {
             let loaded = self.begin(shared, to).await;
             let mut inner = self.inner.lock();
             inner.loads.remove(to);
-            if loaded.is_err() {
-                inner.unload(to);
+            match loaded {
+                Ok(()) => _ = inner.fresh.insert(to.clone()),
+                Err(_) => inner.unload(to),
             }
             drop(inner);
+            self.wake.notify_one();
             let _ = outcome.send(Some(loaded));
             return loaded;
         }

@@ -182,25 +182,25 @@ impl Mirror {
         (joined(effects), again)
     }
 
-    /// Takes where the store stands, none when it knows nothing. When it knows more, what is missing may be on its way,
-    /// and [`Mirror::read_below`] decides a little later. When it knew less for so long that it must be believed,
+    /// Whether the store, which stands at `stored` (none when it knows nothing), knows more than the mirror. What is missing
+    /// may be on its way, and [`Mirror::read_below`] decides a little later.
+    pub(crate) fn is_behind(&self, stored: Option<Version>) -> bool {
+        !self.is_reading() && stored > self.version()
+    }
+
+    /// Takes one round's finding of where the store stands. True when it knew less in so many rounds that it must be believed;
     /// [`Mirror::believe`] takes what it answers.
-    pub(crate) fn compare(&mut self, stored: Option<Version>) -> Compared {
+    pub(crate) fn doubts(&mut self, stored: Option<Version>) -> bool {
         if self.is_reading() {
-            return Compared::Fine;
+            return false;
         }
-        if stored == self.version() {
+        if stored >= self.version() {
             self.doubts = 0;
-            return Compared::Fine;
-        }
-        if stored > self.version() {
-            self.doubts = 0;
-            return Compared::Behind;
+            return false;
         }
         self.doubts = self.doubts.saturating_add(1);
         // An offline gateway has nobody to make good what the store lost, and its last values are the best there are.
-        let online = self.known.as_ref().is_some_and(|s| s.presence.online);
-        if self.doubts >= DOUBTS && online { Compared::Doubtful } else { Compared::Fine }
+        self.doubts >= DOUBTS && self.known.as_ref().is_some_and(|s| s.presence.online)
     }
 
     /// Begins a read when the mirror has not come to `version` by itself. False when there is nothing to read.
@@ -365,17 +365,6 @@ enum Place {
     Jump,
 }
 
-/// What a comparison with the store asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Compared {
-    /// Nothing.
-    Fine,
-    /// Another look, with [`Mirror::read_below`], once what is missing has had time to come.
-    Behind,
-    /// Reading it; the answer goes to [`Mirror::believe`].
-    Doubtful,
-}
-
 fn unknown(epoch: Epoch, at_ms: u64) -> Snapshot {
     Snapshot {
         version: Version::start(epoch),
@@ -496,9 +485,9 @@ mod tests {
     #[test]
     fn a_store_that_knows_less_is_believed_only_after_a_while() {
         let mut mirror = live(&[online(7, None), set((7, 1), "a", 1)]);
-        assert_eq!(mirror.compare(None), Compared::Fine);
-        assert_eq!(mirror.compare(Some(Version::new(6, 1))), Compared::Fine);
-        assert_eq!(mirror.compare(None), Compared::Doubtful);
+        assert!(!mirror.doubts(None));
+        assert!(!mirror.doubts(Some(Version::new(6, 1))));
+        assert!(mirror.doubts(None));
         let effects = mirror.believe(None, 9);
         assert_eq!(effects[0], Effect::Presence);
         let known = mirror.known().expect("known");
@@ -509,7 +498,7 @@ mod tests {
     #[test]
     fn a_change_that_was_only_on_its_way_is_not_read() {
         let mut mirror = live(&[online(7, None), set((7, 1), "a", 1)]);
-        assert_eq!(mirror.compare(Some(Version::new(7, 2))), Compared::Behind);
+        assert!(mirror.is_behind(Some(Version::new(7, 2))));
         assert!(matches!(mirror.take(set((7, 2), "a", 2)), Step::Tell(_)), "it is told meanwhile");
         assert!(!mirror.read_below(Version::new(7, 2)));
         assert!(mirror.read_below(Version::new(7, 3)));
@@ -519,7 +508,7 @@ mod tests {
     #[test]
     fn what_came_during_a_read_is_told_once_under_one_version() {
         let mut mirror = live(&[online(7, None), set((7, 1), "a", 1)]);
-        assert_eq!(mirror.compare(Some(Version::new(7, 9))), Compared::Behind);
+        assert!(mirror.is_behind(Some(Version::new(7, 9))));
         assert!(mirror.read_below(Version::new(7, 9)));
         let stored = mirror.known().cloned();
         mirror.take(set((7, 2), "a", 2));

@@ -10,7 +10,7 @@ pub(crate) mod mirror;
 pub(crate) mod owed;
 pub(crate) mod tell;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -107,6 +107,8 @@ struct Inner {
     /// Patterns that are being loaded, and what will have come of it: a thousand dashboards of one building cost one
     /// load. A session has one subscription under way, so that these are no more than the sessions.
     loads: BTreeMap<Pattern, watch::Receiver<Option<Loaded>>>,
+    /// Watches that were begun since the keeper took these last.
+    fresh: BTreeSet<Pattern>,
     mirrors: BTreeMap<Address, Mirror>,
     filters: BTreeMap<PathFilter, Arc<PathFilter>>,
     snapshots: tell::SnapshotCache,
@@ -468,6 +470,7 @@ impl Inner {
             return;
         }
         self.watches.remove(to);
+        self.fresh.remove(to);
         let watches = &self.watches;
         let covered = |address: &Address| patterns_of(address).iter().any(|p| watches.contains_key(p));
         self.mirrors.retain(|address, _| !to.matches(address) || covered(address));

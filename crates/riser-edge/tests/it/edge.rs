@@ -74,6 +74,42 @@ async fn a_takeover_ends_the_older_session_and_never_shows_offline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_happens_before_a_subscription_has_spread_is_shown_within_4_seconds() {
+    let second = Duration::from_secs(1);
+    for (to, quiet) in [("b12/f1", 0), ("b12/*", 3), ("*/*", 60)] {
+        let cluster = Cluster::new();
+        let (one, _) = cluster.edge("edge-0").await;
+        let (two, _) = cluster.edge("edge-1").await;
+        // The time since the last round of all must not matter, and is another one for each pattern.
+        tokio::time::sleep(second * quiet).await;
+        let (mut known, _) = Peerling::open(&one, gateway("b12/f1")).await;
+        known.set(1, json!({"a":1})).await;
+        cluster.net.set_interest_delay(second..=second);
+        let (mut watcher, _) = Peerling::open(&two, client_of("acme")).await;
+        watcher.subscribe(to, &["state", "presence"]).await;
+        let subscribed = tokio::time::Instant::now();
+        known.set(2, json!({"a":2})).await;
+        let new = Peerling::open(&one, gateway("b12/f2")).await;
+        let mut missing = vec!["b12/f1"];
+        missing.extend((to != "b12/f1").then_some("b12/f2"));
+        while !missing.is_empty() {
+            let snapshot = watcher.next("snapshot").await;
+            if snapshot["of"] == "b12/f1" {
+                assert_eq!(snapshot["state"], json!({"a":2}), "{to}");
+            }
+            missing.retain(|of| snapshot["of"] != *of);
+        }
+        assert!(subscribed.elapsed() < 4 * second, "{to}: {:?}", subscribed.elapsed());
+        // Later changes come by themselves.
+        let changed = tokio::time::Instant::now();
+        known.set(3, json!({"a":3})).await;
+        assert_eq!(watcher.next("state").await["set"], json!({"a":3}), "{to}");
+        assert!(changed.elapsed() < second / 10, "{to}: {:?}", changed.elapsed());
+        drop(new);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_gateways_of_a_killed_edge_go_offline_once_within_15_seconds() {
     let cluster = Cluster::new();
     let (one, _) = cluster.edge("edge-0").await;
