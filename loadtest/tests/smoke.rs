@@ -119,11 +119,12 @@ fn slow_ends_with_the_last_values() {
 #[test]
 fn noisy_answers_the_quiet_ones() {
     let runs = run("noisy");
-    none(&runs, "unanswered", 2);
-    none(&runs, "not_shown", 2);
+    none(&runs, "unanswered", 3);
+    none(&runs, "not_shown", 3);
     let noise = figures(&runs, "noise_sent");
     let beside = "riser, beside noise of its own tenant";
     assert!(noise[beside] > 1_000.0 && noise["riser, alone"] == 0.0, "{noise:?}");
+    assert!(noise["riser, beside the same noise at another server"] > 1_000.0, "{noise:?}");
     assert!(figures(&runs, "noise_rounds_of_storm")[beside] > 0.0);
 }
 

@@ -8,7 +8,7 @@ use riser_bus::Bus;
 use riser_bus::kv::Kv;
 use riser_bus::log::Log;
 use riser_core::tenant::HashKey;
-use riser_registry::{Registry, StateStore};
+use riser_registry::{CommandStore, Registry, StateStore};
 
 use riser_tenants::Store;
 
@@ -23,6 +23,8 @@ pub struct Ports {
     pub registry: Arc<dyn Registry>,
     /// Which buildings there are.
     pub state: Arc<dyn StateStore>,
+    /// Which commands there are.
+    pub commands: Arc<dyn CommandStore>,
     /// How edges are told.
     pub bus: Arc<dyn Bus>,
     /// The cluster's clock, or this machine's, in Unix milliseconds.

@@ -90,6 +90,7 @@ fn run(args: &Args) -> Result<()> {
             log: Arc::new(nats.log(events).of_tenants(tenants.table())),
             registry: registry.clone(),
             state: registry.clone(),
+            commands: registry.clone(),
             bus: Arc::new(nats.bus()),
             now_ms: Arc::new(now_ms),
             hash_key,

@@ -61,6 +61,8 @@ pub struct Tenant {
     pub origins: Option<Vec<String>>,
     /// Whether gateways may renew their own tokens.
     pub renewal: bool,
+    /// Whether each command is told as an event of its audit.
+    pub audit_commands: bool,
     /// The key that new tokens are signed with; empty when the cluster makes none for this tenant.
     pub signing_kid: String,
     /// Keys that tokens are verified with, by (kid, algorithm).
@@ -84,6 +86,7 @@ impl Default for Tenant {
             status: Status::Active,
             origins: None,
             renewal: true,
+            audit_commands: false,
             signing_kid: String::new(),
             signing_keys: BTreeMap::new(),
             api_keys: BTreeMap::new(),

@@ -229,7 +229,7 @@ async fn route(
     }
     let usage = shared.usage(&identity.tenant);
     sleep(shared.throttled(&usage)).await;
-    let call = serve_call(shared, &identity, request, visitor, route.op, &values);
+    let call = serve_call(shared, &identity, request, (visitor, from), route.op, &values);
     let mut response = usage.turns_of(call).await?;
     response.headers_mut().extend(calls.map(|calls| calls.headers()).unwrap_or_default());
     Ok(response)
@@ -239,21 +239,25 @@ async fn serve_call(
     shared: &Arc<Shared>,
     identity: &Identity,
     request: Request<Incoming>,
-    visitor: &Visitor,
+    (visitor, from): (&Visitor, IpAddr),
     op: Op,
     values: &[String],
 ) -> Result<Response<Full<Bytes>>, Refused> {
     match (op, values) {
         (Op::Tokens, _) => api::tokens(shared, identity, request).await,
-        (Op::PostCommand, _) => api::commands::post(shared, identity, request, visitor).await,
+        (Op::PostCommand, _) => api::commands::post(shared, identity, request, visitor, from).await,
         (Op::ListCommands, _) => api::commands::list(shared, identity, &request).await,
         (Op::ShowCommand, [cmd]) => api::commands::get(shared, identity, &request, cmd).await,
         (Op::ShowState, [building, gateway]) => api::state(shared, identity, &request, building, gateway).await,
         (Op::ListPresence, _) => api::presence(shared, identity, &request).await,
         (Op::PostEvent, [building, gateway]) => api::events::post(shared, identity, request, building, gateway).await,
         (Op::ListEvents, _) => api::events::list(shared, identity, &request).await,
-        (Op::Kick, [building, gateway]) => api::gateways::kick(shared, identity, &request, building, gateway).await,
-        (Op::Erase, [building, gateway]) => api::gateways::erase(shared, identity, &request, building, gateway).await,
+        (Op::Kick, [building, gateway]) => {
+            api::gateways::kick(shared, identity, &request, from, building, gateway).await
+        }
+        (Op::Erase, [building, gateway]) => {
+            api::gateways::erase(shared, identity, &request, from, building, gateway).await
+        }
         // The others are served without a credential, and a route has the parameters that its path names.
         _ => Err(Refused::new("internal", Problem::internal())),
     }

@@ -27,9 +27,11 @@ use parking_lot::Mutex;
 use riser_core::tenant::quota::{QUOTAS, Sharing};
 use riser_core::tenant::{Quota, Quotas, TenantTable};
 use riser_core::{GatewayKey, Identity, Json, TenantId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::events;
+use crate::events::audit::WAITING;
 use crate::shared::Shared;
 use bucket::Bucket;
 use fairness::Turns;
@@ -64,6 +66,8 @@ pub(crate) struct Use {
     turns: Turns,
     counted: Counted,
     told: Mutex<[Option<Instant>; Quota::COUNT]>,
+    /// A place for each event of its audit that waits to be stored.
+    audits: Arc<Semaphore>,
 }
 
 /// Made with the first use, so that a new limit begins with a full second.
@@ -148,6 +152,7 @@ impl Meters {
             turns: Turns::default(),
             counted: Counted::default(),
             told: Mutex::new([None; Quota::COUNT]),
+            audits: Arc::new(Semaphore::new(WAITING)),
         });
         new.set(&quotas(), self.edges());
         uses.insert(tenant.clone(), new.clone());
@@ -182,6 +187,11 @@ impl Use {
             let share = if about.sharing == Sharing::Shared { limit.div_ceil(edges as u64) } else { limit };
             self.shares[about.quota as usize].store(share, Ordering::Relaxed);
         }
+    }
+
+    /// A place for an event of the audit for whose storing nobody waits; none when as many wait as may.
+    pub(crate) fn audit_place(&self) -> Option<OwnedSemaphorePermit> {
+        self.audits.clone().try_acquire_owned().ok()
     }
 
     /// This edge's share of a limit, if there is one.

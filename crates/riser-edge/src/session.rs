@@ -3,7 +3,8 @@
 //! Gateways, dashboards and back ends are the same session with different rights. It answers what needs no waiting
 //! by itself; what waits (the registry, the store, the bus) runs in a task beside it, so that reading never stops.
 
-use std::collections::VecDeque;
+mod listener;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,9 +15,7 @@ use riser_core::command::Word;
 use riser_core::event::{Cursor, EventId};
 use riser_core::frame::{Broken, Credential, Inbound, N, NewEvent, outbound};
 use riser_core::tenant::Quota;
-use riser_core::{
-    Address, Change, CloseCode, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Peer, Reason, Verb,
-};
+use riser_core::{Address, Change, CloseCode, ErrorCode, GatewayKey, Identity, Pattern, Peer, Reason, Verb};
 use tokio::time::Instant;
 use tracing::field;
 
@@ -25,18 +24,14 @@ use crate::auth::{AuthError, Lapse, Proof};
 use crate::commands::desk;
 use crate::commands::issuer::Issuer;
 use crate::gateway::Gateway;
-use crate::hub::{Hub, Member, Sub, SubscribeError};
-use crate::live::ear::Ear;
+use crate::hub::Sub;
 use crate::live::speaker::{self, Speaker, Wish};
 use crate::open::{Arrival, Progress, Slot};
 use crate::quota::{Own, Seat};
 use crate::shared::Shared;
 use crate::ws::{Conn, End, Handler, frame};
 use crate::{auth, events, open};
-
-/// Subscriptions and their ends that may wait behind one another. A client at its limit may replace each of its
-/// subscriptions once without waiting for an answer.
-const WAITING: usize = 512;
+use listener::Listener;
 
 /// What the edge keeps of each connection beside its task.
 pub(crate) struct SessionHandle {
@@ -108,21 +103,6 @@ struct Open {
     speaker: Option<Arc<Speaker>>,
     /// Made with the first event.
     sender: Option<Arc<events::Sender>>,
-}
-
-/// A session that subscribes.
-struct Listener {
-    hub: Arc<Hub>,
-    member: Arc<Member>,
-    ear: Ear,
-    /// The session's rights as they are now, which is not always what they were when a subscription was asked for.
-    identity: Mutex<Arc<Identity>>,
-    waiting: Mutex<(VecDeque<Op>, bool)>,
-}
-
-enum Op {
-    Subscribe(N, Sub),
-    Unsubscribe(N, Pattern),
 }
 
 pub(crate) struct Session {
@@ -306,7 +286,7 @@ impl Handler for Session {
 
     fn drained(&mut self, _: &Arc<Conn>) -> bool {
         let Phase::Open(open) = &self.phase else { return false };
-        open.listener.as_ref().is_some_and(|listener| listener.hub.refill(&self.shared, &listener.member))
+        open.listener.as_ref().is_some_and(|listener| listener.refill(&self.shared))
     }
 
     fn spent(&mut self, time: Duration) {
@@ -346,8 +326,7 @@ impl Session {
             None => self.shared.metrics.clients.dec(),
         }
         if let Some(listener) = &open.listener {
-            listener.hub.leave(&listener.member);
-            listener.ear.leave(&listener.member);
+            listener.leave();
         }
         if let Some(speaker) = &open.speaker {
             speaker.leave();
@@ -426,7 +405,7 @@ impl Open {
                 speaker.open(shared, n, Wish { to, path, kind, params });
             }
             Inbound::Close { n, stream } => speaker::close(shared, conn, self.speaker.as_ref(), n, stream),
-            Inbound::Unsubscribe { n, to } => self.queue(shared, conn, n, Op::Unsubscribe(n, to)),
+            Inbound::Unsubscribe { n, to } => self.listener(shared, conn).unsubscribe(shared, n, to),
             Inbound::State { n, .. }
             | Inbound::Device { n, .. }
             | Inbound::Describe { n, .. }
@@ -451,8 +430,10 @@ impl Open {
                 let text = format!("only a client sends `{}`", inbound.kind());
                 answer_error(shared, conn, Some(n), ErrorCode::Forbidden, &text);
             }
-            Inbound::Command { n, to, command } => self.issuer(conn).command(shared, n, &self.identity, to, command),
-            Inbound::Cancel { n, cmd } => self.issuer(conn).cancel(shared, n, &self.identity, cmd),
+            Inbound::Command { n, to, command } => {
+                self.issuer(shared, id, conn).command(shared, n, &self.identity, to, command)
+            }
+            Inbound::Cancel { n, cmd } => self.issuer(shared, id, conn).cancel(shared, n, &self.identity, cmd),
             Inbound::Result { n, cmd, status, code, data } => {
                 self.with_gateway(|g| desk::said(shared, g, n, cmd, Word { status, code, data }));
             }
@@ -470,7 +451,7 @@ impl Open {
             return answer_ok(conn, n);
         }
         let feed = shared.feed(&self.identity.tenant);
-        let member = self.listener.as_ref().map(|listener| listener.member.id);
+        let member = self.listener.as_ref().map(|listener| listener.id());
         let pong = move |shared: &Shared, conn: &Conn, position: Option<Cursor>| {
             conn.push(frame::text(&outbound::pong(shared.clock.now_ms(), position)));
             answer_ok(conn, n);
@@ -516,8 +497,9 @@ impl Open {
     }
 
     /// What records the commands of this session.
-    fn issuer(&mut self, conn: &Arc<Conn>) -> Arc<Issuer> {
-        self.issuer.get_or_insert_with(|| Issuer::new(conn)).clone()
+    fn issuer(&mut self, shared: &Shared, id: u64, conn: &Arc<Conn>) -> Arc<Issuer> {
+        let from = || shared.sessions.lock().get(&id).and_then(|session| session.from);
+        self.issuer.get_or_insert_with(|| Issuer::new(conn, from())).clone()
     }
 
     /// The open gateway. The connection is paused until it is, so that none of its frames comes before.
@@ -562,16 +544,25 @@ impl Open {
         if let Some(speaker) = &self.speaker {
             speaker.renewed(&self.identity);
         }
-        let Some(listener) = &self.listener else { return };
-        // The rights first, the subscriptions after: what is still being made is either among them or sees the rights.
-        *listener.identity.lock() = self.identity.clone();
-        listener.member.audits.store(events::may_audit(&self.identity), Ordering::Relaxed);
-        for sub in listener.hub.subscriptions(&listener.member) {
-            if !is_granted(&self.identity, &sub) {
-                listener.unsubscribe(&sub.to);
-                conn.push(frame::text(&outbound::unsubscribed(&sub.to, ErrorCode::Forbidden)));
+        if let Some(listener) = &self.listener {
+            listener.renewed(&self.identity);
+        }
+    }
+
+    fn subscribe(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, sub: Sub) {
+        match listener::narrow(&self.identity, sub) {
+            Some(sub) => self.listener(shared, conn).subscribe(shared, n, sub),
+            None => {
+                let text = "no grant of this credential covers the pattern, its lanes and its paths";
+                answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
             }
         }
+    }
+
+    /// What this session subscribes with.
+    fn listener(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>) -> Arc<Listener> {
+        let identity = &self.identity;
+        self.listener.get_or_insert_with(|| Listener::new(shared, identity, conn)).clone()
     }
 
     fn renew(&self, shared: &Shared, conn: &Conn, n: N) {
@@ -583,36 +574,6 @@ impl Open {
             }
             Some(Err(error)) => answer_error(shared, conn, Some(n), error.code(), &error.to_string()),
             None => answer_error(shared, conn, Some(n), ErrorCode::Forbidden, "there is no such tenant any more"),
-        }
-    }
-
-    fn subscribe(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, sub: Sub) {
-        let Some(shown) = granted(&self.identity, &sub) else {
-            let text = "no grant of this credential covers the pattern, its lanes and its paths";
-            return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
-        };
-        let [filter, live] = shown.map(Arc::new);
-        // Most hear where they see, and who hears nothing need not have a filter for it.
-        let live = if !sub.lanes.live || live == filter { filter.clone() } else { live };
-        self.queue(shared, conn, n, Op::Subscribe(n, Sub { filter, live, ..sub }));
-    }
-
-    /// Has subscriptions and their ends done one after the other, in the order in which they came.
-    fn queue(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, op: Op) {
-        let identity = &self.identity;
-        let listener = self.listener.get_or_insert_with(|| Listener::new(shared, identity, conn)).clone();
-        let mut waiting = listener.waiting.lock();
-        if waiting.0.len() >= WAITING {
-            let text = "too many subscriptions wait for their answer";
-            return answer_error(shared, conn, Some(n), ErrorCode::RateLimited, text);
-        }
-        waiting.0.push_back(op);
-        let idle = !std::mem::replace(&mut waiting.1, true);
-        drop(waiting);
-        if idle {
-            let limit = shared.with_tenant(&identity.tenant, |t| t.limits.subscriptions).unwrap_or(0);
-            let shared = shared.clone();
-            shared.clone().tasks.spawn(async move { listener.work(&shared, limit).await });
         }
     }
 }
@@ -639,87 +600,6 @@ fn number_of(inbound: &Inbound) -> Option<N> {
         | Inbound::Open { n, .. }
         | Inbound::Seen { n, .. } => Some(*n),
         _ => None,
-    }
-}
-
-/// Which paths a subscription shows and which it lets hear: those it names, or all that the credential gives when it names
-/// none. None when the credential does not cover them.
-fn granted(identity: &Identity, sub: &Sub) -> Option<[PathFilter; 2]> {
-    let reads = sub.lanes.state || sub.lanes.event || sub.lanes.presence;
-    let of = |wanted: bool, verb: Verb, named: &Arc<PathFilter>| {
-        if !wanted {
-            return Some((**named).clone());
-        }
-        let given = identity.paths(verb, &sub.to)?;
-        if named.is_all() { Some(given) } else { given.contains(named).then(|| (**named).clone()) }
-    };
-    Some([of(reads, Verb::Read, &sub.filter)?, of(sub.lanes.live, Verb::Listen, &sub.live)?])
-}
-
-/// Whether a credential covers a subscription whose paths were chosen already.
-fn is_granted(identity: &Identity, sub: &Sub) -> bool {
-    granted(identity, sub).is_some_and(|[shown, heard]| shown.contains(&sub.filter) && heard.contains(&sub.live))
-}
-
-impl Listener {
-    fn new(shared: &Arc<Shared>, identity: &Arc<Identity>, conn: &Arc<Conn>) -> Arc<Self> {
-        let hub = shared.hub(&identity.tenant);
-        let member = Member::new(hub.next_member(), conn.clone(), events::may_audit(identity));
-        let (ear, identity) = (Ear::new(identity), Mutex::new(identity.clone()));
-        Arc::new(Self { hub, member, ear, identity, waiting: Mutex::default() })
-    }
-
-    async fn subscribe(&self, shared: &Arc<Shared>, n: N, sub: Sub, limit: usize) -> Result<(), SubscribeError> {
-        let _heard = self.ear.prepare(shared, &sub).await?;
-        let allowed = |sub: &Sub| is_granted(&self.identity.lock(), sub);
-        let begin = |sub: &Sub| {
-            self.member.conn.push(frame::text(&outbound::ok(n)));
-            self.ear.join(shared, &self.member, sub);
-        };
-        self.hub.subscribe(shared, &self.member, sub, limit, allowed, begin).await
-    }
-
-    /// Ends a subscription; false when there is none.
-    fn unsubscribe(&self, to: &Pattern) -> bool {
-        let there = self.hub.unsubscribe(&self.member, to);
-        self.ear.part(&self.member, to);
-        there
-    }
-
-    async fn work(&self, shared: &Arc<Shared>, limit: usize) {
-        loop {
-            let op = {
-                let mut waiting = self.waiting.lock();
-                match waiting.0.pop_front() {
-                    Some(op) if !self.member.has_left() => op,
-                    _ => {
-                        waiting.1 = false;
-                        return;
-                    }
-                }
-            };
-            let conn = &self.member.conn;
-            match op {
-                Op::Subscribe(n, sub) => {
-                    if let Err(error) = self.subscribe(shared, n, sub, limit).await {
-                        answer_error(shared, conn, Some(n), error.code(), error.message());
-                    }
-                }
-                Op::Unsubscribe(n, to) if self.unsubscribe(&to) => {
-                    conn.push(frame::text(&outbound::ok(n)));
-                }
-                Op::Unsubscribe(n, _) => {
-                    answer_error(
-                        shared,
-                        conn,
-                        Some(n),
-                        ErrorCode::NotFound,
-                        "there is no subscription to this pattern",
-                    );
-                }
-            }
-            conn.flush();
-        }
     }
 }
 

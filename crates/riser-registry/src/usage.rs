@@ -12,6 +12,8 @@ pub struct Usage {
     pub gateway_sessions: u64,
     /// Clients that are connected.
     pub client_sessions: u64,
+    /// Subscriptions that its clients have.
+    pub subscriptions: u64,
     /// Messages received in a second.
     pub frames_per_s: u64,
     /// Bytes received in a second.
@@ -24,6 +26,7 @@ impl AddAssign for Usage {
     fn add_assign(&mut self, other: Self) {
         self.gateway_sessions += other.gateway_sessions;
         self.client_sessions += other.client_sessions;
+        self.subscriptions += other.subscriptions;
         self.frames_per_s += other.frames_per_s;
         self.bytes_per_s += other.bytes_per_s;
         self.busy_ms_per_s += other.busy_ms_per_s;

@@ -79,8 +79,8 @@ fn from_now(time: Duration) -> u64 {
 pub(crate) fn tenant(args: &Tenant) -> Result<ExitCode, Failure> {
     run_on(async {
         match &args.act {
-            TenantAct::Create { tenant, origin, no_renewal, plane } => {
-                let mut body = json!({ "tenant": tenant, "renewal": !no_renewal });
+            TenantAct::Create { tenant, origin, no_renewal, audit_commands, plane } => {
+                let mut body = json!({ "tenant": tenant, "renewal": !no_renewal, "audit_commands": audit_commands });
                 if !origin.is_empty() {
                     body["origins"] = json!(origin);
                 }

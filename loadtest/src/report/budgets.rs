@@ -226,12 +226,16 @@ fn crowd(all: &[Summary], figure: &str, title: &str) -> Line {
 
 fn noisy(all: &[Summary]) -> Vec<Line> {
     let p99 = |variant| p99(all, "noisy", variant, is_riser);
-    let Some(alone) = p99(run::noisy::ALONE) else { return Vec::new() };
-    let line = |variant| {
-        let beside = p99(variant)?;
-        Some(told("noisy", format!("a quiet tenant {variant}, p99 µs"), Some(beside), Some(("alone".into(), alone))))
+    let to = |peer: &'static str, label: &'static str| {
+        let peer = p99(peer).map(|value| (label.to_owned(), value));
+        peer.into_iter().flat_map(move |peer| {
+            [run::noisy::BESIDE_ANOTHER, run::noisy::BESIDE_ITS_OWN].into_iter().filter_map(move |variant| {
+                let what = format!("a quiet tenant {variant}, p99 µs");
+                Some(told("noisy", what, Some(p99(variant)?), Some(peer.clone())))
+            })
+        })
     };
-    [run::noisy::BESIDE_ANOTHER, run::noisy::BESIDE_ITS_OWN].into_iter().filter_map(line).collect()
+    to(run::noisy::ALONE, "alone").chain(to(run::noisy::BESIDE_ELSEWHERE, "noise elsewhere")).collect()
 }
 
 fn poll(all: &[Summary]) -> Vec<Line> {

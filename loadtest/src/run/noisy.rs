@@ -2,6 +2,10 @@
 //! clients subscribe and unsubscribe without end, others read nothing, and a crowd of gateways connects and leaves over
 //! and over, all at the same time. What the quiet tenant sees is measured alone and beside the noise.
 //!
+//! The noise, and those who make it, take the processors of this machine too, which delays the quiet ones whatever the edge does. So
+//! the same noise is made at another server as well: what the quiet tenant sees beside that is the machine's doing, and what
+//! it sees more beside noise at its own edge is the edge's.
+//!
 //! A cluster that is started here has a tenant for the noise. `riser dev` has one tenant: there, and on a cluster that was
 //! started elsewhere, the noise is other buildings of the quiet tenant, which share with it even what tenants have apart.
 
@@ -56,26 +60,37 @@ struct Noise {
 impl Params {
     pub(crate) async fn run(&self, bench: &Bench, name: &str, out: &mut Vec<Run>) -> Result<()> {
         for round in 1..=bench.rounds {
-            for noise in [false, true] {
-                bench.step(round, &format!("{name}, {}", if noise { "beside noise" } else { ALONE }));
+            for noise in [Where::Nowhere, Where::Elsewhere, Where::Here] {
                 let server = bench.riser(1).await?;
-                let variant = match (noise, &server.other_tenant) {
-                    (false, _) => ALONE,
-                    (true, Some(_)) => BESIDE_ANOTHER,
-                    (true, None) => BESIDE_ITS_OWN,
+                let elsewhere = match noise {
+                    // Of a cluster that runs already there is no second one.
+                    Where::Elsewhere if !server.is_ours() => continue,
+                    Where::Elsewhere => Some(bench.riser(1).await?),
+                    Where::Nowhere | Where::Here => None,
                 };
+                let variant = match (noise, &server.other_tenant) {
+                    (Where::Nowhere, _) => ALONE,
+                    (Where::Elsewhere, _) => BESIDE_ELSEWHERE,
+                    (Where::Here, Some(_)) => BESIDE_ANOTHER,
+                    (Where::Here, None) => BESIDE_ITS_OWN,
+                };
+                bench.step(round, &format!("{name}, {variant}"));
                 let mut run = bench.run_of_riser(name, variant, round);
-                self.measure(bench, &server, noise, &mut run).await?;
+                let noisy = if noise == Where::Here { Some(&server) } else { elsewhere.as_ref() };
+                self.measure(bench, &server, noisy, &mut run).await?;
                 out.push(run);
             }
         }
         Ok(())
     }
 
-    async fn measure(&self, bench: &Bench, server: &Server, noise: bool, run: &mut Run) -> Result<()> {
+    async fn measure(&self, bench: &Bench, server: &Server, noisy: Option<&Server>, run: &mut Run) -> Result<()> {
         let mut quiet = bench.spread(server, Role::Report(reporter()), self.gateways, 0).await?;
         let mut board = bench.spread(server, Role::Watch(watcher("b0/*")), 1, LISTENERS).await?;
-        let mut loud = if noise { Some(self.noise(bench, server).await?) } else { None };
+        let mut loud = match noisy {
+            Some(at) => Some(self.noise(bench, at).await?),
+            None => None,
+        };
         let meter = Meter::begin(server, &mut [&mut quiet, &mut board])?;
         let mut calm = schedule(self.per_second, self.seconds, 1);
         let mut noises: [Report; 3] = Default::default();
@@ -139,8 +154,18 @@ impl Params {
     }
 }
 
+/// At which server there is noise.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Where {
+    Nowhere,
+    Elsewhere,
+    Here,
+}
+
 /// The variants.
 pub(crate) const ALONE: &str = "alone";
+/// See [`ALONE`].
+pub(crate) const BESIDE_ELSEWHERE: &str = "beside the same noise at another server";
 /// See [`ALONE`].
 pub(crate) const BESIDE_ANOTHER: &str = "beside another tenant's noise";
 /// See [`ALONE`].

@@ -46,11 +46,14 @@ pub(super) async fn usage(control: &Control, call: &Call) -> Result<Answer, Refu
     for usage in control.ports.registry.usage(&tenant).await.map_err(nobody)? {
         used += usage;
     }
+    let undecided = control.ports.commands.undecided(&tenant).await.map_err(nobody)?;
     let bounds = control.ports.log.bounds(&tenant).await.map_err(|_| unavailable("the event store does not answer"))?;
     Ok(Answer::ok(json!({
         "gateways_known": known,
         "gateway_sessions": connected,
         "client_sessions": used.client_sessions,
+        "subscriptions": used.subscriptions,
+        "undecided_commands": undecided,
         "frames_per_s": used.frames_per_s,
         "bytes_per_s": used.bytes_per_s,
         "busy_ms_per_s": used.busy_ms_per_s,

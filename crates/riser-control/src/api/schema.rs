@@ -105,6 +105,10 @@ fn settings() -> Map<String, Value> {
         "status": status(),
         "origins": origins(),
         "renewal": { "type": "boolean", "description": "Whether gateways may renew their own tokens." },
+        "audit_commands": {
+            "type": "boolean",
+            "description": "Whether each command is told as an event of the audit. These count for the retention.",
+        },
         "retention": named("Retention"),
         "limits": named("Limits"),
     });
@@ -313,6 +317,8 @@ fn usage() -> Value {
         "gateways_known": number("Gateways of which the registry knows."),
         "gateway_sessions": number("Of these, how many are connected."),
         "client_sessions": number("Clients that are connected, as edges told within the last half minute."),
+        "subscriptions": number("Subscriptions that these have, as edges told."),
+        "undecided_commands": number("Commands that have no final outcome yet, held ones included."),
         "frames_per_s": number("Messages from all its sessions in a second, about: the last ten."),
         "bytes_per_s": number("Bytes of these in a second."),
         "busy_ms_per_s": number("Milliseconds that edges spend for it in a second, of all their processors."),

@@ -14,9 +14,9 @@ use crate::control::Control;
 use riser_tenants::Read;
 
 /// What may be said of a tenant when it is made.
-const NEW: [&str; 7] = ["tenant", "status", "origins", "renewal", "retention", "limits", "quotas"];
+const NEW: [&str; 8] = ["tenant", "status", "origins", "renewal", "audit_commands", "retention", "limits", "quotas"];
 /// What may be changed of one.
-const CHANGED: [&str; 6] = ["status", "origins", "renewal", "retention", "limits", "signing_kid"];
+const CHANGED: [&str; 7] = ["status", "origins", "renewal", "audit_commands", "retention", "limits", "signing_kid"];
 /// Random bytes of a signing key that is made here: as many as the hash that it keys.
 pub(super) const SIGNING_BYTES: usize = 32;
 
@@ -30,6 +30,7 @@ fn shown(read: &Read) -> Value {
             "status": doc["status"],
             "origins": doc["origins"],
             "renewal": doc["renewal"],
+            "audit_commands": doc["audit_commands"],
             "retention": doc.get("retention").cloned().unwrap_or_else(|| json!({})),
             "limits": doc["limits"],
             "quotas": doc.get("quotas").cloned().unwrap_or_else(|| json!({})),

@@ -291,8 +291,12 @@ async fn a_flat_that_is_moved_out_of_is_erased_and_its_device_does_not_come_back
     let of: Vec<_> =
         events["events"].as_array().expect("rows").iter().filter(|e| e["type"] == "ring").map(|e| &e["of"]).collect();
     assert_eq!(of, [&json!("b/h")]);
-    let told = events["events"].as_array().expect("rows").iter().any(|e| e["data"]["what"] == "gateway.erase");
-    assert!(told, "{events}");
+    let told = events["events"].as_array().expect("rows").iter().find(|e| e["data"]["what"] == "gateway.erase");
+    let told = told.expect("the audit");
+    assert_eq!(
+        (&told["of"], &told["data"]["from"], &told["data"]["gateway"]),
+        (&json!("_/_"), &json!("127.0.0.1"), &json!("b/g"))
+    );
     drop(stays);
     // Somebody moves in.
     let token = edges[0].token(&all, "b/g").await;
@@ -396,7 +400,8 @@ async fn a_code_becomes_a_gateways_token_once_and_the_device_before_is_revoked()
     let events = edges[0].read("GET /v1/events?to=_/_&limit=100", &all).await;
     let told =
         events["events"].as_array().expect("rows").iter().filter(|event| event["data"]["what"] == "gateway.enrol");
-    assert_eq!(told.count(), 2);
+    let from: Vec<_> = told.map(|event| (&event["data"]["who"], &event["data"]["from"])).collect();
+    assert_eq!(from, [(&json!("gateway:b/f1"), &json!("127.0.0.1")); 2]);
 }
 
 #[tokio::test]
@@ -432,4 +437,55 @@ async fn what_operators_do_is_shown_to_who_may_manage_and_to_no_gateway() {
         let shown = events["events"].as_array().expect("rows").iter().filter(|event| event["type"] == "audit");
         assert_eq!(shown.count(), audits);
     }
+}
+
+#[tokio::test]
+async fn commands_are_told_with_who_and_from_where_for_a_tenant_that_wants_it() {
+    let world = World::new().await;
+    let edge = edge(&world, "edge-0").await;
+    let [all, some] = tenant_with_keys(&world, &edge).await;
+    let command = json!({ "to": "b/g", "path": "hall/lock", "action": "unlock", "key": "1", "wait": "final" });
+    let issue = async |credential: &str| edge.send("POST /v1/commands", credential, &command.to_string()).await;
+    assert_eq!(issue(&all).await.0, 200);
+    let audits = async |key: &str| {
+        let events = edge.read("GET /v1/events?to=b/g", key).await;
+        events["events"].as_array().expect("rows").clone()
+    };
+    assert!(audits(&all).await.is_empty(), "nobody wants it yet");
+
+    world.ask("PATCH /acme", &json!({ "audit_commands": true })).await.is(200);
+    assert_eq!(world.ask("GET /acme", &Value::Null).await.is(200)["audit_commands"], true);
+    // The same command by the same caller is the same deed; by another one, or with another key, it is another.
+    let told = async |count: usize| loop {
+        let (status, body) = issue(&all).await;
+        assert_eq!(status, 200, "{body}");
+        let rows = audits(&all).await;
+        if rows.len() >= count {
+            return rows;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    timeout(PATIENCE, told(1)).await.expect("told");
+    let short = edge
+        .send(
+            "POST /v1/tokens",
+            &all,
+            &json!({ "peer": "client", "subject": "bob", "ttl_s": 60,
+        "grants": [{ "to": "b/*", "may": ["read", "command"] }] })
+            .to_string(),
+        )
+        .await
+        .1;
+    let short: Value = serde_json::from_str(&short).expect("JSON");
+    assert_eq!(issue(short["token"].as_str().expect("a token")).await.0, 200);
+    assert_eq!(issue(&some).await.0, 403, "what is refused is not told");
+    let rows = timeout(PATIENCE, told(2)).await.expect("told");
+    let cmd = edge.read("GET /v1/commands?to=b/g", &all).await["commands"][0]["cmd"].clone();
+    for (row, who) in rows.iter().zip(["client:all", "client:bob"]) {
+        assert_eq!((&row["type"], &row["of"], &row["path"]), (&json!("audit"), &json!("b/g"), &json!("hall/lock")));
+        let data = json!({ "what": "command.issue", "who": who, "from": "127.0.0.1", "cmd": cmd, "action": "unlock" });
+        assert_eq!(row["data"], data);
+    }
+    assert_eq!(rows.len(), 2);
+    assert!(audits(&some).await.is_empty(), "who may not manage is shown none");
 }

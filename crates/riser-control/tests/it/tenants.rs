@@ -147,7 +147,14 @@ async fn gateways_and_what_is_used_are_shown_and_a_session_is_closed() {
         }
     }
     let acme: TenantId = "acme".parse().expect("a tenant");
-    let used = Usage { gateway_sessions: 3, client_sessions: 2, frames_per_s: 10, bytes_per_s: 900, busy_ms_per_s: 1 };
+    let used = Usage {
+        gateway_sessions: 3,
+        client_sessions: 2,
+        subscriptions: 5,
+        frames_per_s: 10,
+        bytes_per_s: 900,
+        busy_ms_per_s: 1,
+    };
     for start in [1, 2] {
         let lease = Lease { start, ..lease.clone() };
         let told = BTreeMap::from([(acme.clone(), used), ("other".parse().expect("a tenant"), used)]);
@@ -156,7 +163,7 @@ async fn gateways_and_what_is_used_are_shown_and_a_session_is_closed() {
     let usage = world.ask("GET /acme/usage", &Value::Null).await.is(200);
     let all = json!({
         "gateways_known": 4, "gateway_sessions": 3, "events": 1,
-        "client_sessions": 4, "frames_per_s": 20, "bytes_per_s": 1_800, "busy_ms_per_s": 2,
+        "client_sessions": 4, "subscriptions": 10, "undecided_commands": 0, "frames_per_s": 20, "bytes_per_s": 1_800, "busy_ms_per_s": 2,
     });
     assert_eq!(usage, all);
     let (mut seen, mut cursor) = (vec![], String::new());

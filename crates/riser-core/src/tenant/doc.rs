@@ -126,6 +126,7 @@ fn read_tenant(doc: &mut Reader) -> Result<Tenant, DocError> {
         check_origin(origin).map_err(|why| at.error(why)).map(|()| origin.to_owned())
     })?;
     let renewal = doc.flag("renewal")?.unwrap_or(true);
+    let audit_commands = doc.flag("audit_commands")?.unwrap_or(false);
     let signing_kid = doc.text("signing_kid")?.unwrap_or_default();
     let mut signing_keys = BTreeMap::new();
     for (at, key) in doc.objects("signing_keys", SIGNING_KEYS, read_signing_key)?.into_iter().enumerate() {
@@ -144,6 +145,7 @@ fn read_tenant(doc: &mut Reader) -> Result<Tenant, DocError> {
         status,
         origins,
         renewal,
+        audit_commands,
         signing_kid,
         signing_keys,
         api_keys,
@@ -315,6 +317,7 @@ struct Out<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     origins: Option<&'a [String]>,
     renewal: bool,
+    audit_commands: bool,
     #[serde(skip_serializing_if = "str::is_empty")]
     signing_kid: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -388,6 +391,7 @@ impl<'a> Out<'a> {
             status: tenant.status.as_str(),
             origins: tenant.origins.as_deref(),
             renewal: tenant.renewal,
+            audit_commands: tenant.audit_commands,
             signing_kid: &tenant.signing_kid,
             signing_keys: tenant.signing_keys.values().map(OutSigning::of).collect(),
             api_keys: tenant.api_keys.iter().map(OutKey::of).collect(),

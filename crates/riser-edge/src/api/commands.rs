@@ -1,5 +1,6 @@
 //! Commands over HTTP.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::CONNECTION;
@@ -33,6 +34,7 @@ pub(crate) async fn post(
     identity: &Identity,
     request: Request<Incoming>,
     visitor: &Visitor,
+    from: IpAddr,
 ) -> Answer {
     query(&request, &[])?;
     let bytes = body(shared, request, Limits::default().text_bytes).await?;
@@ -43,7 +45,7 @@ pub(crate) async fn post(
         Refused::new("too_many_waits", Problem::unavailable(detail, 5))
     };
     let place = wait.then(|| shared.wait_place(&identity.tenant).ok_or_else(busy)).transpose()?;
-    let stepped = issuer::record(shared, identity, &key, command).await.map_err(refused)?;
+    let stepped = issuer::record(shared, identity, Some(from), &key, command).await.map_err(refused)?;
     let record = stepped.record.clone();
     // The record's own: a command that is repeated keeps the first one's.
     let deadline = Duration::from_millis(record.deadline_at_ms.saturating_sub(stepped.now_ms));

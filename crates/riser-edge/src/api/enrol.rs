@@ -6,16 +6,15 @@ use std::sync::Arc;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use riser_core::frame::fields::Fields;
-use riser_core::{ErrorCode, Identity, Json, Peer};
+use riser_core::{ErrorCode, Identity, Peer};
 use riser_tenants::flats::{Code, Flats};
 use riser_tenants::{FlatsError, Store};
 use serde_json::json as value;
-use tokio::time::Instant;
 
 use super::gateways::revoke;
 use super::{Answer, bad, body, json, query};
 use crate::auth::{self, GATEWAY_TTL_DEFAULT_S, LOCKOUT, TokenOrder};
-use crate::events;
+use crate::events::audit::tell;
 use crate::http::Refused;
 use crate::problem::Problem;
 use crate::shared::Shared;
@@ -33,14 +32,14 @@ pub(crate) async fn post(shared: &Arc<Shared>, request: Request<Incoming>, from:
         let problem = Problem::rate_limited(u32::try_from(LOCKOUT.as_secs()).unwrap_or(u32::MAX));
         return Err(Refused::new("locked_out", problem));
     }
-    let answer = enrol(shared, request).await;
+    let answer = enrol(shared, request, from).await;
     if answer.as_ref().is_err_and(|refused| refused.reason() == BAD_CODE) {
         shared.count_wrong_code(from);
     }
     answer
 }
 
-async fn enrol(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
+async fn enrol(shared: &Arc<Shared>, request: Request<Incoming>, from: IpAddr) -> Answer {
     query(&request, &[])?;
     let bytes = body(shared, request, BODY_BYTES).await?;
     let Some(store) = &shared.ports.keep else {
@@ -69,10 +68,7 @@ async fn enrol(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
         expires_at_ms: Some(minted.expires_at_ms),
         lifetime_ms: None,
     };
-    let event = events::audit(shared, &who, Json::of(&value!({ "what": "gateway.enrol", "gateway": address })));
-    if events::store(shared, tenant, event, Instant::now()).await.is_err() {
-        tracing::error!(%tenant, gateway = %address, "an enrolment could not be told as an event");
-    }
+    tell(shared, &who, from, "gateway.enrol", value!({ "gateway": address })).await;
     let body = value!({
         "tenant": tenant,
         "address": address,

@@ -13,7 +13,8 @@ use riser_core::{Address, ErrorCode, Identity, Json, PathFilter, Pattern, Tenant
 use tokio::time::{Instant, timeout};
 
 use super::{Answer, ROWS_BYTES, bad, body, json, query, unescaped};
-use crate::events::{NotStored, event_of, is_audit, may_audit, may_send, store};
+use crate::events::audit::{is_audit, may_audit};
+use crate::events::{NotStored, event_of, may_send, store};
 use crate::http::Refused;
 use crate::problem::Problem;
 use crate::shared::Shared;

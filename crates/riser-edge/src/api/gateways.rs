@@ -1,5 +1,6 @@
 //! What a tenant's back end does to its gateways: closing a session, and erasing a flat that somebody moves out of.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +10,13 @@ use riser_bus::Subject;
 use riser_core::routed::{self, ToEdge};
 use riser_core::tenant::TenantDoc;
 use riser_core::tenant::revoked::Full;
-use riser_core::{Address, EdgeId, Epoch, ErrorCode, GatewayKey, Identity, Json, PathFilter, Pattern, Verb};
+use riser_core::{Address, EdgeId, Epoch, ErrorCode, GatewayKey, Identity, PathFilter, Pattern, Verb};
 use riser_tenants::{Store, StoreError};
 use serde_json::json as value;
 use tokio::time::{Instant, sleep};
 
 use super::{Answer, bad, json, query, unavailable};
-use crate::events;
+use crate::events::audit::tell;
 use crate::http::Refused;
 use crate::problem::Problem;
 use crate::shared::Shared;
@@ -30,6 +31,7 @@ pub(crate) async fn kick(
     shared: &Arc<Shared>,
     identity: &Identity,
     request: &Request<Incoming>,
+    from: IpAddr,
     building: &str,
     gateway: &str,
 ) -> Answer {
@@ -43,6 +45,7 @@ pub(crate) async fn kick(
         return Err(Refused::new("unknown_gateway", Problem::not_found("this gateway is not connected")));
     };
     close(shared, &key, &edge, epoch).await?;
+    tell(shared, identity, from, "gateway.kick", value!({ "gateway": key.address })).await;
     let body = value!({ "of": key.address, "edge": edge, "epoch": epoch });
     Ok(json(StatusCode::OK, body.to_string()))
 }
@@ -52,6 +55,7 @@ pub(crate) async fn erase(
     shared: &Arc<Shared>,
     identity: &Identity,
     request: &Request<Incoming>,
+    from: IpAddr,
     building: &str,
     gateway: &str,
 ) -> Answer {
@@ -73,8 +77,7 @@ pub(crate) async fn erase(
     }
     let erased = shared.call(shared.ports.registry.erase_gateway(&key)).await.map_err(|_| unavailable())?;
     let events = erase_events(shared, &key).await?;
-    let about = value!({ "what": "gateway.erase", "gateway": key.address });
-    tell(shared, identity, &about).await;
+    tell(shared, identity, from, "gateway.erase", value!({ "gateway": key.address })).await;
     let body = value!({
         "of": key.address,
         "values": erased.values,
@@ -168,13 +171,5 @@ async fn erase_events(shared: &Shared, key: &GatewayKey) -> Result<u64, Refused>
             Some(next) => from = next,
             None => return Ok(events),
         }
-    }
-}
-
-/// Tells the tenant, as an event, what was done.
-async fn tell(shared: &Arc<Shared>, identity: &Identity, about: &serde_json::Value) {
-    let event = events::audit(shared, identity, Json::of(about));
-    if events::store(shared, &identity.tenant, event, Instant::now()).await.is_err() {
-        tracing::error!(tenant = %identity.tenant, %about, "what was done could not be told as an event");
     }
 }

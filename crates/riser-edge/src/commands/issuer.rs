@@ -1,11 +1,12 @@
 //! A session that issues commands: recorded one after the other, in the order in which it sent them.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use riser_bus::Subject;
-use riser_core::command::{Body, CommandId, CommandKey, Refusal, Step, Took};
+use riser_core::command::{Body, CommandId, CommandKey, Record, Refusal, Step, Took};
 use riser_core::frame::{N, NewCommand, outbound};
 use riser_core::routed::{self, ToEdge};
 use riser_core::tenant::Quota;
@@ -14,6 +15,7 @@ use riser_registry::{Created, RegistryError, Stepped};
 use tokio::time::{Duration, Instant, sleep};
 
 use super::{count, digest, dispatch, step};
+use crate::events::audit::{self, Deed};
 use crate::session::{answer_error, answer_ok};
 use crate::shared::{Busy, Shared};
 use crate::ws::Conn;
@@ -60,6 +62,8 @@ impl Op {
 /// One session's commands.
 pub(crate) struct Issuer {
     pub(super) conn: Arc<Conn>,
+    /// Where its session comes from, for the audit.
+    from: Option<IpAddr>,
     waiting: Mutex<Waiting>,
     /// What it is told of, in the order in which it was issued.
     names: Mutex<VecDeque<(GatewayKey, CommandId)>>,
@@ -73,8 +77,8 @@ struct Waiting {
 }
 
 impl Issuer {
-    pub(crate) fn new(conn: &Arc<Conn>) -> Arc<Self> {
-        Arc::new(Self { conn: conn.clone(), waiting: Mutex::default(), names: Mutex::default() })
+    pub(crate) fn new(conn: &Arc<Conn>, from: Option<IpAddr>) -> Arc<Self> {
+        Arc::new(Self { conn: conn.clone(), from, waiting: Mutex::default(), names: Mutex::default() })
     }
 
     /// Takes a command.
@@ -134,7 +138,7 @@ impl Issuer {
             let (n, done) = match op {
                 Op::Command { n, identity, to, command } => (n, self.issue(shared, n, &identity, to, *command).await),
                 Op::Cancel { n, identity, cmd } => {
-                    let cancelled = cancel(shared, &identity, &cmd).await;
+                    let cancelled = cancel(shared, &identity, self.from, &cmd).await;
                     if cancelled.is_ok() {
                         answer_ok(&self.conn, Some(n));
                     }
@@ -158,7 +162,7 @@ impl Issuer {
     ) -> Result<(), Refused> {
         let key = GatewayKey::new(identity.tenant.clone(), to);
         self.make_room(shared)?;
-        let stepped = record(shared, identity, &key, command).await?;
+        let stepped = record(shared, identity, self.from, &key, command).await?;
         let cmd = &stepped.record.cmd;
         let name = (key.clone(), cmd.clone());
         {
@@ -201,6 +205,7 @@ impl Issuer {
 pub(crate) async fn record(
     shared: &Arc<Shared>,
     identity: &Identity,
+    from: Option<IpAddr>,
     key: &GatewayKey,
     command: NewCommand,
 ) -> Result<Stepped, Refused> {
@@ -217,7 +222,7 @@ pub(crate) async fn record(
         edge: shared.config.id.clone(),
         no_room: false,
     };
-    let (result, created) = match create(shared, key, &mut new).await {
+    let (result, created): (_, Result<Stepped, _>) = match create(shared, key, &mut new).await {
         Ok(Created::Recorded(stepped)) if stepped.took == Took::Yes => ("new", Ok(*stepped)),
         Ok(Created::Recorded(stepped)) => ("repeated", Ok(*stepped)),
         Ok(Created::Conflict) => {
@@ -238,6 +243,9 @@ pub(crate) async fn record(
         Err(_) => ("unavailable", Err(UNAVAILABLE)),
     };
     shared.metrics.commands.issued(result);
+    if let Ok(Stepped { record, .. }) = &created {
+        note(shared, identity, from, "command.issue", record);
+    }
     created
 }
 
@@ -290,7 +298,12 @@ pub(crate) async fn set_going(shared: &Arc<Shared>, key: &GatewayKey, stepped: S
 }
 
 /// Cancels a command for who may issue it, or asks its gateway to.
-pub(crate) async fn cancel(shared: &Arc<Shared>, identity: &Identity, cmd: &CommandId) -> Result<(), Refused> {
+pub(crate) async fn cancel(
+    shared: &Arc<Shared>,
+    identity: &Identity,
+    from: Option<IpAddr>,
+    cmd: &CommandId,
+) -> Result<(), Refused> {
     let key = GatewayKey::new(identity.tenant.clone(), cmd.of.clone());
     if identity.paths(Verb::Command, &Pattern::One(cmd.of.clone())).is_none() {
         return Err(FORBIDDEN);
@@ -303,23 +316,33 @@ pub(crate) async fn cancel(shared: &Arc<Shared>, identity: &Identity, cmd: &Comm
     }
     let stepped = step(shared, &key, cmd, &Step::Cancel).await.map_err(|_| UNAVAILABLE)?.ok_or(not_found)?;
     match (stepped.took, stepped.holder) {
-        (Took::Yes | Took::Nothing, _) => Ok(()),
+        (Took::Yes | Took::Nothing, _) => {}
         (Took::No(Refusal::Sent), Some(holder)) if holder.edge == shared.config.id => {
             super::desk::cancel(shared, &key, cmd);
-            Ok(())
         }
         (Took::No(Refusal::Sent), Some(holder)) => {
             let message = routed::encode(&ToEdge::Cancel { cmd: cmd.clone() });
             // Nothing looks for a wish that got lost on its way: who has it must know.
-            let handed_over = shared.publish(&Subject::Edge(holder.edge, key), message).await;
-            if handed_over { Ok(()) } else { Err(UNAVAILABLE) }
+            if !shared.publish(&Subject::Edge(holder.edge, key), message).await {
+                return Err(UNAVAILABLE);
+            }
         }
         (Took::No(Refusal::Sent), None) => {
             let message = "it was sent, and its gateway is offline now: nobody can be asked to cancel it";
-            Err(Refused { code: ErrorCode::Conflict, message })
+            return Err(Refused { code: ErrorCode::Conflict, message });
         }
-        (Took::No(_), _) => Err(Refused { code: ErrorCode::Conflict, message: "its outcome is final" }),
+        (Took::No(_), _) => {
+            return Err(Refused { code: ErrorCode::Conflict, message: "its outcome is final" });
+        }
     }
+    note(shared, identity, from, "command.cancel", &seen.record);
+    Ok(())
+}
+
+/// Tells the audit what was done with a command.
+fn note(shared: &Arc<Shared>, identity: &Identity, from: Option<IpAddr>, what: &'static str, record: &Record) {
+    let Record { cmd, body: Body { path, action, .. }, .. } = record;
+    audit::note(shared, identity, from, &Deed { what, cmd, path, action });
 }
 
 /// Who issues or sends something, as others are told.

@@ -20,6 +20,7 @@ pub(crate) struct EventMetrics {
     pub(super) feeds: IntGauge,
     pub(super) behind: IntCounter,
     failures: IntCounter,
+    pub(super) audits_lost: IntCounter,
 }
 
 impl EventMetrics {
@@ -44,6 +45,10 @@ impl EventMetrics {
             behind: m
                 .counter("riser_events_too_slow_total", "Sessions ended because they could not keep up with events."),
             failures: m.counter("riser_log_failures_total", "Calls of the event store that nobody answered."),
+            audits_lost: m.counter(
+                "riser_audits_lost_total",
+                "Commands that could not be told as events of the audit: the event store was too slow, or is full.",
+            ),
         }
     }
 

@@ -3,7 +3,9 @@
 //! [`Sender`] stores what a session sends, one after the other. [`feed`] follows what is stored, for all listeners of a
 //! tenant on this edge; [`delivery`] gives it to each at its own speed, from the [`ring`] of the newest and from the
 //! [`pages`] that are read for those who were away; [`follower`] knows where each of them stands.
+//! [`audit`] makes the broker's own, of who did what.
 
+pub(crate) mod audit;
 mod delivery;
 pub(crate) mod feed;
 mod follower;
@@ -28,8 +30,6 @@ use crate::session::answer_error;
 use crate::shared::{Busy, Shared};
 use crate::ws::{Conn, frame};
 
-/// The type of events that say who changed what. The control plane tells such ones, too.
-const AUDIT: &str = "audit";
 /// Events of one session that wait to be stored.
 const WAITING: usize = 512;
 /// Bytes of events that wait to be stored: several messages of the largest size.
@@ -134,25 +134,6 @@ pub(crate) fn seen(identity: &Identity, of: Address, notice: &EventId) -> Event 
         at_ms: 0,
         ts_ms: None,
     }
-}
-
-/// Whether an event says who changed what in the tenant.
-pub(crate) fn is_audit(event: &Event) -> bool {
-    event.kind.as_str() == AUDIT
-}
-
-/// Whether a credential shows such events: who may manage the tenant. Every gateway may read what is told to the whole
-/// tenant, and what operators do is none of its business.
-pub(crate) fn may_audit(identity: &Identity) -> bool {
-    identity.allows(Verb::Manage, &Pattern::All, &PathFilter::ALL)
-}
-
-/// The event that somebody has changed something, about the whole tenant.
-pub(crate) fn audit(shared: &Shared, identity: &Identity, what: Json) -> Event {
-    let key = GatewayKey::new(identity.tenant.clone(), "_/_".parse().expect("the address of a tenant"));
-    let id = format!("audit-{}", shared.next_key()).parse().expect("an edge's name and a number are a short text");
-    let kind = AUDIT.parse().expect("a word is a type");
-    Event { from: who(identity), ..of_broker(&key, id, kind, what) }
 }
 
 /// Whether a credential may send an event: at the address, and at its path or, without one, at all of its paths. A gateway

@@ -11,7 +11,7 @@ use riser_core::frame::outbound;
 use riser_core::{Address, Path};
 use tokio::time::{Duration, Instant};
 
-use crate::events::is_audit;
+use crate::events::audit::is_audit;
 use crate::shared::Shared;
 use crate::ws::frame;
 

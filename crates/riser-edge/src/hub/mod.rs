@@ -291,6 +291,11 @@ impl Hub {
         self.inner.lock().members.get(&member.id).map(|(_, subs)| subs.clone()).unwrap_or_default()
     }
 
+    /// How many subscriptions all listeners have.
+    pub(crate) fn subscribed(&self) -> u64 {
+        self.inner.lock().subscriptions
+    }
+
     /// The greatest epoch that is known here of a gateway.
     pub(crate) fn epoch(&self, address: &Address) -> Option<riser_core::Epoch> {
         let inner = self.inner.lock();

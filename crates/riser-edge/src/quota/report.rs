@@ -49,6 +49,8 @@ impl Use {
         Usage {
             gateway_sessions: self.gateways.load(Ordering::Relaxed),
             client_sessions: self.clients.load(Ordering::Relaxed),
+            // The tenant's hub counts them.
+            subscriptions: 0,
             frames_per_s: rate(&self.counted.frames, 1_000_000_000),
             bytes_per_s: rate(&self.counted.bytes, 1_000_000_000),
             busy_ms_per_s: rate(&self.counted.busy, 1_000),
@@ -71,7 +73,10 @@ pub(crate) async fn keep(shared: Arc<Shared>, every: Duration) {
     loop {
         sleep(every).await;
         let now = Instant::now();
-        let usage = shared.meters.report(now - told);
+        let mut usage = shared.meters.report(now - told);
+        for (tenant, usage) in &mut usage {
+            usage.subscriptions = shared.known_hub(tenant).map_or(0, |hub| hub.subscribed());
+        }
         told = now;
         let lease = shared.lease();
         // What nobody takes is not shown; what is counted for quotas and in metrics does not hang on it.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use riser_bus::Subject;
+use riser_bus::log::Log;
 use riser_core::Grant;
 use riser_edge::Ports;
 use serde_json::{Value, json};
@@ -267,6 +268,54 @@ async fn cancelling_is_at_once_before_it_was_sent_and_the_gateways_word_after() 
     assert_eq!(client.statuses(&sent).await, ["sent", "cancelled"]);
     client.send(&json!({"t":"cancel","n":6,"cmd":sent})).await;
     assert_eq!(client.answer(6).await["t"], "ok", "cancelling twice is no mistake");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_audit_tells_what_sessions_issue_and_cancel_and_holds_up_no_command() {
+    let cluster = Cluster::new();
+    cluster.tenants.send_modify(|table| {
+        let table = std::sync::Arc::make_mut(table);
+        for (name, audit_commands) in [("acme", true), ("other", false)] {
+            let audited = riser_core::Tenant { audit_commands, ..tenant() };
+            table.insert(name.parse().expect("a tenant"), audited);
+        }
+    });
+    let (one, metrics) = cluster.edge("edge-0").await;
+    let log = cluster.log.client(&"edge-9".parse().expect("an edge"));
+    let told = async |of: &str| log.read(&of.parse().expect("a tenant"), 1).await.map_or(vec![], |page| page.events);
+    for name in ["other", "acme"] {
+        let (mut client, _) = Peerling::open(&one, client_of(name)).await;
+        let held = client.command(1, &json!({"if_offline":"hold","key":"k"})).await;
+        assert_eq!(client.command(2, &json!({"if_offline":"hold","key":"k"})).await, held);
+        client.send(&json!({"t":"cancel","n":3,"cmd":held})).await;
+        assert_eq!(client.answer(3).await["t"], "ok");
+        while name == "acme" && told("acme").await.len() < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let events = told(name).await;
+        let what: Vec<Value> = events
+            .iter()
+            .map(|stored| {
+                let event = &stored.event;
+                assert_eq!((event.of.to_string().as_str(), event.from.as_str()), ("b/g", "client:alice"));
+                assert_eq!(event.path.as_ref().map(|path| path.as_str()), Some("hall/lock"));
+                serde_json::from_str(event.data.as_ref().expect("data").as_str()).expect("JSON")
+            })
+            .collect();
+        let deed = |what| json!({"what":what,"who":"client:alice","cmd":held,"action":"unlock"});
+        let all = [deed("command.issue"), deed("command.cancel")];
+        assert_eq!(what, if name == "acme" { &all[..] } else { &[] }, "{name}");
+    }
+    // An event store that takes nothing.
+    cluster.log.set_full(true);
+    let (mut client, _) = Peerling::open(&one, client_of("acme")).await;
+    let asked = tokio::time::Instant::now();
+    let cmd = client.command(1, &json!({})).await;
+    assert_eq!(client.statuses(&cmd).await, ["offline"]);
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    while counted(&metrics, "riser_audits_lost_total", None) == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

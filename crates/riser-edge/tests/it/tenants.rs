@@ -326,6 +326,8 @@ async fn what_a_tenant_uses_of_an_edge_is_told_to_the_registry() {
     let cluster = Cluster::new();
     let (one, _) = cluster.edge("edge-0").await;
     let (mut client, _) = Peerling::open(&one, client_of("acme")).await;
+    client.subscribe("b/f", &["state"]).await;
+    client.subscribe("b/*", &["event"]).await;
     let (mut gw, _) = Peerling::open(&one, gateway("b/f")).await;
     Peerling::open(&one, client_of("other")).await;
     let watcher = cluster.store.client(&"watcher".parse().expect("an edge"));
@@ -342,12 +344,14 @@ async fn what_a_tenant_uses_of_an_edge_is_told_to_the_registry() {
         .expect("it is told")
     };
     let usage = told(&|usage| usage.frames_per_s > 0).await;
-    assert_eq!((usage.gateway_sessions, usage.client_sessions), (1, 1));
+    assert_eq!((usage.gateway_sessions, usage.client_sessions, usage.subscriptions), (1, 1, 2));
     assert!(usage.bytes_per_s >= usage.frames_per_s);
     // Nothing more comes, and one leaves.
     goes_on(&mut gw).await;
     goes_on(&mut client).await;
     drop(gw);
+    client.send(&json!({"t":"unsubscribe","n":9,"to":"b/*"})).await;
+    client.next("ok").await;
     let usage = told(&|usage| usage.gateway_sessions == 0 && usage.frames_per_s == 0).await;
-    assert_eq!(usage.client_sessions, 1);
+    assert_eq!((usage.client_sessions, usage.subscriptions), (1, 1));
 }

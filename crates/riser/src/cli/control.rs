@@ -68,6 +68,9 @@ pub(crate) enum TenantAct {
         /// Gateways may not renew their own tokens.
         #[arg(long)]
         no_renewal: bool,
+        /// Tell each command as an event of the tenant's audit: who issued it, from where.
+        #[arg(long)]
+        audit_commands: bool,
         #[command(flatten)]
         plane: Plane,
     },

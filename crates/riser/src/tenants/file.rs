@@ -35,6 +35,8 @@ struct Entry {
     origins: Option<Vec<String>>,
     #[serde(default = "yes")]
     renewal: bool,
+    #[serde(default)]
+    audit_commands: bool,
     /// Needed when there are several keys that tokens can be made with.
     signing_kid: Option<String>,
     #[serde(default)]
@@ -152,6 +154,7 @@ impl Entry {
             "status": if self.suspended { "suspended" } else { "active" },
             "origins": self.origins,
             "renewal": self.renewal,
+            "audit_commands": self.audit_commands,
             "signing_kid": signing_kid,
             "signing_keys": signing_keys,
             "api_keys": api_keys,

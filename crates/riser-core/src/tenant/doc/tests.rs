@@ -16,6 +16,7 @@ fn full() -> Value {
         "status": "suspended",
         "origins": ["https://app.example"],
         "renewal": false,
+        "audit_commands": true,
         "signing_kid": "a",
         "signing_keys": [
             {"kid": "a", "alg": "HS256", "secret": SECRET},
@@ -44,6 +45,7 @@ fn a_document_has_one_form() {
     let text = doc.to_json();
     let expected = concat!(
         r#"{"version":1,"needs":1,"tenant":"acme","status":"suspended","origins":["https://app.example"],"renewal":false,"#,
+        r#""audit_commands":true,"#,
         r#""signing_kid":"a","signing_keys":[{"kid":"a","alg":"HS256","secret":"c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3M"},"#,
         r#"{"kid":"a","alg":"EdDSA","public_key":{"crv":"Ed25519","kty":"OKP","x":"M7UFg3IF5x_zDwrIP1nLGIKb07RrXbOIMnNRVQJRfGw"}}],"#,
         r#""api_keys":[{"name":"back end","hash":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","#,
@@ -97,6 +99,7 @@ fn what_is_wrong_is_named_by_its_whole_path() {
         ("/origins/0", json!("https://app.example/"), "`origins[0]`: not as browsers send it"),
         ("/origins/0", json!(1), "`origins[0]`: not a text"),
         ("/renewal", json!("no"), "`renewal`: neither true nor false"),
+        ("/audit_commands", json!(1), "`audit_commands`: neither true nor false"),
         ("/suspendet", json!(true), "`suspendet`: unknown; known are version, needs, tenant, status"),
         ("/signing_kid", json!("b"), "`signing_kid`: names none of its keys for HS256"),
         ("/signing_keys/0", json!(1), "`signing_keys[0]`: not an object"),
