@@ -160,10 +160,14 @@ async fn register(desk: &Desk, wish: &Wish<'_>, batch: &Batch, done: &mut Done) 
     let refused = matches!(sent, Err(Failure::Denied(_) | Failure::Rejected(_)));
     if sent.is_err() && !(refused && before == 0) {
         let (first, last) = batch.lines;
-        exit::say(&format!(
-            "stopped in lines {first} to {last}; the {before} flats before them are registered. Import the list again to go on. \
-             Flats of these lines that get no code then have one that was not shown: import them with --new-codes"
-        ));
+        let how = if wish.new_codes {
+            format!("Import the list from line {first} on to go on")
+        } else {
+            "Import the list again to go on. Flats of these lines that get no code then have one that was not shown: import \
+             them with --new-codes"
+                .to_owned()
+        };
+        exit::say(&format!("stopped in lines {first} to {last}; the {before} flats before them are registered. {how}"));
     }
     sent
 }
