@@ -16,7 +16,9 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use riser_core::frame::outbound;
-use riser_core::{Address, BuildingId, GatewayId, GatewayKey, Identity, PathFilter, Pattern, Presence, TenantId, Verb};
+use riser_core::{
+    Address, BuildingId, GatewayId, GatewayKey, Identity, PathFilter, Pattern, Peer, Presence, TenantId, Verb,
+};
 use riser_ops::request::{bad, json, query};
 use riser_registry::PRESENCE_PAGE;
 use riser_tenants::flats::Flat;
@@ -56,6 +58,9 @@ pub(crate) async fn tokens(shared: &Arc<Shared>, identity: &Identity, request: R
     let minted = shared.with_tenant(&identity.tenant, |tenant| auth::mint(&identity.tenant, tenant, &order, now_ms));
     let minted = minted.ok_or_else(|| Refused::new("unknown_tenant", Problem::unauthorized()))?;
     let minted = minted.map_err(|error| Refused::new("not_minted", error.into()))?;
+    if let Peer::Gateway { address } = &order.peer {
+        shared.note_token(&identity.tenant, address, &minted);
+    }
     let body = TokenBody { token: &minted.token, expires_at_ms: minted.expires_at_ms };
     Ok(json(StatusCode::CREATED, riser_core::Json::of(&body).as_str().to_owned()))
 }
@@ -142,6 +147,8 @@ struct Row<'a> {
     name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     floor: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_expires_at_ms: Option<u64>,
 }
 
 impl<'a> Page<'a> {
@@ -171,6 +178,7 @@ impl<'a> Page<'a> {
                 reason: presence.map_or(Some(NEVER), |p| p.reason.map(riser_core::Reason::as_str)),
                 name: flat.and_then(|flat| flat.name.as_deref()),
                 floor: flat.and_then(|flat| flat.floor.as_deref()),
+                token_expires_at_ms: flat.and_then(|flat| flat.token_expires_at_ms),
             }
         };
         let more = all.len() > limit || last.is_some();

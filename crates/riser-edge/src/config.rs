@@ -30,6 +30,9 @@ pub struct EdgeConfig {
     pub compare: Duration,
     /// Between two reports of what tenants use, which the registry keeps for who wants to see it; none where nobody does.
     pub usage: Option<Duration>,
+    /// Between two rounds in which it is noted when gateways' tokens end. A note waits for one to two of them: far longer than
+    /// it takes until this edge knows of a device that was replaced meanwhile.
+    pub note_tokens: Duration,
     /// How long one call of the registry may take before it counts as unanswered.
     pub call: Duration,
     /// For how long a gateway's answer may wait for the store before it is told `unavailable`.
@@ -73,6 +76,7 @@ impl EdgeConfig {
             audit: Duration::from_secs(5),
             compare: Duration::from_secs(10),
             usage: Some(Duration::from_secs(10)),
+            note_tokens: Duration::from_secs(10),
             call: Duration::from_secs(2),
             answer: Duration::from_secs(5),
             drain_window: Duration::from_secs(30),

@@ -22,7 +22,7 @@ use crate::session::{Session, Upgrade};
 use crate::shared::{Ports, Shared};
 use crate::tls::ServerTls;
 use crate::ws::{self, CLOSE_WAIT, Conn, WriteHalf, frame};
-use crate::{commands, echo, heartbeat, http, live, presence, standing};
+use crate::{commands, echo, heartbeat, http, live, presence, standing, token_ends};
 
 /// Connections that the kernel keeps for an edge that is busy accepting: a burst of reconnects is not refused.
 const BACKLOG: u32 = 4_096;
@@ -78,6 +78,9 @@ impl Edge {
         shared.tasks.spawn(fairness::keep(shared.clone()));
         if let Some(every) = shared.config.usage {
             shared.tasks.spawn(report::keep(shared.clone(), every));
+        }
+        if let Some(store) = shared.ports.keep.clone() {
+            shared.tasks.spawn(token_ends::keep(shared.clone(), store));
         }
         shared.tasks.spawn(live::hear(shared.clone()));
         shared.tasks.spawn(standing::keep(shared.clone()));
@@ -154,6 +157,7 @@ impl Edge {
             }
         };
         let _ = timeout(CLOSE_WAIT * 2, gone).await;
+        let _ = timeout(CLOSE_WAIT, token_ends::finish(shared)).await;
         self.kill().await;
     }
 

@@ -29,6 +29,7 @@ mod shared;
 mod standing;
 mod tasks;
 pub mod tls;
+mod token_ends;
 pub mod ws;
 
 pub use api::routes::openapi;

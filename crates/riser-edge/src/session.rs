@@ -16,11 +16,12 @@ use riser_core::event::{Cursor, EventId};
 use riser_core::frame::{Broken, Credential, Inbound, N, NewEvent, outbound};
 use riser_core::tenant::Quota;
 use riser_core::{Address, Change, CloseCode, ErrorCode, GatewayKey, Identity, Pattern, Peer, Reason, Verb};
+use riser_tenants::flats::is_noted_after;
 use tokio::time::Instant;
 use tracing::field;
 
 use crate::admission::Place;
-use crate::auth::{AuthError, Lapse, Proof};
+use crate::auth::{AuthError, Lapse, Minted, Proof};
 use crate::commands::desk;
 use crate::commands::issuer::Issuer;
 use crate::gateway::Gateway;
@@ -103,6 +104,8 @@ struct Open {
     speaker: Option<Arc<Speaker>>,
     /// Made with the first event.
     sender: Option<Arc<events::Sender>>,
+    /// When the last renewed token ends that was to be noted.
+    noted_ms: Option<u64>,
 }
 
 pub(crate) struct Session {
@@ -207,6 +210,7 @@ impl Session {
             issuer: None,
             sender: None,
             speaker: None,
+            noted_ms: None,
         }));
     }
 }
@@ -565,15 +569,24 @@ impl Open {
         self.listener.get_or_insert_with(|| Listener::new(shared, identity, conn)).clone()
     }
 
-    fn renew(&self, shared: &Shared, conn: &Conn, n: N) {
+    fn renew(&mut self, shared: &Shared, conn: &Conn, n: N) {
         let now_ms = shared.clock.now_ms();
         let renewed = shared.with_tenant(&self.identity.tenant, |t| auth::renew(&self.identity, t, now_ms));
         match renewed {
             Some(Ok(minted)) => {
                 conn.push(frame::text(&outbound::ok_token(n, &minted.token, minted.expires_at_ms)));
+                self.note_token(shared, &minted);
             }
             Some(Err(error)) => answer_error(shared, conn, Some(n), error.code(), &error.to_string()),
             None => answer_error(shared, conn, Some(n), ErrorCode::Forbidden, "there is no such tenant any more"),
+        }
+    }
+
+    /// Has a renewed token's end noted, unless that of one before is nearly the same: who renews all the time costs nothing.
+    fn note_token(&mut self, shared: &Shared, minted: &Minted) {
+        if let Some(address) = self.identity.address().filter(|_| is_noted_after(self.noted_ms, minted.expires_at_ms)) {
+            shared.note_token(&self.identity.tenant, address, minted);
+            self.noted_ms = Some(minted.expires_at_ms);
         }
     }
 }

@@ -38,6 +38,7 @@ use crate::presence::LeaseState;
 use crate::quota::Meters;
 use crate::session::SessionHandle;
 use crate::tasks::Tasks;
+use crate::token_ends::TokenEnds;
 use crate::ws::{self, Settings};
 
 /// Bytes that may wait for one connection. A snapshot of a gateway that uses all its limits, with every path escaped and
@@ -112,6 +113,8 @@ pub(crate) struct Shared {
     wrong_codes: Lockout,
     /// When API keys were used last.
     pub(crate) key_uses: KeyUses,
+    /// When gateways' tokens end, to be noted with their flats.
+    pub(crate) token_ends: TokenEnds,
     /// What tenants use of this edge.
     pub(crate) meters: Meters,
     settings: Mutex<Vec<Arc<Settings>>>,
@@ -173,6 +176,7 @@ impl Shared {
             lockout: Lockout::default(),
             wrong_codes: Lockout::default(),
             key_uses: KeyUses::default(),
+            token_ends: TokenEnds::default(),
             meters: Meters::default(),
             settings: Mutex::default(),
             hubs: Mutex::default(),

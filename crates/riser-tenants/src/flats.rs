@@ -22,6 +22,9 @@ pub const NAME_BYTES: usize = 128;
 pub const FLATS_AT_ONCE: usize = 200;
 /// For how long a code may be good, in milliseconds: a year.
 pub const CODE_MS_MAX: u64 = 365 * 86_400_000;
+/// By how much later a token must end than what is noted of its flat, in milliseconds, to be noted as well: a day. Nobody plans
+/// visits by the hour, and a gateway that renews all the time costs no writing.
+pub const NOTED_LATER_MS: u64 = 86_400_000;
 /// Longest code as somebody types it, in bytes.
 pub const CODE_BYTES: usize = 256;
 /// Letters of a code's random part: 80 bits, which nobody tries through.
@@ -48,6 +51,19 @@ pub struct Flat {
     /// When a gateway was enrolled last, Unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enrolled_at_ms: Option<u64>,
+    /// When the token ends that its gateway got last, Unix milliseconds, or up to [`NOTED_LATER_MS`] before; none when it got none
+    /// that was noted. A note may be lost: then this is earlier still, as the token before it has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_expires_at_ms: Option<u64>,
+}
+
+/// The times of a token that a gateway got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenTimes {
+    /// When it was issued, Unix milliseconds, to the second.
+    pub issued_at_ms: u64,
+    /// When it ends, Unix milliseconds.
+    pub expires_at_ms: u64,
 }
 
 /// What is kept of a code.
@@ -179,6 +195,11 @@ pub fn is_about(text: &str) -> bool {
     text.len() <= NAME_BYTES && !text.chars().any(is_hidden)
 }
 
+/// Whether a token's end is noted where another is noted already, or none.
+pub fn is_noted_after(noted_ms: Option<u64>, expires_at_ms: u64) -> bool {
+    noted_ms.is_none_or(|noted_ms| expires_at_ms >= noted_ms.saturating_add(NOTED_LATER_MS))
+}
+
 /// The part of a building that a flat is in.
 fn part_of(gateway: &GatewayId) -> u8 {
     Sha256::digest(gateway.as_str().as_bytes())[0] % FLAT_PARTS
@@ -269,16 +290,45 @@ impl Flats {
         flat.accepts(code, now_ms).map(|()| flat.enrolled_at_ms.is_some())
     }
 
-    /// Uses a code up. Of those who do so at once one succeeds.
-    pub async fn enrol(&self, code: &Code, now_ms: u64) -> Result<(), FlatsError> {
+    /// Uses a code up, for a token that ends then. Of those who do so at once one succeeds.
+    pub async fn enrol(&self, code: &Code, now_ms: u64, token_expires_at_ms: u64) -> Result<(), FlatsError> {
         let change = |part: &mut Part| {
             let flat = part.flats.get_mut(code.key.address.gateway()).ok_or(FlatsError::BadCode)?;
             flat.accepts(code, now_ms)?;
             flat.code = None;
             flat.enrolled_at_ms = Some(now_ms);
+            // Also if what was noted is later: that token was another device's.
+            flat.token_expires_at_ms = Some(token_expires_at_ms);
             Ok(())
         };
         self.change(&code.entry(), change).await
+    }
+
+    /// Notes when tokens end that gateways of a building got. What is not registered stays so. An error is of one part of the
+    /// building; the others are noted, and the same notes again do no harm.
+    pub async fn note_tokens(
+        &self,
+        tenant: &TenantId,
+        building: &BuildingId,
+        tokens: &BTreeMap<GatewayId, TokenTimes>,
+    ) -> Result<(), FlatsError> {
+        let mut parts: BTreeMap<u8, Vec<(&GatewayId, &TokenTimes)>> = BTreeMap::new();
+        for token in tokens {
+            parts.entry(part_of(token.0)).or_default().push(token);
+        }
+        let noting = parts.into_iter().map(|(part, tokens)| async move {
+            let entry = Entry::Flats(tenant.clone(), building.clone(), part);
+            let change = |part: &mut Part| {
+                for (gateway, token) in &tokens {
+                    if let Some(flat) = part.flats.get_mut(*gateway) {
+                        flat.note_token(token);
+                    }
+                }
+                Ok(())
+            };
+            self.change(&entry, change).await
+        });
+        futures_util::future::join_all(noting).await.into_iter().collect()
     }
 
     /// Forgets one flat.
@@ -326,6 +376,20 @@ impl Flat {
         // Hashes of random codes are compared, so that how long it takes tells nothing of a code.
         let good = |kept: &Kept| kept.sha256 == code.sha256 && now_ms < kept.until_ms;
         if self.code.as_ref().is_some_and(good) { Ok(()) } else { Err(FlatsError::BadCode) }
+    }
+
+    /// Notes a later end. A token that was issued before the gateway was enrolled is another device's, and not counted.
+    fn note_token(&mut self, token: &TokenTimes) {
+        // Tokens say the second in which they were issued.
+        let older = self.enrolled_at_ms.is_some_and(|at_ms| token.issued_at_ms / 1000 < at_ms / 1000);
+        if !older && is_noted_after(self.token_expires_at_ms, token.expires_at_ms) {
+            self.token_expires_at_ms = Some(token.expires_at_ms);
+        }
+    }
+
+    /// Whether its gateway's token has ended then, as far as that is known.
+    pub fn token_ends_until(&self, until_ms: u64) -> bool {
+        self.token_expires_at_ms.is_some_and(|expires_at_ms| expires_at_ms <= until_ms)
     }
 
     /// Whether a code of it is good now.
@@ -384,8 +448,8 @@ mod tests {
         let first = code(&made[0]);
         assert_eq!(flats.look(&first, 99).await, Ok(false));
         assert_eq!(flats.look(&first, 100).await, Err(FlatsError::BadCode), "too old");
-        assert_eq!(flats.enrol(&first, 50).await, Ok(()));
-        assert_eq!(flats.enrol(&first, 51).await, Err(FlatsError::BadCode), "used");
+        assert_eq!(flats.enrol(&first, 50, 1_000).await, Ok(()));
+        assert_eq!(flats.enrol(&first, 51, 2_000).await, Err(FlatsError::BadCode), "used");
         let again = flats.register(&tenant(), &[new("b/f1", "1")], Codes::All, 60, 200).await.expect("registered");
         assert!(!again[0].new);
         assert_eq!(flats.look(&code(&again[0]), 61).await, Ok(true));
@@ -411,6 +475,88 @@ mod tests {
         assert!(made.iter().all(|flat| flat.code.is_some()));
         assert_eq!(flats.forget_all(&tenant()).await, Ok(2));
         assert_eq!(flats.forget_all(&tenant()).await, Ok(0));
+    }
+
+    /// When the tokens of the flats of `b` end.
+    async fn ends(flats: &Flats) -> Vec<Option<u64>> {
+        let known = flats.building(&tenant(), &"b".parse().expect("a building")).await.expect("read");
+        known.values().map(|flat| flat.token_expires_at_ms).collect()
+    }
+
+    async fn note(flats: &Flats, gateway: &str, issued_at_ms: u64, expires_at_ms: u64) {
+        let token = TokenTimes { issued_at_ms, expires_at_ms };
+        let tokens = BTreeMap::from([(gateway.parse().expect("a gateway"), token)]);
+        let noted = flats.note_tokens(&tenant(), &"b".parse().expect("a building"), &tokens).await;
+        noted.expect("noted");
+    }
+
+    #[tokio::test]
+    async fn a_tokens_end_is_noted_when_it_is_a_day_later_and_never_set_back() {
+        let (flats, day) = (flats(), NOTED_LATER_MS);
+        let two = [new("b/f1", "1"), new("b/f2", "2")];
+        let made = flats.register(&tenant(), &two, Codes::Missing, 0, 100).await.expect("registered");
+        assert_eq!(ends(&flats).await, [None, None]);
+        let first = made.iter().find(|flat| flat.address.gateway().as_str() == "f1").expect("it was made");
+        flats.enrol(&code(first), 50, 10 * day).await.expect("enrolled");
+        let revision = async || {
+            let page = flats.kv.list(Bucket::Flats, 0).await.expect("an answer");
+            page.entries.iter().map(|(_, value)| value.revision).max()
+        };
+        let before = revision().await;
+        for end in [9 * day, 10 * day, 11 * day - 1] {
+            note(&flats, "f1", 1_000, end).await;
+            assert_eq!(ends(&flats).await, [Some(10 * day), None]);
+        }
+        assert_eq!(revision().await, before, "nothing is written for less than a day");
+        note(&flats, "f1", 1_000, 11 * day).await;
+        assert_eq!(ends(&flats).await, [Some(11 * day), None], "it is noted with its own flat");
+    }
+
+    #[tokio::test]
+    async fn a_late_note_undoes_neither_an_enrolment_nor_an_erasure() {
+        let (flats, day) = (flats(), NOTED_LATER_MS);
+        let made =
+            flats.register(&tenant(), &[new("b/f1", "1")], Codes::Missing, 0, 100_000).await.expect("registered");
+        flats.enrol(&code(&made[0]), 20_000, 30 * day).await.expect("enrolled");
+        let again =
+            flats.register(&tenant(), &[new("b/f1", "1")], Codes::All, 40_000, 100_000).await.expect("registered");
+        assert_eq!(ends(&flats).await, [Some(30 * day)], "registering again says nothing of the token");
+        flats.enrol(&code(&again[0]), 50_900, 10 * day).await.expect("enrolled");
+        assert_eq!(ends(&flats).await, [Some(10 * day)], "the old device's token does not count any more");
+        note(&flats, "f1", 49_000, 60 * day).await;
+        assert_eq!(ends(&flats).await, [Some(10 * day)], "it was issued to the old device");
+        note(&flats, "f1", 50_000, 20 * day).await;
+        assert_eq!(ends(&flats).await, [Some(20 * day)], "it was issued in the same second");
+        flats.forget(&code(&again[0]).key).await.expect("forgotten");
+        note(&flats, "f1", 60_000, 60 * day).await;
+        note(&flats, "f9", 60_000, 60 * day).await;
+        assert_eq!(ends(&flats).await, [] as [Option<u64>; 0], "what is not registered stays so");
+    }
+
+    #[tokio::test]
+    async fn a_part_that_cannot_be_read_does_not_keep_others_from_being_noted() {
+        let (flats, day) = (flats(), NOTED_LATER_MS);
+        let named: Vec<NewFlat> = (0..20).map(|n| new(&format!("b/f{n}"), "1")).collect();
+        flats.register(&tenant(), &named, Codes::Missing, 0, 100).await.expect("registered");
+        let spoilt = part_of(named[0].address.gateway());
+        let entry = Entry::Flats(tenant(), "b".parse().expect("a building"), spoilt);
+        let revision = flats.kv.get(&entry).await.expect("an answer").expect("a value").revision;
+        let put = flats.kv.put(&entry, "{".into(), revision, None).await;
+        let Ok(Written::Yes(revision)) = put else { panic!("{put:?}") };
+        let token = TokenTimes { issued_at_ms: 0, expires_at_ms: day };
+        let tokens = named.iter().map(|flat| (flat.address.gateway().clone(), token)).collect();
+        let noted = flats.note_tokens(&tenant(), &"b".parse().expect("a building"), &tokens).await;
+        assert_eq!(noted, Err(FlatsError::Unreadable));
+        flats.kv.delete(&entry, revision).await.expect("an answer");
+        let ends = ends(&flats).await;
+        assert!(!ends.is_empty() && ends.iter().all(|end| *end == Some(day)), "{ends:?}");
+    }
+
+    #[test]
+    fn what_was_kept_before_tokens_were_noted_is_read() {
+        let kept: Flat = serde_json::from_str(r#"{"enrolled_at_ms":7}"#).expect("a flat");
+        assert_eq!((kept.enrolled_at_ms, kept.token_expires_at_ms), (Some(7), None));
+        assert_eq!(serde_json::to_string(&kept).expect("JSON"), r#"{"enrolled_at_ms":7}"#);
     }
 
     #[tokio::test]

@@ -3,13 +3,14 @@
 mod import;
 mod table;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use http::Method;
 use riser_client::{Admin, Said};
-use riser_core::TenantId;
+use riser_core::{BuildingId, TenantId};
 use serde_json::{Map, Value, json};
 
 use crate::cli::control::{Gateway, GatewayAct, Key, KeyAct, Plane, QuotaAct, QuotaArgs, Tenant, TenantAct};
@@ -39,19 +40,25 @@ impl Desk {
         self.ask(Method::GET, path, None).await
     }
 
-    /// All rows of a list, page by page.
+    /// All rows of a list.
     async fn all(&self, path: &str, rows: &str) -> Result<Vec<Value>, Failure> {
         let mut all = vec![];
+        self.each_page(path, rows, |page| all.extend(page)).await?;
+        Ok(all)
+    }
+
+    /// The rows of a list, page by page.
+    async fn each_page(&self, path: &str, rows: &str, mut each: impl FnMut(Vec<Value>)) -> Result<(), Failure> {
         let mut cursor = String::new();
         loop {
             let joint = if path.contains('?') { '&' } else { '?' };
             let mut page = self.get(&format!("{path}{joint}limit={PAGE}{cursor}")).await?.body;
             let Value::Array(some) = page[rows].take() else { break };
-            all.extend(some);
+            each(some);
             let Some(next) = page["next"].as_str() else { break };
             cursor = format!("&cursor={next}");
         }
-        Ok(all)
+        Ok(())
     }
 
     /// Shows JSON as it is, or else what `text` makes of it.
@@ -240,7 +247,10 @@ pub(crate) fn quota(args: &QuotaArgs) -> Result<ExitCode, Failure> {
 pub(crate) fn gateway(args: &Gateway) -> Result<ExitCode, Failure> {
     run_on(async {
         match &args.act {
-            GatewayAct::List { tenant, building, plane } => {
+            GatewayAct::List { tenant, building, token_ends_within: Some(days), plane } => {
+                list_ending(&Desk::new(plane)?, tenant, building.as_ref(), *days).await
+            }
+            GatewayAct::List { tenant, building, token_ends_within: None, plane } => {
                 let desk = Desk::new(plane)?;
                 let only = building.as_ref().map(|building| format!("?building={building}")).unwrap_or_default();
                 let rows = desk.all(&format!("{}/gateways{only}", of(tenant)), "gateways").await?;
@@ -260,6 +270,32 @@ pub(crate) fn gateway(args: &Gateway) -> Result<ExitCode, Failure> {
                 desk.show(&kicked, |kicked| format!("told {} to close {address}\n", cell(&kicked["edge"])))
             }
         }
+    })
+}
+
+/// Shows the flats whose gateways' tokens end within so many days, those that end first at the top.
+async fn list_ending(
+    desk: &Desk,
+    tenant: &TenantId,
+    building: Option<&BuildingId>,
+    days: u64,
+) -> Result<ExitCode, Failure> {
+    let mut buildings: BTreeSet<String> = building.map(ToString::to_string).into_iter().collect();
+    if building.is_none() {
+        // Page by page: of the gateways of a large tenant only the buildings are kept.
+        let building = |row: &Value| Some(row["of"].as_str()?.split_once('/')?.0.to_owned());
+        let keep = |page: Vec<Value>| buildings.extend(page.iter().filter_map(building));
+        desk.each_page(&format!("{}/gateways", of(tenant)), "gateways", keep).await?;
+    }
+    let mut rows = vec![];
+    for building in buildings {
+        let path = format!("{}/flats?building={building}&token_ends_within_days={days}", of(tenant));
+        rows.extend(desk.all(&path, "flats").await?);
+    }
+    rows.sort_by_cached_key(|row| (row["token_expires_at_ms"].as_u64(), row["address"].as_str().map(str::to_owned)));
+    desk.show(&json!({ "flats": rows }), |_| {
+        let row = |row: &Value| vec![cell(&row["address"]), cell(&row["name"]), time(&row["token_expires_at_ms"])];
+        table(&["ADDRESS", "NAME", "TOKEN ENDS"], rows.iter().map(row))
     })
 }
 

@@ -1,17 +1,20 @@
 //! Flats that are registered, and the codes that their gateways are enrolled with.
 
-use riser_core::{Address, BuildingId};
+use riser_core::{Address, BuildingId, GatewayId};
 use riser_ops::request::bad;
 use riser_ops::{Problem, Refused};
 use riser_tenants::FlatsError;
-use riser_tenants::flats::{CODE_MS_MAX, Codes, FLATS_AT_ONCE, NAME_BYTES, NewFlat, is_about};
+use riser_tenants::flats::{CODE_MS_MAX, Codes, FLATS_AT_ONCE, Flat, NAME_BYTES, NewFlat, is_about};
 use serde_json::{Map, Value, json};
 
+use super::routes::TOKEN_ENDS_DAYS;
 use super::{Answer, Call, conflict, refused, unavailable};
 use crate::control::Control;
 
 /// For how long a code is good unless the request says, in milliseconds: 30 days.
-const CODE_MS: u64 = 30 * 86_400_000;
+const CODE_MS: u64 = 30 * DAY_MS;
+/// A day in milliseconds.
+const DAY_MS: u64 = 86_400_000;
 
 pub(super) async fn register(control: &Control, mut call: Call) -> Result<Answer, Refused> {
     let tenant = call.tenant()?;
@@ -70,14 +73,18 @@ pub(super) async fn list(control: &Control, call: &Call) -> Result<Answer, Refus
     let building = call.asked(0).ok_or_else(|| bad("`building`: is missing"))?;
     let building: BuildingId = building.parse().map_err(|error| bad(format!("`building`: {error}")))?;
     let limit = call.limit(2)?;
+    let ends_within = call.asked(3).map(days).transpose()?;
     control.store.get(&tenant).await.map_err(refused)?;
     let now_ms = control.now_ms();
+    let until_ms = ends_within.map(|days| now_ms.saturating_add(days * DAY_MS));
+    let is_asked = |flat: &Flat| until_ms.is_none_or(|until_ms| flat.token_ends_until(until_ms));
     let all = control.store.flats().building(&tenant, &building).await.map_err(not_done)?;
     let after = call.asked(1);
-    let mut rest = all.into_iter().filter(|(gateway, _)| after.is_none_or(|after| gateway.as_str() > after));
+    let is_left = |gateway: &GatewayId| after.is_none_or(|after| gateway.as_str() > after);
+    let mut rest = all.into_iter().filter(|(gateway, flat)| is_left(gateway) && is_asked(flat));
     let page: Vec<_> = rest.by_ref().take(limit).collect();
     let next = rest.next().and_then(|_| page.last().map(|(gateway, _)| gateway.to_string()));
-    let row = |(gateway, flat): &(riser_core::GatewayId, riser_tenants::flats::Flat)| {
+    let row = |(gateway, flat): &(GatewayId, Flat)| {
         json!({
             "address": format!("{building}/{gateway}"),
             "name": flat.name,
@@ -85,9 +92,16 @@ pub(super) async fn list(control: &Control, call: &Call) -> Result<Answer, Refus
             "note": flat.note,
             "enrolled_at_ms": flat.enrolled_at_ms,
             "code_waits": flat.has_code(now_ms),
+            "token_expires_at_ms": flat.token_expires_at_ms,
         })
     };
     Ok(Answer::ok(json!({ "flats": page.iter().map(row).collect::<Vec<_>>(), "next": next })))
+}
+
+/// Within how many days from now tokens are to end.
+fn days(text: &str) -> Result<u64, Refused> {
+    let number = text.parse().ok().filter(|number| (1..=TOKEN_ENDS_DAYS).contains(number));
+    number.ok_or_else(|| bad(format!("`token_ends_within_days`: not a whole number from 1 to {TOKEN_ENDS_DAYS}")))
 }
 
 fn not_done(error: FlatsError) -> Refused {

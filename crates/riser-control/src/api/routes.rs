@@ -66,6 +66,14 @@ const BUILDING: Param =
     Param { name: "building", about: "Only this building.", kind: Kind::Matching(PART), required: false };
 const OF_BUILDING: Param =
     Param { name: "building", about: "Which building.", kind: Kind::Matching(PART), required: true };
+/// Most days within which tokens may be asked for that end: ten years, for which a gateway's token may be valid.
+pub(super) const TOKEN_ENDS_DAYS: u64 = 3_650;
+const TOKEN_ENDS: Param = Param {
+    name: "token_ends_within_days",
+    about: "Only flats whose gateways' tokens end within so many days, or have ended. One of which that is not known is none.",
+    kind: Kind::UpTo(TOKEN_ENDS_DAYS),
+    required: false,
+};
 const PAGED: &[Param] = &[CURSOR, LIMIT];
 
 const TENANTS: &str = "/admin/v1/tenants";
@@ -214,7 +222,7 @@ pub static ROUTES: [Route<Op>; 22] = [
     .body("NewFlats")
     .gives(200, "RegisteredFlats"),
     route(Op::ListFlats, "listFlats", "GET", FLATS, "The flats of a building that are registered.")
-        .query(&[OF_BUILDING, CURSOR, LIMIT])
+        .query(&[OF_BUILDING, CURSOR, LIMIT, TOKEN_ENDS])
         .gives(200, "FlatPage"),
     route(Op::ShowUsage, "showUsage", "GET", "/admin/v1/tenants/{tenant}/usage", "What a tenant uses.")
         .gives(200, "Usage"),

@@ -308,8 +308,13 @@ fn flat() -> Value {
         "note": perhaps("string", "What else there is to say."),
         "enrolled_at_ms": perhaps("integer", "When its gateway was enrolled last, Unix milliseconds."),
         "code_waits": { "type": "boolean", "description": "Whether a code of it is good." },
+        "token_expires_at_ms": perhaps(
+            "integer",
+            "When the token of its gateway ends, to a day, Unix milliseconds; null when none is known.",
+        ),
     });
-    object(&["address", "name", "floor", "note", "enrolled_at_ms", "code_waits"], &fields)
+    let always = ["address", "name", "floor", "note", "enrolled_at_ms", "code_waits", "token_expires_at_ms"];
+    object(&always, &fields)
 }
 
 fn usage() -> Value {

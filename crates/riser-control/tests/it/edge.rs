@@ -40,7 +40,8 @@ async fn edge(world: &World, name: &str) -> Running {
     };
     let listener = riser_edge::listen("127.0.0.1:0".parse().expect("an address")).expect("a port");
     let at = listener.local_addr().expect("an address");
-    let config = EdgeConfig { hash_key: Some(hash_key()), ..EdgeConfig::new(id) };
+    let note_tokens = Duration::from_millis(10);
+    let config = EdgeConfig { hash_key: Some(hash_key()), note_tokens, ..EdgeConfig::new(id) };
     let edge = Edge::start(config, ports, listener, Metrics::new(&registry));
     let mut tasks = JoinSet::new();
     tasks.spawn(followed.follow());
@@ -368,6 +369,8 @@ async fn a_code_becomes_a_gateways_token_once_and_the_device_before_is_revoked()
         (&presence["gateways"][0]["online"], &presence["gateways"][0]["name"]),
         (&json!(true), &json!("1 left"))
     );
+    let ends = presence["gateways"].as_array().expect("rows").iter().map(|row| &row["token_expires_at_ms"]);
+    assert_eq!(ends.collect::<Vec<_>>(), [&body["expires_at_ms"], &Value::Null]);
     // Nobody gets anything else out of it: used, wrong, of another tenant or flat, and no code at all.
     let text = code.as_str().expect("a code");
     for wrong in
@@ -402,6 +405,64 @@ async fn a_code_becomes_a_gateways_token_once_and_the_device_before_is_revoked()
         events["events"].as_array().expect("rows").iter().filter(|event| event["data"]["what"] == "gateway.enrol");
     let from: Vec<_> = told.map(|event| (&event["data"]["who"], &event["data"]["from"])).collect();
     assert_eq!(from, [(&json!("gateway:b/f1"), &json!("127.0.0.1")); 2]);
+}
+
+impl World {
+    /// The flats of the building `b` whose tokens end so, and where the page after goes on.
+    async fn ending(&self, asked: &str) -> (Vec<String>, Value) {
+        let page = self.ask(&format!("GET /acme/flats?building=b&{asked}"), &Value::Null).await.is(200);
+        let rows = page["flats"].as_array().expect("rows").iter();
+        (rows.map(|row| row["address"].as_str().expect("an address").to_owned()).collect(), page["next"].clone())
+    }
+}
+
+#[tokio::test]
+async fn flats_whose_tokens_end_soon_are_listed() {
+    const DAY_MS: u64 = 86_400_000;
+    let world = World::new().await;
+    let edge = edge(&world, "edge-0").await;
+    let [all, _] = tenant_with_keys(&world, &edge).await;
+    let rows = json!({ "flats": [{ "address": "b/f1" }, { "address": "b/f2" }, { "address": "b/f3" }, { "address": "b/f4" }] });
+    let made = world.ask("POST /acme/flats", &rows).await.is(200);
+    let code = made["flats"].as_array().expect("rows").iter().find(|row| row["address"] == "b/f1");
+    let body = json!({ "code": code.expect("a row")["code"] }).to_string();
+    assert_eq!(edge.send("POST /v1/enrol", "", &body).await.0, 201);
+    // The first is not registered; the others were not enrolled.
+    for (address, days) in [("b/f9", 5), ("b/f2", 10), ("b/f3", 40)] {
+        let order = json!({ "peer": "gateway", "address": address, "ttl_s": days * DAY_MS / 1000 }).to_string();
+        let (status, body) = edge.send("POST /v1/tokens", &all, &order).await;
+        assert_eq!(status, 201, "{body}");
+    }
+    let noted = async {
+        while world.ending("token_ends_within_days=3650").await.0 != ["b/f1", "b/f2", "b/f3"] {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, noted).await.expect("noted in time");
+    for (days, wanted) in [(9, vec![]), (30, vec!["b/f2"]), (41, vec!["b/f2", "b/f3"]), (364, vec!["b/f2", "b/f3"])] {
+        assert_eq!(
+            world.ending(&format!("token_ends_within_days={days}")).await,
+            (wanted.iter().map(ToString::to_string).collect(), Value::Null),
+            "{days}"
+        );
+    }
+    assert_eq!(world.ending("token_ends_within_days=41&limit=1").await, (vec!["b/f2".to_owned()], json!("f2")));
+    assert_eq!(
+        world.ending("token_ends_within_days=41&limit=1&cursor=f2").await,
+        (vec!["b/f3".to_owned()], Value::Null)
+    );
+    assert_eq!(world.ending("limit=100").await.0, ["b/f1", "b/f2", "b/f3", "b/f4"]);
+    for bad in ["0", "3651", "-1", "30d", ""] {
+        let line = format!("GET /acme/flats?building=b&token_ends_within_days={bad}");
+        world.ask(&line, &Value::Null).await.refused(
+            400,
+            "bad_frame",
+            "`token_ends_within_days`: not a whole number from 1 to 3650",
+        );
+    }
+    // What has ended already stands first in need of a visit.
+    world.registry.clock_jump(20 * 86_400_000);
+    assert_eq!(world.ending("token_ends_within_days=1").await.0, ["b/f2"]);
 }
 
 #[tokio::test]

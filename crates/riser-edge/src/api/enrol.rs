@@ -79,9 +79,13 @@ async fn enrol(shared: &Arc<Shared>, request: Request<Incoming>, from: IpAddr) -
 }
 
 /// Uses a code up, and revokes the device that was enrolled before. Gives the time from which on a token is good.
+///
+/// The token is made only afterwards, by the one who used the code up and revoked what was before. So its end is noted as that
+/// of a token that is made now: earlier by what the revocation takes.
 async fn use_up(shared: &Shared, store: &Store, flats: &Flats, code: &Code, now_ms: u64) -> Result<u64, Refused> {
     let again = flats.look(code, now_ms).await.map_err(refused)?;
-    flats.enrol(code, now_ms).await.map_err(refused)?;
+    let expires_at_ms = (now_ms / 1000).saturating_add(GATEWAY_TTL_DEFAULT_S).saturating_mul(1000);
+    flats.enrol(code, now_ms, expires_at_ms).await.map_err(refused)?;
     if again { revoke(shared, store, &code.key).await } else { Ok(now_ms) }
 }
 

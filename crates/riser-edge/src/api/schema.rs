@@ -189,6 +189,7 @@ fn presence() -> Value {
         "reason": perhaps("string", "Why it is offline."),
         "name": text("The flat's name, if it is registered with one."),
         "floor": text("The flat's floor, if it is registered with one."),
+        "token_expires_at_ms": ms("When the token of the flat's gateway ends, to a day, if it is registered and one was given out"),
     });
     object(&["of", "online", "since_ms", "epoch", "edge", "reason"], &fields)
 }

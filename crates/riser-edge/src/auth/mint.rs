@@ -24,6 +24,8 @@ const JTI_RANDOM_BYTES: usize = 16;
 pub struct Minted {
     /// The token. It goes to whoever asked for it and nowhere else.
     pub token: String,
+    /// Its `iat`, in Unix milliseconds.
+    pub issued_at_ms: u64,
     /// Its `exp`, in Unix milliseconds.
     pub expires_at_ms: u64,
 }
@@ -97,7 +99,8 @@ pub fn mint(tenant_id: &TenantId, tenant: &Tenant, order: &TokenOrder, now_ms: u
     let jti = random::<JTI_RANDOM_BYTES>().map_err(|_| MintError::NoRandomness)?;
     let jti = URL_SAFE_NO_PAD.encode(jti);
     let claims = Claims { iss: tenant_id, aud: AUDIENCE, sub, peer, grants, iat, exp, jti };
-    Ok(Minted { token: sign(signing_key(tenant)?, &claims)?, expires_at_ms: exp.saturating_mul(1000) })
+    let [issued_at_ms, expires_at_ms] = [iat, exp].map(|time| time.saturating_mul(1000));
+    Ok(Minted { token: sign(signing_key(tenant)?, &claims)?, issued_at_ms, expires_at_ms })
 }
 
 /// The shortest lifetime that a renewed token gets, in seconds: one that has run out already would renew nothing.

@@ -15,4 +15,5 @@ mod live;
 mod strain;
 mod tenants;
 mod tls;
+mod token_ends;
 mod ws;

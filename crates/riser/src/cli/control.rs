@@ -12,6 +12,11 @@ use riser_core::{Address, BuildingId, Grant, TenantId};
 use super::{credential_of, duration, grant, parse};
 use crate::exit::Failure;
 
+/// A day in milliseconds.
+const DAY_MS: u64 = 86_400_000;
+/// Most days within which tokens' ends may be asked for, as the admin API takes it.
+const TOKEN_DAYS: u64 = 3_650;
+
 /// Which control plane, and with which credential.
 #[derive(Debug, Args)]
 pub(crate) struct Plane {
@@ -237,7 +242,14 @@ pub(crate) struct Gateway {
 #[derive(Debug, Subcommand)]
 pub(crate) enum GatewayAct {
     /// Show a tenant's gateways, and whether they are there.
-    #[command(after_help = "Example:\n  riser gateway list acme --building b12")]
+    #[command(after_help = "\
+Examples:
+  riser gateway list acme --building b12
+  riser gateway list acme --token-ends-within 30d
+
+With --token-ends-within it shows the registered flats whose gateways' tokens end within this time, or have ended, to a day: \
+those that end first come first. Such a gateway did not renew, and needs looking after. Without --building it looks at all \
+buildings from which a gateway ever connected.")]
     List {
         /// Whose.
         #[arg(value_name = "TENANT")]
@@ -245,6 +257,9 @@ pub(crate) enum GatewayAct {
         /// Only this building.
         #[arg(long, value_name = "NAME")]
         building: Option<BuildingId>,
+        /// Only flats whose gateways' tokens end within this time: whole days, from 1d to 3650d.
+        #[arg(long, value_name = "TIME", value_parser = days)]
+        token_ends_within: Option<u64>,
         #[command(flatten)]
         plane: Plane,
     },
@@ -296,6 +311,14 @@ fn id(text: &str) -> Result<String, String> {
     if good { Ok(text.to_owned()) } else { Err("not the id of a key, as `riser key list` shows it".into()) }
 }
 
+/// Whole days.
+fn days(text: &str) -> Result<u64, String> {
+    let ms = u64::try_from(duration(text)?.as_millis()).unwrap_or(u64::MAX);
+    let days = ms / DAY_MS;
+    let good = ms.is_multiple_of(DAY_MS) && (1..=TOKEN_DAYS).contains(&days);
+    if good { Ok(days) } else { Err(format!("not whole days from 1d to {TOKEN_DAYS}d")) }
+}
+
 fn quota(text: &str) -> Result<(Quota, Option<u64>), String> {
     let (name, limit) = text.split_once('=').ok_or("not QUOTA=LIMIT")?;
     let known = || riser_core::tenant::quota::QUOTAS.map(|about| about.name).join(", ");
@@ -312,6 +335,14 @@ fn quota(text: &str) -> Result<(Quota, Option<u64>), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_ends_are_asked_for_in_days() {
+        assert_eq!((days("30d"), days("720h"), days("3650d")), (Ok(30), Ok(30), Ok(3_650)));
+        for bad in ["", "30", "0d", "1h", "25h", "3651d", "500ms", "86400500ms"] {
+            assert!(days(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_quota_is_set_by_its_name_and_taken_away_by_none() {

@@ -5,20 +5,21 @@
 
 mod lines;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, BufReader, IsTerminal, Read};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use http::Method;
 use qrcode::{Color, QrCode};
 use riser_core::{Address, TenantId};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{Desk, of};
 use crate::exit::{self, Failure};
@@ -28,6 +29,10 @@ use lines::{Lines, Row};
 const BATCH_BYTES: usize = 48 * 1024;
 /// Flats that one call registers.
 const BATCH: usize = 100;
+/// Bad lines that are named. A file of something else has one bad line after the other.
+const BAD_NAMED: u64 = 1_000;
+/// Between two words on how far it is.
+const PROGRESS: Duration = Duration::from_secs(1);
 /// Empty squares around a QR code, as its standard wants them.
 const QUIET: usize = 4;
 
@@ -42,12 +47,56 @@ pub(super) struct Wish<'a> {
 }
 
 /// What was done so far.
-#[derive(Default)]
 struct Done {
     flats: u64,
     new: u64,
     codes: u64,
     bad: u64,
+    /// When it was said last how far it is, if somebody looks.
+    told: Option<Instant>,
+}
+
+impl Done {
+    /// Names a bad line.
+    fn bad(&mut self, number: u64, why: &str) {
+        self.bad += 1;
+        match self.bad {
+            ..=BAD_NAMED => exit::say(&format!("line {number}: {why}")),
+            at if at == BAD_NAMED + 1 => exit::say("further bad lines are counted, and not named"),
+            _ => {}
+        }
+    }
+
+    /// Says now and then how far it is.
+    fn tell(&mut self, number: u64) {
+        if self.told.is_some_and(|told| told.elapsed() >= PROGRESS) {
+            exit::say(&format!("line {number}: {} flats so far", self.flats));
+            self.told = Some(Instant::now());
+        }
+    }
+}
+
+/// Flats that one call registers.
+#[derive(Default)]
+struct Batch {
+    rows: Vec<Row>,
+    /// As they are sent.
+    bytes: usize,
+    /// The numbers of the first line and of the last.
+    lines: (u64, u64),
+}
+
+impl Batch {
+    fn push(&mut self, number: u64, row: Row) {
+        let first = if self.rows.is_empty() { number } else { self.lines.0 };
+        self.lines = (first, number);
+        self.bytes += row.json().to_string().len();
+        self.rows.push(row);
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.len() >= BATCH || self.bytes >= BATCH_BYTES
+    }
 }
 
 pub(super) async fn run(desk: &Desk, wish: &Wish<'_>) -> Result<ExitCode, Failure> {
@@ -60,33 +109,40 @@ pub(super) async fn run(desk: &Desk, wish: &Wish<'_>) -> Result<ExitCode, Failur
         let failed = |error| Failure::Usage(format!("cannot read {}: {error}", wish.file.display()));
         Box::new(File::open(wish.file).map_err(failed)?)
     };
-    let mut done = Done::default();
+    let mut input = BufReader::new(input);
+    if !is_text(&mut input) {
+        let file = wish.file.display();
+        let text = format!("{file} is not a list in text: let the spreadsheet save it as CSV in UTF-8");
+        return Err(Failure::Usage(text));
+    }
+    let told = io::stderr().is_terminal().then(Instant::now);
+    let mut done = Done { flats: 0, new: 0, codes: 0, bad: 0, told };
     // Of each address eight bytes: the text of all of them would be most of what this takes.
     let mut seen = HashSet::new();
-    let (mut batch, mut bytes) = (vec![], 0);
+    let mut batch = Batch::default();
     exit::print("address,name,code\n")?;
-    for (number, line) in Lines::new(BufReader::new(input)) {
+    for (number, line) in Lines::new(input) {
         match line.and_then(|row| fresh(row, &mut seen)) {
-            Ok(row) => {
-                bytes += row.json().to_string().len();
-                batch.push(row);
-            }
-            Err(why) => {
-                done.bad += 1;
-                exit::say(&format!("line {number}: {why}"));
-            }
+            Ok(row) => batch.push(number, row),
+            Err(why) => done.bad(number, &why),
         }
-        if batch.len() >= BATCH || bytes >= BATCH_BYTES {
-            send(desk, wish, std::mem::take(&mut batch), &mut done).await?;
-            bytes = 0;
+        if batch.is_full() {
+            register(desk, wish, &std::mem::take(&mut batch), &mut done).await?;
+            done.tell(number);
         }
     }
-    if !batch.is_empty() {
-        send(desk, wish, batch, &mut done).await?;
+    if !batch.rows.is_empty() {
+        register(desk, wish, &batch, &mut done).await?;
     }
-    let Done { flats, new, codes, bad } = done;
+    let Done { flats, new, codes, bad, .. } = done;
     exit::say(&format!("{flats} flats registered, {new} of them new; {codes} codes made; {bad} bad lines left out"));
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
+}
+
+/// Whether what begins the file may be text. Spreadsheets' own files and UTF-16 have bytes of zero near their beginning.
+fn is_text(input: &mut impl BufRead) -> bool {
+    // What cannot be read is told with its line.
+    input.fill_buf().map_or(true, |bytes| !bytes.contains(&0))
 }
 
 /// A row whose address was not in the file before.
@@ -96,30 +152,51 @@ fn fresh(row: Row, seen: &mut HashSet<u64>) -> Result<Row, String> {
     if seen.insert(hasher.finish()) { Ok(row) } else { Err("the address stands in a line before".into()) }
 }
 
-async fn send(desk: &Desk, wish: &Wish<'_>, batch: Vec<Row>, done: &mut Done) -> Result<(), Failure> {
-    let rows: Vec<Value> = batch.iter().map(Row::json).collect();
+/// Registers flats, or says where it stopped.
+async fn register(desk: &Desk, wish: &Wish<'_>, batch: &Batch, done: &mut Done) -> Result<(), Failure> {
+    let before = done.flats;
+    let sent = send(desk, wish, batch, done).await;
+    // Whose credential or tenant is wrong is told so at the first call, and nothing else.
+    let refused = matches!(sent, Err(Failure::Denied(_) | Failure::Rejected(_)));
+    if sent.is_err() && !(refused && before == 0) {
+        let (first, last) = batch.lines;
+        let how = if wish.new_codes {
+            format!("Import the list from line {first} on to go on")
+        } else {
+            "Import the list again to go on. Flats of these lines that get no code then have one that was not shown: import \
+             them with --new-codes"
+                .to_owned()
+        };
+        exit::say(&format!("stopped in lines {first} to {last}; the {before} flats before them are registered. {how}"));
+    }
+    sent
+}
+
+async fn send(desk: &Desk, wish: &Wish<'_>, batch: &Batch, done: &mut Done) -> Result<(), Failure> {
+    let rows: Vec<Value> = batch.rows.iter().map(Row::json).collect();
     let mut body = json!({ "flats": rows, "codes": if wish.new_codes { "all" } else { "missing" } });
     if let Some(ttl) = wish.code_ttl {
         body["code_ttl_ms"] = json!(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
     }
     let said = desk.ask(Method::POST, &format!("{}/flats", of(wish.tenant)), Some(&body)).await?.body;
-    let mut text = String::new();
+    let sent: HashMap<String, &Row> = batch.rows.iter().map(|row| (row.address.to_string(), row)).collect();
+    let (mut text, mut drawn) = (String::new(), vec![]);
     for flat in said["flats"].as_array().into_iter().flatten() {
         done.flats += 1;
         done.new += u64::from(flat["new"] == true);
         let Some(code) = flat["code"].as_str() else { continue };
         done.codes += 1;
-        let row = batch.iter().find(|row| flat["address"] == row.address.to_string());
+        let row = flat["address"].as_str().and_then(|address| sent.get(address).copied());
         let name = row.and_then(|row| row.about[0].as_deref()).unwrap_or_default();
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{},{},{code}", super::table::cell(&flat["address"]), lines::quoted(name));
-        if let (Some(folder), Some(row)) = (wish.qr, row) {
-            draw(folder, &row.address, code)?;
-        }
+        drawn.extend(row.map(|row| (&row.address, code)));
     }
-    exit::print(&text)?;
-    if io::stderr().is_terminal() {
-        exit::say(&format!("{} flats so far", done.flats));
+    if !exit::print(&text)? {
+        return Err(Failure::Other(anyhow!("nobody reads the codes any more")));
+    }
+    for (address, code) in drawn {
+        wish.qr.map_or(Ok(()), |folder| draw(folder, address, code))?;
     }
     Ok(())
 }
@@ -150,6 +227,16 @@ fn svg(text: &str) -> Result<String, qrcode::types::QrError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_spreadsheet_saves_as_its_own_is_not_taken_for_a_list() {
+        let utf16: Vec<u8> = "address\nb/f1\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let rows: [(&[u8], bool); 4] =
+            [(b"PK\x03\x04\x14\x00", false), (&utf16, false), (b"b/f1,\xff\n", true), (b"", true)];
+        for (mut bytes, text) in rows {
+            assert_eq!(is_text(&mut bytes), text, "{bytes:?}");
+        }
+    }
 
     #[test]
     fn a_code_is_drawn_with_room_around_it_and_two_codes_differ() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -43,6 +44,8 @@ const CONTROL_PORT: u16 = 8090;
 const KID: &str = "dev-1";
 /// Random bytes of the signing key.
 const SIGNING_BYTES: usize = 32;
+/// Between two rounds in which it is noted when gateways' tokens end.
+const NOTE_TOKENS: Duration = Duration::from_secs(1);
 
 /// A tenant, and one API key that may do everything in it.
 pub(super) struct Access {
@@ -194,6 +197,8 @@ impl Cluster {
             drain_window: self.args.drain_window,
             ..EdgeConfig::new(slot.id.clone())
         };
+        // Who tries things out does not want to wait.
+        config.note_tokens = NOTE_TOKENS;
         // Everybody comes from this machine, and most of one tenant.
         config.handshakes_each = config.handshakes;
         let kv = Arc::new(self.kv.client(&slot.id));

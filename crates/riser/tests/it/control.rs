@@ -1,11 +1,14 @@
 //! `riser tenant`, `key`, `quota` and `gateway` against a development cluster.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::process::Stdio;
+use std::thread::{self, JoinHandle};
 
 use serde_json::Value;
 
-use super::{Dev, Folder, http, riser};
+use super::{Dev, Folder, http, nowhere, riser};
 
 /// How often is looked for what must come: each time a program starts, which takes some milliseconds.
 const LOOKS: usize = 2_000;
@@ -109,4 +112,97 @@ fn a_list_of_flats_is_registered_once_and_its_bad_lines_are_named() {
     let body = format!("{{\"code\":\"{code}\"}}");
     let (status, body) = http(&dev.url("http", 0), "POST /v1/enrol", None, &body);
     assert!(status == 201 && body.contains("\"token\""), "{status} {body}");
+}
+
+/// A control plane that answers so many calls with these, and who asked it what.
+fn plane(answers: Vec<(u16, String)>) -> (String, JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let serve = move |(status, body): (u16, String)| {
+        let (mut stream, _) = listener.accept().expect("a call");
+        let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
+        let (mut line, mut length) = (String::new(), 0);
+        while line != "\r\n" {
+            line.clear();
+            reader.read_line(&mut line).expect("a head");
+            let lower = line.to_lowercase();
+            length = lower.strip_prefix("content-length:").map_or(length, |n| n.trim().parse().expect("a number"));
+        }
+        let mut asked = vec![0; length];
+        reader.read_exact(&mut asked).expect("a body");
+        let head = format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all((head + &body).as_bytes()).expect("it reads");
+        String::from_utf8(asked).expect("UTF-8")
+    };
+    (url, thread::spawn(move || answers.into_iter().map(serve).collect()))
+}
+
+/// Imports a list with a control plane at this URL.
+fn import(url: &str, list: &[u8]) -> Said {
+    let folder = Folder::new();
+    let file = folder.0.join("flats.csv");
+    fs::write(&file, list).expect("a file");
+    let mut command = riser(&["gateway", "import", "acme", file.to_str().expect("UTF-8"), "--control", url]);
+    let output = command.env("RISER_CONTROL_CREDENTIAL", "x".repeat(43)).output().expect("it starts");
+    let utf8 = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Said { code: output.status.code(), out: utf8(output.stdout), err: utf8(output.stderr) }
+}
+
+#[test]
+fn an_import_that_is_cut_off_says_where_and_prints_what_was_done() {
+    let mut list = String::new();
+    list.extend((0..250).map(|n| format!("b1/f{n}\n")));
+    let row = |n: usize| format!(r#"{{"address":"b1/f{n}","new":true,"code":"acme/b1/f{n}/X"}}"#);
+    let rows: Vec<String> = (0..100).map(row).collect();
+    let good = format!(r#"{{"flats":[{}],"codes_until_ms":1}}"#, rows.join(","));
+    let (url, asked) = plane(vec![(200, good), (503, r#"{"code":"unavailable","detail":"the bucket"}"#.into())]);
+    let said = import(&url, list.as_bytes());
+    assert_eq!(said.code, Some(69), "{}", said.err);
+    assert!(said.err.contains("stopped in lines 101 to 200; the 100 flats before them are registered"), "{}", said.err);
+    assert_eq!(said.out.lines().count(), 101);
+    let asked = asked.join().expect("no panic");
+    assert!(asked[1].contains("\"b1/f199\"") && !asked[1].contains("\"b1/f200\""), "{}", asked[1]);
+    let (url, asked) = plane(vec![(404, r#"{"code":"not_found","detail":"there is no tenant of this name"}"#.into())]);
+    let said = import(&url, list.as_bytes());
+    assert!(said.code == Some(3) && said.err.contains("no tenant") && !said.err.contains("stopped"), "{}", said.err);
+    asked.join().expect("no panic");
+}
+
+#[test]
+fn what_is_no_list_is_refused_and_not_named_line_by_line() {
+    let url = nowhere();
+    let utf16: Vec<u8> = "b1/f1\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let said = import(&url, &utf16);
+    assert!(said.code == Some(64) && said.err.contains("is not a list in text") && said.out.is_empty(), "{}", said.err);
+    let said = import(&url, "x\n".repeat(1_500).as_bytes());
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains("line 1000: ") && !said.err.contains("line 1001: "), "{}", said.err);
+    assert!(said.err.contains("further bad lines are counted") && said.err.contains("1500 bad lines left out"));
+}
+
+#[test]
+fn flats_whose_gateways_tokens_end_soon_are_listed_with_those_that_end_first_at_the_top() {
+    let dev = Dev::start(&["--flats", "0"]);
+    let folder = Folder::new();
+    let list = folder.0.join("flats.csv");
+    fs::write(&list, "b9/f1,one\nb9/f2,two\nb9/f3,three\n").expect("a file");
+    good(&dev, &["gateway", "import", "dev", list.to_str().expect("UTF-8")]);
+    for (address, days) in [("b9/f1", 20), ("b9/f2", 10), ("b9/f3", 40)] {
+        let order = format!("{{\"peer\":\"gateway\",\"address\":\"{address}\",\"ttl_s\":{}}}", days * 86_400);
+        let (status, body) = http(&dev.url("http", 0), "POST /v1/tokens", Some(&dev.text("api_key")), &order);
+        assert_eq!(status, 201, "{body}");
+    }
+    let within = |time: &str| good(&dev, &["gateway", "list", "dev", "--building", "b9", "--token-ends-within", time]);
+    // They are noted some seconds after they were made.
+    let noted = (0..LOOKS).any(|_| within("3650d").lines().count() == 4);
+    assert!(noted, "{}", within("3650d"));
+    let listed = within("30d");
+    let rows: Vec<Vec<&str>> = listed.lines().map(|row| row.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["ADDRESS", "NAME", "TOKEN", "ENDS"]);
+    assert_eq!(rows[1..].iter().map(|row| &row[..2]).collect::<Vec<_>>(), [["b9/f2", "two"], ["b9/f1", "one"]]);
+    assert!(rows[1][2] < rows[2][2], "{listed}");
+    // No gateway of it ever connected.
+    assert_eq!(good(&dev, &["gateway", "list", "dev", "--token-ends-within", "30d"]).lines().count(), 1);
+    let refused = tool(&dev, &["gateway", "list", "dev", "--token-ends-within", "36h"]);
+    assert!(refused.code == Some(64) && refused.err.contains("whole days from 1d to 3650d"), "{}", refused.err);
 }

@@ -94,7 +94,10 @@ fn row(cells: &[String]) -> Result<Row, String> {
     if cells.len() > COLUMNS.len() {
         return Err(format!("{} columns; there are {}", cells.len(), COLUMNS.join(", ")));
     }
-    let address: Address = cells[0].trim().parse().map_err(|error| format!("the address is {error}"))?;
+    let address: Address = cells[0].trim().parse().map_err(|error| {
+        let hint = if cells[0].contains([';', '\t']) { "; columns are separated by commas" } else { "" };
+        format!("the address is {error}{hint}")
+    })?;
     if !address.is_gateway() {
         return Err("a building or a tenant is no flat".into());
     }
@@ -173,5 +176,7 @@ mod tests {
         }
         assert_eq!(rows[8].1, Ok("b/f4 ||".to_owned()));
         assert_eq!(read(b"\xff\nb/f1\n").len(), 2);
+        let german = read(b"b/f1;one;1\n");
+        assert!(german[0].1.as_ref().is_err_and(|why| why.contains("separated by commas")), "{german:?}");
     }
 }
