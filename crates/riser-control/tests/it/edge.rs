@@ -364,6 +364,8 @@ async fn a_code_becomes_a_gateways_token_once_and_the_device_before_is_revoked()
         (&presence["gateways"][0]["online"], &presence["gateways"][0]["name"]),
         (&json!(true), &json!("1 left"))
     );
+    let state = edges[0].read("GET /v1/state/b/f1", &all).await;
+    assert_eq!((&state["name"], &state["floor"]), (&json!("1 left"), &json!("1")));
     // Nobody gets anything else out of it: used, wrong, of another tenant or flat, and no code at all.
     let text = code.as_str().expect("a code");
     for wrong in
