@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use riser_bus::kv::memory::MemoryKvClient;
+use riser_bus::kv::memory::{Faults, MemoryKvClient};
 use riser_bus::kv::{Kv, KvError, Page, Value as Kept, Watch, Written};
 use riser_bus::{Bucket, Entry, FLAT_PARTS};
 use riser_core::EdgeId;
@@ -91,6 +91,9 @@ async fn snapshots_say_what_flats_are_called_whatever_pattern_watches_them() {
         cluster.register("acme", later, Some(later), Some("7")).await;
     }
     let (edge, _) = cluster.naming().await;
+    // A bucket that takes its time is waited for.
+    let way = Duration::from_millis(100);
+    cluster.kv.set_faults(&Faults { delay: way..=way, ..Faults::default() });
     let mut gateways = Vec::new();
     for address in ["b/f1", "b/f2", "b/f3", "c/f1"] {
         gateways.push(Peerling::open(&edge, gateway(address)).await.0);
