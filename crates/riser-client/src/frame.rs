@@ -56,6 +56,12 @@ pub struct Welcome {
 pub struct Snapshot {
     /// Whose.
     pub of: Address,
+    /// What the flat is called; none when it is registered without, or that cannot be read.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// On which floor it is; none when it is registered without, or that cannot be read.
+    #[serde(default)]
+    pub floor: Option<String>,
     /// Whether it is connected.
     pub online: bool,
     /// Since when, Unix milliseconds.

@@ -17,6 +17,10 @@ pub const JOINING: usize = 64;
 /// A gateway as it was last heard of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
+    /// What the flat is called, as its last snapshot said.
+    pub name: Option<String>,
+    /// On which floor it is, as its last snapshot said.
+    pub floor: Option<String>,
     /// Whether it is connected.
     pub online: bool,
     /// Since when, Unix milliseconds on the cluster's clock.
@@ -172,6 +176,8 @@ impl View {
     fn snapshot(&mut self, snapshot: Snapshot) -> Option<Update> {
         let of = snapshot.of;
         let seen = self.enter(&of)?;
+        seen.name = snapshot.name;
+        seen.floor = snapshot.floor;
         seen.online = snapshot.online;
         seen.since_ms = snapshot.since_ms;
         seen.epoch = snapshot.epoch;
@@ -324,6 +330,8 @@ fn fresh(value: Json) -> Value {
 impl Seen {
     fn unknown() -> Self {
         Self {
+            name: None,
+            floor: None,
             online: false,
             since_ms: 0,
             reason: None,

@@ -13,6 +13,7 @@ pub mod frame;
 pub mod grant;
 pub mod id;
 pub mod json;
+pub mod label;
 pub mod limits;
 pub mod live;
 #[cfg(feature = "mutants")]
@@ -36,6 +37,7 @@ pub use filter::PathFilter;
 pub use grant::{Grant, Identity, Peer, Verb};
 pub use id::{Address, BuildingId, EdgeId, GatewayId, GatewayKey, Pattern, TenantId};
 pub use json::Json;
+pub use label::Label;
 pub use path::Path;
 pub use presence::{Presence, Reason};
 pub use range::AddressRange;

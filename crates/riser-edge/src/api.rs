@@ -17,7 +17,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use riser_core::frame::outbound;
 use riser_core::{
-    Address, BuildingId, GatewayId, GatewayKey, Identity, PathFilter, Pattern, Peer, Presence, TenantId, Verb,
+    Address, BuildingId, GatewayId, GatewayKey, Identity, Label, PathFilter, Pattern, Peer, Presence, TenantId, Verb,
 };
 use riser_ops::request::{bad, json, query};
 use riser_registry::PRESENCE_PAGE;
@@ -27,6 +27,7 @@ use tokio::time::timeout;
 
 use crate::auth::{self, ORDER_BYTES, TokenOrder};
 use crate::http::Refused;
+use crate::hub::names;
 use crate::problem::Problem;
 use crate::shared::Shared;
 
@@ -82,7 +83,20 @@ pub(crate) async fn state(
         let problem = Problem::not_found("nothing is known of this gateway: it has never connected");
         return Err(Refused::new("unknown_gateway", problem));
     };
-    Ok(json(StatusCode::OK, outbound::whole_snapshot(&key.address, &snapshot, &filter)))
+    let label = label(shared, &key).await;
+    Ok(json(StatusCode::OK, outbound::whole_snapshot(&key.address, label.as_ref(), &snapshot, &filter)))
+}
+
+/// What a flat is called. Its state is told also when that cannot be read.
+async fn label(shared: &Shared, key: &GatewayKey) -> Option<Label> {
+    let store = shared.ports.keep.as_ref()?;
+    let read = timeout(names::WAIT, store.flats().flat(key)).await;
+    if let Ok(Ok(flat)) = read {
+        return flat.and_then(Flat::into_label);
+    }
+    let GatewayKey { tenant, address } = key;
+    tracing::warn!(%tenant, %address, "cannot read a flat; its state goes without its name");
+    None
 }
 
 /// `GET /v1/presence?building=b12`.

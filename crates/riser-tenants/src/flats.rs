@@ -12,7 +12,7 @@ use std::sync::Arc;
 use riser_bus::kv::{Kv, KvError, Written};
 use riser_bus::{Bucket, Entry, FLAT_PARTS};
 use riser_core::path::is_hidden;
-use riser_core::{Address, BuildingId, GatewayId, GatewayKey, TenantId};
+use riser_core::{Address, BuildingId, GatewayId, GatewayKey, Label, TenantId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -205,6 +205,11 @@ fn part_of(gateway: &GatewayId) -> u8 {
     Sha256::digest(gateway.as_str().as_bytes())[0] % FLAT_PARTS
 }
 
+/// What the part of a building that a flat is in is kept under.
+fn entry_of(key: &GatewayKey) -> Entry {
+    Entry::Flats(key.tenant.clone(), key.address.building().clone(), part_of(key.address.gateway()))
+}
+
 /// The bucket of flats. Clones are the same.
 #[derive(Clone)]
 pub struct Flats {
@@ -283,9 +288,15 @@ impl Flats {
         Ok(parts.into_iter().flat_map(|(part, _)| part.flats).collect())
     }
 
+    /// One flat, none when it is not registered. Reads the part of the building that it is in.
+    pub async fn flat(&self, key: &GatewayKey) -> Result<Option<Flat>, FlatsError> {
+        let (mut part, _) = self.part(&entry_of(key)).await?;
+        Ok(part.flats.remove(key.address.gateway()))
+    }
+
     /// Whether a code is good now. Says whether a gateway of the flat was enrolled before.
     pub async fn look(&self, code: &Code, now_ms: u64) -> Result<bool, FlatsError> {
-        let (part, _) = self.part(&code.entry()).await?;
+        let (part, _) = self.part(&entry_of(&code.key)).await?;
         let flat = part.flats.get(code.key.address.gateway()).ok_or(FlatsError::BadCode)?;
         flat.accepts(code, now_ms).map(|()| flat.enrolled_at_ms.is_some())
     }
@@ -301,7 +312,7 @@ impl Flats {
             flat.token_expires_at_ms = Some(token_expires_at_ms);
             Ok(())
         };
-        self.change(&code.entry(), change).await
+        self.change(&entry_of(&code.key), change).await
     }
 
     /// Notes when tokens end that gateways of a building got. What is not registered stays so. An error is of one part of the
@@ -333,13 +344,11 @@ impl Flats {
 
     /// Forgets one flat.
     pub async fn forget(&self, key: &GatewayKey) -> Result<(), FlatsError> {
-        let (building, gateway) = (key.address.building().clone(), key.address.gateway());
-        let entry = Entry::Flats(key.tenant.clone(), building, part_of(gateway));
         let change = |part: &mut Part| {
-            part.flats.remove(gateway);
+            part.flats.remove(key.address.gateway());
             Ok(())
         };
-        self.change(&entry, change).await
+        self.change(&entry_of(key), change).await
     }
 
     /// Forgets all flats of a tenant, and gives how many that were.
@@ -364,13 +373,6 @@ impl Flats {
     }
 }
 
-impl Code {
-    fn entry(&self) -> Entry {
-        let (building, gateway) = (self.key.address.building().clone(), self.key.address.gateway());
-        Entry::Flats(self.key.tenant.clone(), building, part_of(gateway))
-    }
-}
-
 impl Flat {
     fn accepts(&self, code: &Code, now_ms: u64) -> Result<(), FlatsError> {
         // Hashes of random codes are compared, so that how long it takes tells nothing of a code.
@@ -390,6 +392,12 @@ impl Flat {
     /// Whether its gateway's token has ended then, as far as that is known.
     pub fn token_ends_until(&self, until_ms: u64) -> bool {
         self.token_expires_at_ms.is_some_and(|expires_at_ms| expires_at_ms <= until_ms)
+    }
+
+    /// What it is called; none when it has neither a name nor a floor.
+    pub fn into_label(self) -> Option<Label> {
+        let label = Label { name: self.name, floor: self.floor };
+        (label != Label::default()).then_some(label)
     }
 
     /// Whether a code of it is good now.
@@ -557,6 +565,28 @@ mod tests {
         let kept: Flat = serde_json::from_str(r#"{"enrolled_at_ms":7}"#).expect("a flat");
         assert_eq!((kept.enrolled_at_ms, kept.token_expires_at_ms), (Some(7), None));
         assert_eq!(serde_json::to_string(&kept).expect("JSON"), r#"{"enrolled_at_ms":7}"#);
+    }
+
+    #[tokio::test]
+    async fn one_flat_is_read_by_itself_and_says_what_it_is_called() {
+        let flats = flats();
+        let about = |name: Option<&str>, floor: Option<&str>| [name.map(str::to_owned), floor.map(str::to_owned), None];
+        let all =
+            [("b/f1", about(Some("left"), Some("3"))), ("b/f2", about(None, Some("4"))), ("b/f3", about(None, None))];
+        let all = all.map(|(address, about)| NewFlat { address: address.parse().expect("an address"), about });
+        flats.register(&tenant(), &all, Codes::Missing, 0, 100).await.expect("registered");
+        let label = async |tenant: &str, address: &str| {
+            let key = GatewayKey::new(tenant.parse().expect("a tenant"), address.parse().expect("an address"));
+            flats.flat(&key).await.expect("read").map(Flat::into_label)
+        };
+        let both = Label { name: Some("left".into()), floor: Some("3".into()) };
+        let floor = Label { name: None, floor: Some("4".into()) };
+        assert_eq!(label("acme", "b/f1").await, Some(Some(both)));
+        assert_eq!(label("acme", "b/f2").await, Some(Some(floor)));
+        assert_eq!(label("acme", "b/f3").await, Some(None), "it is registered and called nothing");
+        for (tenant, address) in [("acme", "b/f4"), ("acme", "c/f1"), ("other", "b/f1")] {
+            assert_eq!(label(tenant, address).await, None, "{tenant} {address}");
+        }
     }
 
     #[tokio::test]

@@ -113,6 +113,31 @@ async def test_presence_lists_the_gateways_of_one_building(server, building):
         assert listed.get("next") is None
 
 
+async def test_a_registered_flat_is_called_by_its_name_in_presence_and_snapshots(server, building):
+    if "control" not in server.ready:
+        pytest.skip("the tenants of this cluster come from a file, where no flats are registered")
+    flat = {"address": f"{building}/g1", "name": '3 left, "Meyer"', "floor": "3"}
+    answer = await call(server.ready["control"], "POST", f"/admin/v1/tenants/{server.ready['tenant']}/flats",
+                        key=server.ready["control_credential"], body={"flats": [flat], "codes": "missing"})
+    assert answer.status == 200, answer.body
+    server.credentials.append(answer.json()["flats"][0]["code"])
+    called = {"name": flat["name"], "floor": "3"}
+    async with Crew(server) as crew:
+        client = await crew.client(edge=1)
+        await client.subscribe(f"{building}/*")
+        for number in (1, 2):
+            gateway = await crew.gateway(f"{building}/g{number}")
+            await gateway.set({"a": number})
+            await client.knows(f"{building}/g{number}", {"a": number})
+        shown = {f["of"]: f for f in client.frames if f["t"] == "snapshot"}
+        state = {n: await server.state(f"{building}/g{n}") for n in (1, 2)}
+        listed = (await server.api("GET", f"/v1/presence?building={building}")).json()["gateways"]
+        for says in (shown[f"{building}/g1"], state[1], listed[0]):
+            assert called.items() <= says.items(), says
+        for says in (shown[f"{building}/g2"], state[2], listed[1]):
+            assert not called.keys() & says.keys(), says
+
+
 async def test_presence_of_an_empty_building_is_an_empty_list(server, building):
     answer = await server.api("GET", f"/v1/presence?building={building}")
     assert answer.status == 200

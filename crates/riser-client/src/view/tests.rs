@@ -35,6 +35,25 @@ fn a_snapshot_marks_stale_paths_with_all_below() {
 }
 
 #[test]
+fn a_flat_is_called_what_its_last_snapshot_said() {
+    let mut view = View::default();
+    let called = |view: &View| view.get(&address("b/g")).map(|seen| (seen.name.clone(), seen.floor.clone()));
+    let says = |says: &str| SNAPSHOT.replace(r#""online""#, &format!(r#"{says}"online""#));
+    apply(&mut view, &says(r#""name":"3 left","floor":"3","#));
+    assert_eq!(called(&view), Some((Some("3 left".into()), Some("3".into()))));
+    let delta = r#"{"t":"state","of":"b/g","epoch":7,"rev":3,"set":{"hall":1},"at_ms":10}"#;
+    assert!(apply(&mut view, delta).is_some());
+    assert_eq!(called(&view), Some((Some("3 left".into()), Some("3".into()))), "other frames do not say it");
+    // A part that follows says the same.
+    let part = says(r#""name":"4 right","#).replace(r#""epoch":7"#, r#""more":true,"epoch":7"#);
+    assert_eq!(apply(&mut view, &part), None);
+    apply(&mut view, &says(r#""name":"4 right","#));
+    assert_eq!(called(&view), Some((Some("4 right".into()), None)));
+    apply(&mut view, SNAPSHOT);
+    assert_eq!(called(&view), Some((None, None)));
+}
+
+#[test]
 fn a_delta_sets_then_freshens_then_makes_stale() {
     let mut view = View::default();
     apply(&mut view, SNAPSHOT);

@@ -371,6 +371,8 @@ async fn a_code_becomes_a_gateways_token_once_and_the_device_before_is_revoked()
     );
     let ends = presence["gateways"].as_array().expect("rows").iter().map(|row| &row["token_expires_at_ms"]);
     assert_eq!(ends.collect::<Vec<_>>(), [&body["expires_at_ms"], &Value::Null]);
+    let state = edges[0].read("GET /v1/state/b/f1", &all).await;
+    assert_eq!((&state["name"], &state["floor"]), (&json!("1 left"), &json!("1")));
     // Nobody gets anything else out of it: used, wrong, of another tenant or flat, and no code at all.
     let text = code.as_str().expect("a code");
     for wrong in

@@ -13,6 +13,7 @@ use crate::filter::PathFilter;
 use crate::grant::{Identity, Peer};
 use crate::id::{Address, EdgeId, Pattern};
 use crate::json::Json;
+use crate::label::Label;
 use crate::limits::Limits;
 use crate::live::{Stream, StreamEnd, StreamId};
 use crate::path::Path;
@@ -307,10 +308,10 @@ pub fn devices(of: &Address, devices: &Devices, filter: &PathFilter) -> Vec<Stri
     })
 }
 
-/// `snapshot` with what passes the filter. `state` says whether the subscription is about state at all; without it
-/// only presence is told.
-pub fn snapshot(of: &Address, snap: &Snapshot, filter: &PathFilter, state: bool) -> Vec<String> {
-    let head = || position(Frame::new("snapshot").shown("of", of), snap);
+/// `snapshot` with what passes the filter. `label` is what the flat is called, when that is known. `state` says whether the
+/// subscription is about state at all; without it only presence is told.
+pub fn snapshot(of: &Address, label: Option<&Label>, snap: &Snapshot, filter: &PathFilter, state: bool) -> Vec<String> {
+    let head = || position(labelled(Frame::new("snapshot").shown("of", of), label), snap);
     if !state {
         return vec![head().end()];
     }
@@ -328,14 +329,21 @@ pub fn snapshot(of: &Address, snap: &Snapshot, filter: &PathFilter, state: bool)
 }
 
 /// A snapshot as the HTTP API answers it: the frame's fields without `t`, in one piece however large.
-pub fn whole_snapshot(of: &Address, snap: &Snapshot, filter: &PathFilter) -> String {
+pub fn whole_snapshot(of: &Address, label: Option<&Label>, snap: &Snapshot, filter: &PathFilter) -> String {
     let (values, stale, devices) = contents(snap, filter);
     let head = Frame(format!("{{\"of\":{}", Json::of(of).as_str()));
-    position(head, snap)
+    position(labelled(head, label), snap)
         .raw("state", &format!("{{{}}}", values.join(",")))
         .raw("stale", &format!("[{}]", stale.join(",")))
         .when(!devices.is_empty(), |f| f.raw("devices", &format!("{{{}}}", devices.join(","))))
         .end()
+}
+
+/// What a flat is called, as far as it is.
+fn labelled(frame: Frame, label: Option<&Label>) -> Frame {
+    frame
+        .maybe(label.and_then(|l| l.name.as_deref()), |f, name| f.text("name", name))
+        .maybe(label.and_then(|l| l.floor.as_deref()), |f, floor| f.text("floor", floor))
 }
 
 /// Where a snapshot stands.

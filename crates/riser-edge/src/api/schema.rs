@@ -167,6 +167,8 @@ fn snapshot() -> Value {
         json!({ "type": "array", "items": { "type": "string" }, "description": "Paths whose values are not fresh." });
     let fields = json!({
         "of": of(),
+        "name": text("The flat's name, if it is registered with one."),
+        "floor": text("The flat's floor, if it is registered with one."),
         "online": { "type": "boolean" },
         "since_ms": ms("Since when"),
         "epoch": number("Which session."),

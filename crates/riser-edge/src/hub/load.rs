@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::mirror::Mirror;
+use super::names::building_of;
 use super::{Hub, SubscribeError, Watch, keeper};
 use crate::presence::UNANSWERED;
 use crate::shared::Shared;
@@ -51,6 +52,9 @@ impl Hub {
                 continue;
             };
             let loaded = self.begin(shared, to).await;
+            if loaded.is_ok() {
+                self.names.settled(to, &self.tenant).await;
+            }
             let mut inner = self.inner.lock();
             inner.loads.remove(to);
             match loaded {
@@ -80,6 +84,7 @@ impl Hub {
 
     async fn load(&self, shared: &Shared, to: &Pattern) -> Loaded {
         let addresses = keeper::addresses(shared, &self.tenant, to).await.map_err(|_| SubscribeError::Unavailable)?;
+        self.names.want(building_of(to).into_iter().chain(addresses.iter().map(Address::building)));
         let (mut new, mut elsewhere) = (Vec::new(), Vec::new());
         {
             let mut inner = self.inner.lock();

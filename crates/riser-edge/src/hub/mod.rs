@@ -7,6 +7,7 @@
 pub(crate) mod keeper;
 mod load;
 pub(crate) mod mirror;
+pub(crate) mod names;
 pub(crate) mod owed;
 pub(crate) mod tell;
 
@@ -31,6 +32,7 @@ use crate::shared::Shared;
 use crate::ws::Conn;
 use load::{LOADS, Loaded, READS};
 use mirror::{Mirror, Phase, Step};
+use names::Names;
 use owed::Owed;
 
 /// Messages of one tenant that wait for its hub. At some hundred bytes each it bounds a tenant's queue to a few
@@ -151,6 +153,7 @@ pub(crate) struct Hub {
     /// The tenant's events. Its lock may be taken under this hub's, and never the other way round.
     pub(crate) feed: Arc<Feed>,
     inner: Mutex<Inner>,
+    names: Names,
     /// A place for each pattern that is being loaded.
     loading: Semaphore,
     /// A place for each read of the store that is under way.
@@ -175,6 +178,7 @@ impl Hub {
             tenant,
             feed,
             inner: Mutex::default(),
+            names: Names::new(shared.ports.keep.is_some()),
             loading: Semaphore::new(LOADS),
             reading: Semaphore::new(READS),
             installed: Notify::new(),
@@ -186,6 +190,9 @@ impl Hub {
         });
         shared.tasks.spawn(pump(shared.clone(), hub.clone(), receiver));
         shared.tasks.spawn(keeper::run(shared.clone(), hub.clone()));
+        if let Some(store) = &shared.ports.keep {
+            shared.tasks.spawn(names::run(shared.clone(), hub.clone(), store.flats()));
+        }
         hub
     }
 
@@ -376,7 +383,11 @@ impl Hub {
             return;
         }
         // Nobody had heard of this gateway when the pattern was loaded, when there is no mirror.
-        let mirror = inner.mirrors.entry(address.clone()).or_insert_with(Mirror::blank);
+        let mirror = inner.mirrors.entry(address.clone()).or_insert_with(|| {
+            // It may be the first of its building.
+            self.names.want([address.building()]);
+            Mirror::blank()
+        });
         match mirror.take(up) {
             Step::Tell(effects) => inner.tell(shared, address, effects, told),
             Step::Read => self.read_again(address),

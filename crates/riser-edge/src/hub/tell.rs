@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use riser_core::frame::Lanes;
 use riser_core::frame::outbound::{self, Delta};
 use riser_core::state::Touched;
-use riser_core::{Address, PathFilter, Snapshot, Version};
+use riser_core::{Address, Label, PathFilter, Snapshot, Version};
 
 use super::mirror::{Effect, is_stale};
 use super::owed::{Debt, Due};
@@ -94,6 +94,7 @@ pub(crate) struct SnapshotCache(Option<CachedSnapshot>);
 
 struct CachedSnapshot {
     of: Address,
+    label: Option<Arc<Label>>,
     version: Version,
     state: bool,
     filter: Arc<PathFilter>,
@@ -101,17 +102,24 @@ struct CachedSnapshot {
 }
 
 impl SnapshotCache {
-    fn get(&mut self, shared: &Shared, address: &Address, snap: &Snapshot, interest: &Interest<'_>) -> Vec<Bytes> {
+    fn get(
+        &mut self,
+        shared: &Shared,
+        address: &Address,
+        label: Option<Arc<Label>>,
+        snap: &Snapshot,
+        interest: &Interest<'_>,
+    ) -> Vec<Bytes> {
         let state = interest.state.is_some();
         let filter = interest.state.as_deref().cloned().unwrap_or_default();
         if let Some(c) = &self.0
-            && (&c.of, c.version, c.state, &c.filter) == (address, snap.version, state, &filter)
+            && (&c.of, &c.label, c.version, c.state, &c.filter) == (address, &label, snap.version, state, &filter)
         {
             return c.frames.clone();
         }
-        let frames = texts(shared, &outbound::snapshot(address, snap, &filter, state));
+        let frames = texts(shared, &outbound::snapshot(address, label.as_deref(), snap, &filter, state));
         let (of, version) = (address.clone(), snap.version);
-        self.0 = Some(CachedSnapshot { of, version, state, filter, frames: frames.clone() });
+        self.0 = Some(CachedSnapshot { of, label, version, state, filter, frames: frames.clone() });
         frames
     }
 }
@@ -276,7 +284,8 @@ impl Hub {
                     1
                 }
                 Due::Of(address, debt) => {
-                    let frames = inner.settle(shared, member, &address, &debt);
+                    let label = debt.snapshot.then(|| self.names.label(&address)).flatten();
+                    let frames = inner.settle(shared, member, &address, &debt, label);
                     let count = frames.len() as u64;
                     for bytes in frames {
                         member.conn.push(bytes);
@@ -292,8 +301,15 @@ impl Hub {
 }
 
 impl Inner {
-    /// The newest of what is owed, as the listener's subscriptions are now.
-    fn settle(&mut self, shared: &Shared, member: &Member, address: &Address, debt: &Debt) -> Vec<Bytes> {
+    /// The newest of what is owed, as the listener's subscriptions are now. `label` is what the flat is called.
+    fn settle(
+        &mut self,
+        shared: &Shared,
+        member: &Member,
+        address: &Address,
+        debt: &Debt,
+        label: Option<Arc<Label>>,
+    ) -> Vec<Bytes> {
         let Some((_, subs)) = self.members.get(&member.id) else { return Vec::new() };
         let interest = Interest::of(subs, address);
         let Some(snap) = self.mirrors.get(address).and_then(|m| m.known()) else { return Vec::new() };
@@ -302,7 +318,7 @@ impl Inner {
         }
         let mut frames = Vec::new();
         if debt.snapshot {
-            frames = self.snapshots.get(shared, address, snap, &interest);
+            frames = self.snapshots.get(shared, address, label, snap, &interest);
         } else if let Some(filter) = &interest.state {
             let touched = Touched { set: debt.paths.iter().cloned().collect(), ..Touched::default() };
             frames = texts(shared, &delta(address, snap, &touched, filter, snap.at_ms, None));

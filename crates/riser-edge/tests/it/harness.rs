@@ -14,7 +14,7 @@ use riser_bus::{Bus, BusError, Filter, Health, Inbox, Subject, Subscription};
 use riser_core::grant::gateway_grants;
 use riser_core::limits::Limits;
 use riser_core::tenant::SigningKey;
-use riser_core::{Grant, Identity, Peer, Tenant, TenantTable};
+use riser_core::{EdgeId, Grant, Identity, Peer, Tenant, TenantTable};
 use riser_edge::{Edge, EdgeConfig, Metrics, Ports};
 use riser_registry::HeldCommands;
 use riser_registry::memory::MemoryRegistry;
@@ -60,19 +60,8 @@ impl Cluster {
         name: &str,
         change: impl FnOnce(&mut EdgeConfig, &mut Ports),
     ) -> (Edge, prometheus::Registry) {
-        let id: riser_core::EdgeId = name.parse().expect("an edge");
-        let client = Arc::new(self.store.client(&id));
-        let kv = Arc::new(self.kv.client(&id));
-        let mut ports = Ports {
-            bus: Arc::new(self.net.client(id.clone())),
-            registry: client.clone(),
-            store: client.clone(),
-            commands: Arc::new(HeldCommands::new(client.clone(), kv, Arc::new(|_, _| {}))),
-            streams: client,
-            log: Arc::new(self.log.client(&id)),
-            tenants: self.tenants.subscribe(),
-            keep: None,
-        };
+        let id: EdgeId = name.parse().expect("an edge");
+        let mut ports = self.ports(&id);
         let mut config = EdgeConfig { seed: 7, ..EdgeConfig::new(id) };
         change(&mut config, &mut ports);
         let registry = prometheus::Registry::new();
@@ -81,6 +70,22 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         (edge, registry)
+    }
+
+    /// What an edge of this name is given.
+    pub(super) fn ports(&self, id: &EdgeId) -> Ports {
+        let client = Arc::new(self.store.client(id));
+        let kv = Arc::new(self.kv.client(id));
+        Ports {
+            bus: Arc::new(self.net.client(id.clone())),
+            registry: client.clone(),
+            store: client.clone(),
+            commands: Arc::new(HeldCommands::new(client.clone(), kv, Arc::new(|_, _| {}))),
+            streams: client,
+            log: Arc::new(self.log.client(id)),
+            tenants: self.tenants.subscribe(),
+            keep: None,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod harness;
 mod hostile;
 mod http;
 mod live;
+mod names;
 mod strain;
 mod tenants;
 mod tls;

@@ -28,7 +28,7 @@ impl Cluster {
     }
 
     /// A token of acme's for a subject, or for a gateway when it is an address.
-    fn token(&self, of: &str) -> Minted {
+    pub(super) fn token(&self, of: &str) -> Minted {
         token_at(of, self.store.now_ms())
     }
 }

@@ -93,26 +93,52 @@ fn answers_are_short() {
 fn a_snapshot_holds_what_passes_the_filter() {
     let snap = snap(true, &[("hall/lock", "\"locked\""), ("k/l", "true"), ("k/t", "21.5")], &["k"]);
     assert_eq!(
-        snapshot(&address(), &snap, &PathFilter::ALL, true),
+        snapshot(&address(), None, &snap, &PathFilter::ALL, true),
         [concat!(
             r#"{"t":"snapshot","of":"b12/f0304","online":true,"since_ms":5,"epoch":7,"rev":2,"at_ms":9,"#,
             r#""state":{"hall/lock":"locked","k/l":true,"k/t":21.5},"stale":["k/l","k/t"]}"#
         )]
     );
     let filter = PathFilter::parse(&["hall/#"]).expect("a filter");
-    let [text] = &snapshot(&address(), &snap, &filter, true)[..] else { panic!("one part") };
+    let [text] = &snapshot(&address(), None, &snap, &filter, true)[..] else { panic!("one part") };
     assert!(text.ends_with(r#""state":{"hall/lock":"locked"},"stale":[]}"#), "{text}");
-    let [text] = &snapshot(&address(), &snap, &PathFilter::ALL, false)[..] else { panic!("one part") };
+    let [text] = &snapshot(&address(), None, &snap, &PathFilter::ALL, false)[..] else { panic!("one part") };
     assert!(text.ends_with(r#""rev":2,"at_ms":9}"#), "{text}");
+}
+
+#[test]
+fn a_snapshot_says_what_the_flat_is_called() {
+    let snap = snap(true, &[("k/l", "1")], &[]);
+    let label = |name: Option<&str>, floor: Option<&str>| Label {
+        name: name.map(str::to_owned),
+        floor: floor.map(str::to_owned),
+    };
+    for (label, says) in [
+        (label(Some("3 left"), Some("3")), r#""name":"3 left","floor":"3","#),
+        (label(Some(r#"at "Meyer's" \ 3"#), None), r#""name":"at \"Meyer's\" \\ 3","#),
+        (label(None, Some("\u{fc}")), "\"floor\":\"\u{fc}\","),
+        (Label::default(), ""),
+    ] {
+        let rest = r#""online":true,"since_ms":5,"epoch":7,"rev":2,"at_ms":9"#;
+        let values = r#","state":{"k/l":1},"stale":[]}"#;
+        let head = format!(r#""of":"b12/f0304",{says}{rest}"#);
+        let frame = format!(r#"{{"t":"snapshot",{head}{values}"#);
+        assert_eq!(snapshot(&address(), Some(&label), &snap, &PathFilter::ALL, true), [frame]);
+        // Who watches presence alone is told as well.
+        let frame = format!(r#"{{"t":"snapshot",{head}}}"#);
+        assert_eq!(snapshot(&address(), Some(&label), &snap, &PathFilter::ALL, false), [frame]);
+        let whole = format!("{{{head}{values}");
+        assert_eq!(whole_snapshot(&address(), Some(&label), &snap, &PathFilter::ALL), whole);
+    }
 }
 
 #[test]
 fn all_values_of_an_offline_gateway_are_stale() {
     let snap = snap(false, &[("k/l", "1"), ("k/t", "2"), ("m", "3")], &[]);
-    let [text] = &snapshot(&address(), &snap, &PathFilter::ALL, true)[..] else { panic!("one part") };
+    let [text] = &snapshot(&address(), None, &snap, &PathFilter::ALL, true)[..] else { panic!("one part") };
     assert!(text.ends_with(r#""stale":["k","m"]}"#), "{text}");
     let filter = PathFilter::parse(&["k/t"]).expect("a filter");
-    let [text] = &snapshot(&address(), &snap, &filter, true)[..] else { panic!("one part") };
+    let [text] = &snapshot(&address(), None, &snap, &filter, true)[..] else { panic!("one part") };
     assert!(text.ends_with(r#""stale":["k/t"]}"#), "{text}");
 }
 
@@ -141,13 +167,15 @@ fn a_large_snapshot_comes_in_parts_that_join_to_the_whole() {
     let fat = format!("\"{}\"", "x".repeat(2_000));
     let names: Vec<String> = (0..100).map(|i| format!("room{i:03}/value")).collect();
     let set: Vec<(&str, &str)> = names.iter().map(|n| (n.as_str(), fat.as_str())).collect();
-    let parts = snapshot(&address(), &snap(false, &set, &[]), &PathFilter::ALL, true);
+    let label = Label { name: Some("3 left".into()), floor: None };
+    let parts = snapshot(&address(), Some(&label), &snap(false, &set, &[]), &PathFilter::ALL, true);
     assert!(parts.len() > 3, "{} parts", parts.len());
     let (mut values, mut stale) = (0, 0);
     for (i, part) in parts.iter().enumerate() {
         assert!(part.len() <= 65_536, "{} bytes", part.len());
         let part: serde_json::Value = serde_json::from_str(part).expect("JSON");
         assert_eq!(part.get("more").is_some(), i + 1 < parts.len());
+        assert_eq!(part["name"], "3 left", "each part has the same head");
         values += part["state"].as_object().expect("an object").len();
         stale += part["stale"].as_array().expect("a list").len();
     }
