@@ -435,7 +435,7 @@ impl Open {
                 answer_error(shared, conn, Some(n), ErrorCode::Forbidden, &text);
             }
             Inbound::Command { n, to, command } => {
-                self.issuer(shared, id, conn).command(shared, n, &self.identity, to, command)
+                self.issuer(shared, id, conn).command(shared, n, &self.identity, to, command);
             }
             Inbound::Cancel { n, cmd } => self.issuer(shared, id, conn).cancel(shared, n, &self.identity, cmd),
             Inbound::Result { n, cmd, status, code, data } => {
@@ -554,13 +554,11 @@ impl Open {
     }
 
     fn subscribe(&mut self, shared: &Arc<Shared>, conn: &Arc<Conn>, n: N, sub: Sub) {
-        match listener::narrow(&self.identity, sub) {
-            Some(sub) => self.listener(shared, conn).subscribe(shared, n, sub),
-            None => {
-                let text = "no grant of this credential covers the pattern, its lanes and its paths";
-                answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
-            }
-        }
+        let Some(sub) = listener::narrow(&self.identity, sub) else {
+            let text = "no grant of this credential covers the pattern, its lanes and its paths";
+            return answer_error(shared, conn, Some(n), ErrorCode::Forbidden, text);
+        };
+        self.listener(shared, conn).subscribe(shared, n, sub);
     }
 
     /// What this session subscribes with.

@@ -298,7 +298,7 @@ async fn the_audit_tells_what_sessions_issue_and_cancel_and_holds_up_no_command(
             .map(|stored| {
                 let event = &stored.event;
                 assert_eq!((event.of.to_string().as_str(), event.from.as_str()), ("b/g", "client:alice"));
-                assert_eq!(event.path.as_ref().map(|path| path.as_str()), Some("hall/lock"));
+                assert_eq!(event.path.as_ref().map(riser_core::Path::as_str), Some("hall/lock"));
                 serde_json::from_str(event.data.as_ref().expect("data").as_str()).expect("JSON")
             })
             .collect();
