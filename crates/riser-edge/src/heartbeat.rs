@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use riser_core::CloseCode;
-use tokio::time::interval;
+use tokio::time::{Instant, interval};
 
 use crate::session::{SessionHandle, end};
 use crate::shared::Shared;
@@ -25,13 +25,13 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     loop {
         tick.tick().await;
         slice = (slice + 1) % slices;
-        let now_ms = shared.clock.now_ms();
+        let (now, now_ms) = (Instant::now(), shared.clock.now_ms());
         let mut over = Vec::new();
         let mut pinged = Vec::new();
         {
             let sessions = shared.sessions.lock();
             for (id, session) in sessions.iter() {
-                if let Some(code) = is_over(&shared, session, now_ms) {
+                if let Some(code) = is_over(&shared, session, now, now_ms) {
                     over.push((session.conn.clone(), code));
                 } else if id % slices == slice && session.open.is_some() {
                     pinged.push(session.conn.clone());
@@ -50,10 +50,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-fn is_over(shared: &Shared, session: &SessionHandle, now_ms: u64) -> Option<(CloseCode, &'static str)> {
+fn is_over(shared: &Shared, session: &SessionHandle, now: Instant, now_ms: u64) -> Option<(CloseCode, &'static str)> {
     let config = &shared.config;
     let Some(open) = &session.open else {
-        return (session.since.elapsed() >= config.hello).then_some((CloseCode::NoHello, "no hello in time"));
+        return (now.saturating_duration_since(session.since) >= config.hello)
+            .then_some((CloseCode::NoHello, "no hello in time"));
     };
     if open.ends_at_ms.is_some_and(|at| at <= now_ms) {
         return Some((CloseCode::BadCredential, "the credential has expired"));
@@ -62,16 +63,15 @@ fn is_over(shared: &Shared, session: &SessionHandle, now_ms: u64) -> Option<(Clo
     if session.conn.is_paused() {
         return None;
     }
-    let silent = session.conn.last_activity().elapsed();
+    let silent = now.saturating_duration_since(session.conn.last_activity());
     if silent < config.heartbeat * 2 {
         return None;
     }
     // A client whose socket is full cannot have seen our ping: it is slow, not gone. A gateway is sent so little that
     // a full socket says the same as silence.
     match session.conn.blocked_since() {
-        Some(since) if !open.is_gateway => {
-            (since.elapsed() >= config.slow).then_some((CloseCode::TooSlow, "nothing was read for too long"))
-        }
+        Some(since) if !open.is_gateway => (now.saturating_duration_since(since) >= config.slow)
+            .then_some((CloseCode::TooSlow, "nothing was read for too long")),
         _ => Some((CloseCode::Heartbeat, "nothing came for two heartbeats")),
     }
 }

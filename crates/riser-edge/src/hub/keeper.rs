@@ -9,10 +9,11 @@ use riser_core::{Address, BuildingId, Pattern, TenantId, Version};
 use riser_registry::RegistryError;
 use tokio::time::{Instant, sleep_until};
 
+use super::Hub;
 use super::mirror::Mirror;
-use super::{Hub, tell};
 use crate::presence::UNANSWERED;
 use crate::shared::Shared;
+use crate::ws::Pushed;
 
 /// How long a change that the store has may be on its way to the mirror before it counts as lost. Under load messages wait
 /// in the hub's inbox; reading a gateway anew because of them would owe a snapshot to each of its listeners.
@@ -225,7 +226,7 @@ impl Hub {
     /// Takes what the store says of a gateway now.
     async fn settle_doubt(&self, shared: &Shared, address: &Address) -> Result<(), RegistryError> {
         let read = shared.read(&self.key(address)).await?;
-        let mut told = tell::Told::default();
+        let mut pushed = Pushed::default();
         {
             let mut inner = self.inner.lock();
             let Some(mirror) = inner.mirrors.get_mut(address) else { return Ok(()) };
@@ -233,9 +234,9 @@ impl Hub {
             if !effects.is_empty() {
                 shared.metrics.doubts.inc();
             }
-            inner.tell(shared, address, effects, &mut told);
+            inner.tell(shared, address, effects, &mut pushed);
         }
-        told.flush();
+        drop(pushed);
         Ok(())
     }
 }

@@ -29,7 +29,7 @@ use tokio::time::sleep;
 use crate::events::feed::{Feed, Listener};
 use crate::metrics::Ignored;
 use crate::shared::Shared;
-use crate::ws::Conn;
+use crate::ws::{Conn, Pushed};
 use load::{LOADS, Loaded, READS};
 use mirror::{Mirror, Phase, Step};
 use names::Names;
@@ -311,18 +311,18 @@ impl Hub {
 
     /// Gives a mirror what the store said.
     fn install(&self, shared: &Shared, address: &Address, snapshot: Option<riser_core::Snapshot>, phase: &Phase) {
-        let mut told = tell::Told::default();
+        let mut pushed = Pushed::default();
         {
             let mut inner = self.inner.lock();
             let Some(mirror) = inner.mirrors.get_mut(address) else { return };
             let (effects, again) = mirror.install(snapshot, phase);
-            inner.tell(shared, address, effects, &mut told);
+            inner.tell(shared, address, effects, &mut pushed);
             if again {
                 self.read_again(address);
             }
         }
         self.installed.notify_waiters();
-        told.flush();
+        drop(pushed);
     }
 
     fn read_again(&self, address: &Address) {
@@ -336,13 +336,13 @@ impl Hub {
         let _turn = usage.turn();
         // Before the lock, which every listener of the tenant waits for.
         let ups: Vec<(Address, Up)> = deliveries.drain(..).filter_map(|d| self.decode(shared, d)).collect();
-        let mut told = tell::Told::default();
+        let mut pushed = Pushed::default();
         let mut inner = self.inner.lock();
         for (address, up) in ups {
-            self.take_up(shared, &mut inner, &address, up, &mut told);
+            self.take_up(shared, &mut inner, &address, up, &mut pushed);
         }
         drop(inner);
-        told.flush();
+        drop(pushed);
     }
 
     /// Most listeners that one of these messages is told to, at most.
@@ -378,7 +378,7 @@ impl Hub {
         }
     }
 
-    fn take_up(&self, shared: &Shared, inner: &mut Inner, address: &Address, up: Up, told: &mut tell::Told) {
+    fn take_up(&self, shared: &Shared, inner: &mut Inner, address: &Address, up: Up, pushed: &mut Pushed) {
         if !inner.is_watched(address) {
             return;
         }
@@ -389,7 +389,7 @@ impl Hub {
             Mirror::blank()
         });
         match mirror.take(up) {
-            Step::Tell(effects) => inner.tell(shared, address, effects, told),
+            Step::Tell(effects) => inner.tell(shared, address, effects, pushed),
             Step::Read => self.read_again(address),
         }
     }

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use indexmap::IndexMap;
 use riser_core::frame::Lanes;
 use riser_core::frame::outbound::{self, Delta};
 use riser_core::state::Touched;
@@ -14,19 +13,7 @@ use super::mirror::{Effect, is_stale};
 use super::owed::{Debt, Due};
 use super::{Hub, Inner, Member, Sub, patterns_of};
 use crate::shared::Shared;
-use crate::ws::{Conn, frame};
-
-/// Connections that were pushed to and must be flushed, each once, when the lock is gone.
-#[derive(Default)]
-pub(crate) struct Told(IndexMap<u64, Arc<Conn>>);
-
-impl Told {
-    pub(crate) fn flush(self) {
-        for conn in self.0.into_values() {
-            conn.flush();
-        }
-    }
-}
+use crate::ws::{Pushed, frame};
 
 /// What of one gateway a listener wants.
 #[derive(Default)]
@@ -126,26 +113,26 @@ impl SnapshotCache {
 
 impl Inner {
     /// Tells everybody who is interested what happened to a gateway.
-    pub(crate) fn tell(&self, shared: &Shared, address: &Address, effects: Vec<Effect>, told: &mut Told) {
+    pub(crate) fn tell(&self, shared: &Shared, address: &Address, effects: Vec<Effect>, pushed: &mut Pushed) {
         for effect in effects {
             let Some(snap) = self.mirrors.get(address).and_then(|m| m.known()) else { return };
             match effect {
                 Effect::Replaced => {
-                    for (member, interest) in self.interested(address) {
+                    self.each_interested(address, |member, interest| {
                         if interest.state.is_some() {
                             member.owed.lock().snapshot(address);
                             member.conn.request_refill();
                         }
-                    }
+                    });
                 }
                 Effect::State { touched, at_ms, ts_ms } => {
                     let encode = |filter: &PathFilter| delta(address, snap, &touched, filter, at_ms, ts_ms);
                     let mut frames = Encoded::new(shared, encode);
-                    for (member, interest) in self.interested(address) {
-                        let Some(filter) = interest.state else { continue };
+                    self.each_interested(address, |member, interest| {
+                        let Some(filter) = interest.state else { return };
                         let owe = |member: &Member| member.owed.lock().paths(address, &touched);
-                        offer(shared, member, address, frames.get(&filter), owe, told);
-                    }
+                        offer(shared, member, address, frames.get(&filter), owe, pushed);
+                    });
                 }
                 Effect::Presence => {
                     let p = &snap.presence;
@@ -153,50 +140,50 @@ impl Inner {
                         |_: &PathFilter| vec![outbound::presence(address, p.online, p.epoch, p.reason, snap.at_ms)];
                     let mut frames = Encoded::new(shared, encode);
                     let all = Arc::new(PathFilter::ALL);
-                    for (member, interest) in self.interested(address) {
+                    self.each_interested(address, |member, interest| {
                         if interest.presence {
                             let owe = |member: &Member| {
                                 member.owed.lock().presence(address);
                                 false
                             };
-                            offer(shared, member, address, frames.get(&all), owe, told);
+                            offer(shared, member, address, frames.get(&all), owe, pushed);
                         }
-                    }
+                    });
                 }
                 Effect::Devices => {
                     let Some(described) = &snap.state.devices else { continue };
                     let mut frames = Encoded::new(shared, |filter| outbound::devices(address, described, filter));
-                    for (member, interest) in self.interested(address) {
-                        let Some(filter) = interest.state else { continue };
+                    self.each_interested(address, |member, interest| {
+                        let Some(filter) = interest.state else { return };
                         let owe = |member: &Member| {
                             member.owed.lock().devices(address);
                             false
                         };
-                        offer(shared, member, address, frames.get(&filter), owe, told);
-                    }
+                        offer(shared, member, address, frames.get(&filter), owe, pushed);
+                    });
                 }
             }
         }
     }
 
-    /// Each listener that wants something of the gateway, once, however many of its subscriptions name it.
-    fn interested(&self, address: &Address) -> Vec<(&Arc<Member>, Interest<'_>)> {
-        let watches: Vec<_> = patterns_of(address).iter().filter_map(|pattern| self.watches.get(pattern)).collect();
-        let mut list = Vec::with_capacity(watches.iter().map(|watch| watch.seats.len()).sum());
+    /// Calls for each listener that wants something of the gateway, once, however many of its subscriptions name it.
+    fn each_interested<'a>(&'a self, address: &Address, mut then: impl FnMut(&'a Arc<Member>, Interest<'a>)) {
+        let watches = patterns_of(address).map(|pattern| self.watches.get(&pattern));
         for (i, watch) in watches.iter().enumerate() {
+            let Some(watch) = watch else { continue };
+            let (earlier, later) = (&watches[..i], &watches[i + 1..]);
             for (id, seat) in &watch.seats {
-                if watches[..i].iter().any(|earlier| earlier.seats.contains_key(id)) {
+                if earlier.iter().flatten().any(|earlier| earlier.seats.contains_key(id)) {
                     continue;
                 }
                 let mut interest = Interest::default();
                 interest.add(seat.lanes, &seat.filter);
-                for also in watches[i + 1..].iter().filter_map(|later| later.seats.get(id)) {
+                for also in later.iter().flatten().filter_map(|later| later.seats.get(id)) {
                     interest.add(also.lanes, &also.filter);
                 }
-                list.push((&seat.member, interest));
+                then(&seat.member, interest);
             }
         }
-        list
     }
 }
 
@@ -207,7 +194,7 @@ fn offer(
     address: &Address,
     frames: &[Bytes],
     owe: impl Fn(&Member) -> bool,
-    told: &mut Told,
+    pushed: &mut Pushed,
 ) {
     if frames.is_empty() {
         return;
@@ -228,7 +215,7 @@ fn offer(
     for bytes in frames {
         member.conn.push(bytes.clone());
     }
-    told.0.entry(member.id).or_insert_with(|| member.conn.clone());
+    pushed.to(&member.conn);
 }
 
 /// The `state` frames of what happened, for one filter; none when nothing passes it.

@@ -24,7 +24,7 @@ use crate::gateway::Gateway;
 use crate::hub::{Member, Sub, SubscribeError};
 use crate::metrics::Ignored;
 use crate::shared::Shared;
-use crate::ws::{Conn, frame};
+use crate::ws::{Conn, Pushed, frame};
 
 /// Patterns that one room loads at once: each asks the store once.
 const LOADS: usize = 64;
@@ -121,22 +121,6 @@ impl Drop for Pinned {
             watch.pins -= 1;
         }
         inner.unwatch(&self.to);
-    }
-}
-
-/// Connections that were pushed to, to be flushed once each when the lock is gone.
-#[derive(Default)]
-pub(super) struct Pushed(IndexMap<usize, Arc<Conn>>);
-
-impl Pushed {
-    fn to(&mut self, conn: &Arc<Conn>) {
-        self.0.entry(Arc::as_ptr(conn) as usize).or_insert_with(|| conn.clone());
-    }
-
-    pub(super) fn flush(self) {
-        for conn in self.0.into_values() {
-            conn.flush();
-        }
     }
 }
 
@@ -284,7 +268,7 @@ impl Room {
             }
             look |= inner.take(shared, side, &key, &payload, &mut pushed);
         }
-        pushed.flush();
+        drop(pushed);
         if look {
             self.look_again();
         }
@@ -357,7 +341,7 @@ impl Room {
                 inner.end_missing(shared, building, open, asked_at, &mut pushed);
             }
         }
-        pushed.flush();
+        drop(pushed);
         if !asks.is_empty() {
             self.look_again();
         }

@@ -79,6 +79,8 @@ const REFILL: u8 = 2;
 const PAUSED: u8 = 4;
 /// The transport is gone.
 const GONE: u8 = 8;
+/// Somebody is going to flush what was pushed.
+const PUSHED: u8 = 16;
 
 impl Conn {
     /// A connection that writes to `write`. It lives when [`serve`](super::serve) runs.
@@ -139,6 +141,17 @@ impl Conn {
     pub fn flush(&self) {
         let out = self.out.lock();
         self.write(out);
+    }
+
+    /// Marks that it was pushed to and is going to be flushed. False when somebody else is going to.
+    pub(super) fn mark_pushed(&self) -> bool {
+        self.flags.fetch_or(PUSHED, Ordering::AcqRel) & PUSHED == 0
+    }
+
+    /// Flushes it for whoever marked it. The mark goes first: what is pushed later is marked anew.
+    pub(super) fn flush_pushed(&self) {
+        self.flags.fetch_and(!PUSHED, Ordering::AcqRel);
+        self.flush();
     }
 
     /// [`Conn::push`] and [`Conn::flush`] in one.

@@ -11,12 +11,14 @@ pub mod frame;
 pub mod handshake;
 mod out;
 mod pace;
+mod pushed;
 mod serve;
 mod transport;
 mod violation;
 
 pub use codec::{Decoder, Limits, Message};
 pub use conn::{CLOSE_WAIT, Conn, Settings};
+pub(crate) use pushed::Pushed;
 pub use serve::{End, Handler, Serve, serve};
 pub use transport::{WriteHalf, tune};
 pub(crate) use transport::{reset_at_end, settle_at_end};

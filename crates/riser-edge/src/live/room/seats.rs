@@ -12,13 +12,13 @@ use riser_core::{Address, BuildingId, GatewayKey, Pattern, TenantId};
 use std::collections::BTreeMap;
 use tokio::time::Instant;
 
-use super::{Ask, Inner, Known, Pushed, Side, Told};
+use super::{Ask, Inner, Known, Side, Told};
 use crate::gateway::Gateway;
 use crate::live::REFRESH;
 use crate::live::metrics::Dropped;
 use crate::metrics::Ignored;
 use crate::shared::Shared;
-use crate::ws::{Conn, frame};
+use crate::ws::{Conn, Pushed, frame};
 
 /// How long it is remembered that a stream was closed, so that an answer of the store from before does not open it
 /// again: longer than the store keeps a stream of which nobody told it that it is over.
