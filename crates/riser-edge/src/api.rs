@@ -78,24 +78,25 @@ pub(crate) async fn state(
     let address: Address = format!("{building}/{gateway}").parse().map_err(|e| bad(format!("path: {e}")))?;
     let filter = may_read(identity, &Pattern::One(address.clone()))?;
     let key = GatewayKey::new(identity.tenant.clone(), address);
-    let snapshot = shared.read(&key).await.map_err(|_| unavailable())?;
-    let Some(snapshot) = snapshot else {
+    let (snapshot, label) = tokio::join!(shared.read(&key), label(shared, &key));
+    let Some(snapshot) = snapshot.map_err(|_| unavailable())? else {
         let problem = Problem::not_found("nothing is known of this gateway: it has never connected");
         return Err(Refused::new("unknown_gateway", problem));
     };
-    let label = label(shared, &key).await;
     Ok(json(StatusCode::OK, outbound::whole_snapshot(&key.address, label.as_ref(), &snapshot, &filter)))
 }
 
-/// What a flat is called. Its state is told also when that cannot be read.
+/// What a flat is called. Its state is told also when that cannot be read, and while that is so nobody waits for it.
 async fn label(shared: &Shared, key: &GatewayKey) -> Option<Label> {
-    let store = shared.ports.keep.as_ref()?;
+    let store = shared.ports.keep.as_ref().filter(|_| !shared.names_silence.holds())?;
     let read = timeout(names::WAIT, store.flats().flat(key)).await;
     if let Ok(Ok(flat)) = read {
         return flat.and_then(Flat::into_label);
     }
-    let GatewayKey { tenant, address } = key;
-    tracing::warn!(%tenant, %address, "cannot read a flat; its state goes without its name");
+    if shared.names_silence.begin() {
+        let GatewayKey { tenant, address } = key;
+        tracing::warn!(%tenant, %address, "cannot read a flat; its state goes without its name, and so do others for a while");
+    }
     None
 }
 
@@ -122,7 +123,9 @@ pub(crate) async fn presence(shared: &Arc<Shared>, identity: &Identity, request:
     let call = shared.ports.registry.presence(&identity.tenant, &building, after.as_ref(), limit);
     let page = shared.call(call).await.map_err(|_| unavailable())?;
     let flats = flats(shared, &identity.tenant, &building).await;
-    let page = Page::new(&building, &page, &flats, after.as_ref(), limit);
+    // When credentials end is for those who look after them.
+    let manages = identity.allows(Verb::Manage, &Pattern::Building(building.clone()), &PathFilter::ALL);
+    let page = Page::new(&building, &page, &flats, after.as_ref(), limit, manages);
     Ok(json(StatusCode::OK, riser_core::Json::of(&page).as_str().to_owned()))
 }
 
@@ -174,6 +177,7 @@ impl<'a> Page<'a> {
         flats: &'a BTreeMap<GatewayId, Flat>,
         after: Option<&GatewayId>,
         limit: usize,
+        manages: bool,
     ) -> Self {
         // Behind the last of a full page there may be more that are not in it.
         let last = (page.len() == limit).then(|| page.last().map(|(gateway, _)| gateway)).flatten();
@@ -192,7 +196,7 @@ impl<'a> Page<'a> {
                 reason: presence.map_or(Some(NEVER), |p| p.reason.map(riser_core::Reason::as_str)),
                 name: flat.and_then(|flat| flat.name.as_deref()),
                 floor: flat.and_then(|flat| flat.floor.as_deref()),
-                token_expires_at_ms: flat.and_then(|flat| flat.token_expires_at_ms),
+                token_expires_at_ms: flat.filter(|_| manages).and_then(|flat| flat.token_expires_at_ms),
             }
         };
         let more = all.len() > limit || last.is_some();

@@ -31,7 +31,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::events;
-use crate::events::audit::WAITING;
+use crate::events::audit::AUDITS_WAITING;
 use crate::shared::Shared;
 use bucket::Bucket;
 use fairness::Turns;
@@ -152,7 +152,7 @@ impl Meters {
             turns: Turns::default(),
             counted: Counted::default(),
             told: Mutex::new([None; Quota::COUNT]),
-            audits: Arc::new(Semaphore::new(WAITING)),
+            audits: Arc::new(Semaphore::new(AUDITS_WAITING)),
         });
         new.set(&quotas(), self.edges());
         uses.insert(tenant.clone(), new.clone());

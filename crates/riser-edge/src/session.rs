@@ -477,7 +477,8 @@ impl Open {
         };
         if !events::may_send(&self.identity, &of, &event) {
             shared.metrics.events.stored("forbidden");
-            let text = "`to`: not a gateway's own address, and no grant of this credential covers it and the path";
+            let text = "`to`: not a gateway's own address, and no grant of this credential covers it and the path; or \
+                        `type`: audit is the broker's own";
             return answer_error(shared, conn, n, ErrorCode::Forbidden, text);
         }
         let event = events::event_of(shared, &self.identity, of, event);

@@ -32,6 +32,7 @@ use crate::forwarded;
 use crate::gateway::Gateway;
 use crate::http::busy::Busy as BusyAnswers;
 use crate::hub::Hub;
+use crate::hub::names::Silence;
 use crate::live::LiveStreams;
 use crate::metrics::Metrics;
 use crate::presence::LeaseState;
@@ -115,6 +116,8 @@ pub(crate) struct Shared {
     pub(crate) key_uses: KeyUses,
     /// When gateways' tokens end, to be noted with their flats.
     pub(crate) token_ends: TokenEnds,
+    /// Whether calls over HTTP go without names.
+    pub(crate) names_silence: Silence,
     /// What tenants use of this edge.
     pub(crate) meters: Meters,
     settings: Mutex<Vec<Arc<Settings>>>,
@@ -177,6 +180,7 @@ impl Shared {
             wrong_codes: Lockout::default(),
             key_uses: KeyUses::default(),
             token_ends: TokenEnds::default(),
+            names_silence: Silence::default(),
             meters: Meters::default(),
             settings: Mutex::default(),
             hubs: Mutex::default(),

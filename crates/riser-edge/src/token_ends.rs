@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use riser_core::{Address, BuildingId, GatewayId, GatewayKey, TenantId};
 use riser_tenants::flats::{TokenTimes, is_noted_after};
@@ -18,6 +19,10 @@ use crate::shared::Shared;
 /// Notes that wait for being written, of some two hundred bytes each. As many gateways as an edge holds may come to it within two
 /// rounds, when another is restarted, and renew at once.
 const WAITING: usize = 65_536;
+/// Those of one tenant: a token can be ordered for any address, registered or not.
+const WAITING_EACH: usize = WAITING / 4;
+/// Buildings that are written at once.
+const AT_ONCE: usize = 16;
 /// How often a note is written before it is lost. With ten seconds between two rounds this outlasts a failover of the store.
 const TRIES: u8 = 6;
 
@@ -28,8 +33,10 @@ pub(crate) struct TokenEnds(Mutex<Waiting>);
 #[derive(Default)]
 struct Waiting {
     notes: BTreeMap<GatewayKey, Note>,
-    /// How many were lost since somebody was told.
-    lost: usize,
+    /// How many each tenant has among them.
+    each: BTreeMap<TenantId, usize>,
+    /// How many of which tenant were lost since somebody was told.
+    lost: BTreeMap<TenantId, usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,9 +59,11 @@ impl TokenEnds {
     fn put(&self, key: GatewayKey, note: Note) {
         let mut waiting = self.0.lock();
         let there = waiting.notes.get(&key).map(|there| there.token.expires_at_ms);
-        if there.is_none() && waiting.notes.len() >= WAITING {
-            waiting.lost += 1;
+        let each = waiting.each.get(&key.tenant).copied().unwrap_or(0);
+        if there.is_none() && (waiting.notes.len() >= WAITING || each >= WAITING_EACH) {
+            *waiting.lost.entry(key.tenant).or_default() += 1;
         } else if is_noted_after(there, note.token.expires_at_ms) {
+            *waiting.each.entry(key.tenant.clone()).or_default() += usize::from(there.is_none());
             waiting.notes.insert(key, note);
         }
     }
@@ -64,11 +73,13 @@ impl TokenEnds {
     fn take(&self, all: bool) -> BTreeMap<(TenantId, BuildingId), OfBuilding> {
         let mut taken: BTreeMap<_, OfBuilding> = BTreeMap::new();
         let mut waiting = self.0.lock();
+        waiting.each.clear();
         for (key, note) in std::mem::take(&mut waiting.notes) {
             if all || note.ripe {
                 let (building, gateway) = (key.address.building().clone(), key.address.gateway().clone());
                 taken.entry((key.tenant, building)).or_default().insert(gateway, note);
             } else {
+                *waiting.each.entry(key.tenant.clone()).or_default() += 1;
                 waiting.notes.insert(key, Note { ripe: true, ..note });
             }
         }
@@ -82,13 +93,13 @@ impl TokenEnds {
                 Ok(address) if note.tries + 1 < TRIES => {
                     self.put(GatewayKey::new(tenant.clone(), address), Note { tries: note.tries + 1, ..note });
                 }
-                _ => self.0.lock().lost += 1,
+                _ => *self.0.lock().lost.entry(tenant.clone()).or_default() += 1,
             }
         }
     }
 
-    /// How many were lost since this was asked last.
-    fn take_lost(&self) -> usize {
+    /// How many of which tenant were lost since this was asked last.
+    fn take_lost(&self) -> BTreeMap<TenantId, usize> {
         std::mem::take(&mut self.0.lock().lost)
     }
 }
@@ -120,18 +131,40 @@ pub(crate) async fn finish(shared: &Shared) {
 }
 
 async fn write(shared: &Shared, flats: &Flats, taken: BTreeMap<(TenantId, BuildingId), OfBuilding>) {
-    for ((tenant, building), mut notes) in taken {
-        notes.retain(|gateway, note| is_good(shared, &tenant, &building, gateway, &note.token));
-        let tokens = notes.iter().map(|(gateway, note)| (gateway.clone(), note.token)).collect();
-        match flats.note_tokens(&tenant, &building, &tokens).await {
-            Ok(()) => {}
-            Err(FlatsError::Unavailable | FlatsError::Busy) => shared.token_ends.put_back(&tenant, &building, notes),
-            Err(error) => tracing::error!(%error, %tenant, %building, "cannot note when gateways' tokens end"),
-        }
+    let mut taken = taken.into_iter();
+    let mut silent = false;
+    while !silent && taken.len() > 0 {
+        let some = taken.by_ref().take(AT_ONCE).map(|(of, notes)| write_one(shared, flats, of, notes));
+        silent = join_all(some).await.contains(&false);
     }
-    let lost = shared.token_ends.take_lost();
-    if lost > 0 {
-        tracing::warn!(lost, "could not note when gateways' tokens end: they seem to end earlier than they do");
+    // Nobody answers: the rest is not tried now.
+    for ((tenant, building), notes) in taken {
+        shared.token_ends.put_back(&tenant, &building, notes);
+    }
+    for (tenant, lost) in shared.token_ends.take_lost() {
+        tracing::warn!(%tenant, lost, "could not note when gateways' tokens end: they seem to end earlier than they do");
+    }
+}
+
+/// Writes the notes of one building; false when nobody answered.
+async fn write_one(
+    shared: &Shared,
+    flats: &Flats,
+    (tenant, building): (TenantId, BuildingId),
+    mut notes: OfBuilding,
+) -> bool {
+    notes.retain(|gateway, note| is_good(shared, &tenant, &building, gateway, &note.token));
+    let tokens = notes.iter().map(|(gateway, note)| (gateway.clone(), note.token)).collect();
+    match flats.note_tokens(&tenant, &building, &tokens).await {
+        Ok(()) => true,
+        Err(error @ (FlatsError::Unavailable | FlatsError::Busy)) => {
+            shared.token_ends.put_back(&tenant, &building, notes);
+            error == FlatsError::Busy
+        }
+        Err(error) => {
+            tracing::error!(%error, %tenant, %building, "cannot note when gateways' tokens end");
+            true
+        }
     }
 }
 
@@ -191,23 +224,36 @@ mod tests {
         for _ in 1..TRIES {
             let ((tenant, building), notes) = ends.take(true).pop_first().expect("it waits");
             ends.put_back(&tenant, &building, notes);
-            assert_eq!(ends.take_lost(), 0);
+            assert!(ends.take_lost().is_empty());
         }
         let ((tenant, building), notes) = ends.take(true).pop_first().expect("it waits");
         ends.put_back(&tenant, &building, notes);
         assert!(ends.take(true).is_empty());
-        assert_eq!((ends.take_lost(), ends.take_lost()), (1, 0));
+        assert_eq!(ends.take_lost(), BTreeMap::from([(tenant, 1)]));
+        assert!(ends.take_lost().is_empty());
     }
 
     #[test]
-    fn more_notes_than_there_is_room_for_are_lost_and_counted() {
+    fn more_notes_than_there_is_room_for_are_lost_and_counted_for_their_tenant() {
         let ends = TokenEnds::default();
-        for gateway in 0..WAITING + 3 {
-            ends.note(key(gateway), token(DAY_MS));
+        let of = |tenant: usize, gateway: usize| {
+            let key = key(gateway);
+            GatewayKey::new(format!("t{tenant}").parse().expect("a tenant"), key.address)
+        };
+        for gateway in 0..WAITING_EACH + 3 {
+            ends.note(of(0, gateway), token(DAY_MS));
         }
-        ends.note(key(0), token(2 * DAY_MS));
-        assert_eq!(ends.take_lost(), 3);
+        ends.note(of(0, 0), token(2 * DAY_MS));
+        assert_eq!(ends.take_lost(), BTreeMap::from([(of(0, 0).tenant, 3)]), "others have room");
+        for tenant in 1..=4 {
+            for gateway in 0..WAITING_EACH {
+                ends.note(of(tenant, gateway), token(DAY_MS));
+            }
+        }
+        assert_eq!(ends.take_lost(), BTreeMap::from([(of(4, 0).tenant, WAITING_EACH)]));
         let taken = taken(&ends, true);
         assert_eq!((taken.len(), taken[0]), (WAITING, 2 * DAY_MS), "one that waits is replaced");
+        ends.note(of(0, 0), token(DAY_MS));
+        assert!(ends.take_lost().is_empty(), "there is room again");
     }
 }

@@ -12,7 +12,7 @@ pub struct Usage {
     pub gateway_sessions: u64,
     /// Clients that are connected.
     pub client_sessions: u64,
-    /// Subscriptions that its clients have.
+    /// Subscriptions of all its sessions, those of gateways included.
     pub subscriptions: u64,
     /// Messages received in a second.
     pub frames_per_s: u64,

@@ -51,8 +51,8 @@ pub struct Flat {
     /// When a gateway was enrolled last, Unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enrolled_at_ms: Option<u64>,
-    /// When the token ends that its gateway got last, Unix milliseconds, or up to [`NOTED_LATER_MS`] before; none when it got none
-    /// that was noted. A note may be lost: then this is earlier still, as the token before it has it.
+    /// The latest end of a token that was given for its gateway since it was enrolled last, Unix milliseconds, or up to
+    /// [`NOTED_LATER_MS`] before; none when none was noted. A note may be lost: then this is earlier still.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_expires_at_ms: Option<u64>,
 }
@@ -339,7 +339,11 @@ impl Flats {
             };
             self.change(&entry, change).await
         });
-        futures_util::future::join_all(noting).await.into_iter().collect()
+        let mut failed: Vec<FlatsError> =
+            futures_util::future::join_all(noting).await.into_iter().filter_map(Result::err).collect();
+        // One that may go away is worth another try, whatever else there is.
+        failed.sort_by_key(|error| !matches!(error, FlatsError::Unavailable | FlatsError::Busy));
+        failed.first().map_or(Ok(()), |error| Err(*error))
     }
 
     /// Forgets one flat.

@@ -70,7 +70,8 @@ const OF_BUILDING: Param =
 pub(super) const TOKEN_ENDS_DAYS: u64 = 3_650;
 const TOKEN_ENDS: Param = Param {
     name: "token_ends_within_days",
-    about: "Only flats whose gateways' tokens end within so many days, or have ended. One of which that is not known is none.",
+    about: "Only flats whose gateways' tokens end within so many days, or have ended. Flats of which no token is known are \
+            left out.",
     kind: Kind::UpTo(TOKEN_ENDS_DAYS),
     required: false,
 };

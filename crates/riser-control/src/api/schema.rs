@@ -310,7 +310,8 @@ fn flat() -> Value {
         "code_waits": { "type": "boolean", "description": "Whether a code of it is good." },
         "token_expires_at_ms": perhaps(
             "integer",
-            "When the token of its gateway ends, to a day, Unix milliseconds; null when none is known.",
+            "The latest end of a token that its gateway was given since it was enrolled last, to a day, Unix milliseconds; null \
+             when none is known.",
         ),
     });
     let always = ["address", "name", "floor", "note", "enrolled_at_ms", "code_waits", "token_expires_at_ms"];
@@ -322,7 +323,7 @@ fn usage() -> Value {
         "gateways_known": number("Gateways of which the registry knows."),
         "gateway_sessions": number("Of these, how many are connected."),
         "client_sessions": number("Clients that are connected, as edges told within the last half minute."),
-        "subscriptions": number("Subscriptions that these have, as edges told."),
+        "subscriptions": number("Subscriptions of all sessions, those of gateways included, as edges told."),
         "undecided_commands": number("Commands that have no final outcome yet, held ones included."),
         "frames_per_s": number("Messages from all its sessions in a second, about: the last ten."),
         "bytes_per_s": number("Bytes of these in a second."),

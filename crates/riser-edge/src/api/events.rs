@@ -49,7 +49,9 @@ pub(crate) async fn post(
     let new = parse(&bytes).map_err(bad)?;
     if !may_send(identity, &of, &new) {
         shared.metrics.events.stored("forbidden");
-        return Err(forbidden("no grant of this credential covers the address and the path"));
+        return Err(forbidden(
+            "no grant of this credential covers the address and the path; or `type`: audit is the broker's own",
+        ));
     }
     let stored = store(shared, &identity.tenant, event_of(shared, identity, of, new), Instant::now()).await;
     let cursor = stored.map_err(|NotStored { code, message }| match code {

@@ -45,7 +45,12 @@ pub(crate) async fn kick(
         return Err(Refused::new("unknown_gateway", Problem::not_found("this gateway is not connected")));
     };
     close(shared, &key, &edge, epoch).await?;
-    tell(shared, identity, from, "gateway.kick", value!({ "gateway": key.address })).await;
+    // It is done: whoever asked does not wait for the event store.
+    let (telling, identity, gateway, busy) = (shared.clone(), identity.clone(), key.address.clone(), shared.busy());
+    shared.tasks.spawn(async move {
+        tell(&telling, &identity, from, "gateway.kick", value!({ "gateway": gateway })).await;
+        drop(busy);
+    });
     let body = value!({ "of": key.address, "edge": edge, "epoch": epoch });
     Ok(json(StatusCode::OK, body.to_string()))
 }

@@ -191,7 +191,10 @@ fn presence() -> Value {
         "reason": perhaps("string", "Why it is offline."),
         "name": text("The flat's name, if it is registered with one."),
         "floor": text("The flat's floor, if it is registered with one."),
-        "token_expires_at_ms": ms("When the token of the flat's gateway ends, to a day, if it is registered and one was given out"),
+        "token_expires_at_ms": ms(
+            "To who may manage the building: the latest end, to a day, of a token that the gateway of a registered flat was given since \
+             it was enrolled last",
+        ),
     });
     object(&["of", "online", "since_ms", "epoch", "edge", "reason"], &fields)
 }

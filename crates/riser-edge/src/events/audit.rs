@@ -1,6 +1,7 @@
 //! The audit: who did what, from where, as events of the tenant that it was done to.
 //!
-//! They are shown to those who may manage the tenant. The control plane tells such events too. Commands are told for tenants
+//! They are shown to those who may manage the tenant, and are the broker's word: no peer may send their type, and since they are
+//! sent by the broker none can take an id of theirs beforehand. The control plane tells such events too. Commands are told for tenants
 //! that want it ([`Tenant::audit_commands`](riser_core::Tenant)): then each is an event at its gateway's address, of which
 //! nobody waits for the storing, so that a slow event store holds up no command.
 
@@ -8,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use riser_core::command::{Action, CommandId};
-use riser_core::event::{Event, EventId};
+use riser_core::event::{Event, EventId, EventType};
 use riser_core::{Address, GatewayKey, Identity, Json, Path, PathFilter, Pattern, Verb};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -21,7 +22,7 @@ use crate::shared::Shared;
 /// The type of these events.
 const AUDIT: &str = "audit";
 /// Events of one tenant that wait to be stored without somebody who waits for them. More are lost and counted.
-pub(crate) const WAITING: usize = 256;
+pub(crate) const AUDITS_WAITING: usize = 256;
 
 /// What was done with a command.
 pub(crate) struct Deed<'a> {
@@ -33,7 +34,12 @@ pub(crate) struct Deed<'a> {
 
 /// Whether an event says who did what in the tenant.
 pub(crate) fn is_audit(event: &Event) -> bool {
-    event.kind.as_str() == AUDIT
+    is_type(&event.kind)
+}
+
+/// Whether this is the type of such events.
+pub(crate) fn is_type(kind: &EventType) -> bool {
+    kind.as_str() == AUDIT
 }
 
 /// Whether a credential shows such events: who may manage the tenant. Every gateway may read what is told to the whole
@@ -96,13 +102,11 @@ fn event(
     from: Option<IpAddr>,
     about: Value,
 ) -> Event {
-    let who = who(identity);
-    let mut data = Map::from_iter([("who".to_owned(), json!(who)), ("what".to_owned(), json!(what))]);
+    let mut data = Map::from_iter([("who".to_owned(), json!(who(identity))), ("what".to_owned(), json!(what))]);
     data.extend(from.map(|from| ("from".to_owned(), json!(from))));
     if let Value::Object(about) = about {
         data.extend(about);
     }
     let kind = AUDIT.parse().expect("a word is a type");
-    let key = GatewayKey::new(identity.tenant.clone(), of);
-    Event { from: who, ..of_broker(&key, id, kind, Json::of(&data)) }
+    of_broker(&GatewayKey::new(identity.tenant.clone(), of), id, kind, Json::of(&data))
 }

@@ -226,7 +226,7 @@ impl Hub {
     /// Takes what the store says of a gateway now.
     async fn settle_doubt(&self, shared: &Shared, address: &Address) -> Result<(), RegistryError> {
         let read = shared.read(&self.key(address)).await?;
-        let mut pushed = Pushed::default();
+        let mut pushed = Pushed::messages();
         {
             let mut inner = self.inner.lock();
             let Some(mirror) = inner.mirrors.get_mut(address) else { return Ok(()) };

@@ -311,7 +311,7 @@ impl Hub {
 
     /// Gives a mirror what the store said.
     fn install(&self, shared: &Shared, address: &Address, snapshot: Option<riser_core::Snapshot>, phase: &Phase) {
-        let mut pushed = Pushed::default();
+        let mut pushed = Pushed::messages();
         {
             let mut inner = self.inner.lock();
             let Some(mirror) = inner.mirrors.get_mut(address) else { return };
@@ -336,7 +336,7 @@ impl Hub {
         let _turn = usage.turn();
         // Before the lock, which every listener of the tenant waits for.
         let ups: Vec<(Address, Up)> = deliveries.drain(..).filter_map(|d| self.decode(shared, d)).collect();
-        let mut pushed = Pushed::default();
+        let mut pushed = Pushed::messages();
         let mut inner = self.inner.lock();
         for (address, up) in ups {
             self.take_up(shared, &mut inner, &address, up, &mut pushed);

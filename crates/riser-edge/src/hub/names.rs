@@ -19,7 +19,7 @@ use super::{Hub, Inner};
 use crate::shared::Shared;
 
 /// Buildings that one hub reads at once. Each is eight reads of the bucket.
-const READS: usize = 16;
+const READS: usize = 4;
 /// How long a subscription waits for names once all else is there, and an HTTP call for one: many times what a read takes, and
 /// little enough that nobody notices it when JetStream does not answer.
 pub(crate) const WAIT: Duration = Duration::from_millis(500);
@@ -51,10 +51,36 @@ struct Table {
     wanted: BTreeSet<BuildingId>,
     /// Buildings that are being read.
     reading: BTreeSet<BuildingId>,
-    /// Until when nobody waits, because names did not come in time.
-    silent_until: Option<Instant>,
-    /// When the log was told of it last.
+    /// Whether nobody waits, because names did not come in time.
+    silence: Silence,
+}
+
+/// For how long nobody waits for names that did not come in time.
+#[derive(Default)]
+pub(crate) struct Silence(Mutex<Began>);
+
+#[derive(Default)]
+struct Began {
+    at: Option<Instant>,
     warned_at: Option<Instant>,
+}
+
+impl Silence {
+    /// Whether it is so now.
+    pub(crate) fn holds(&self) -> bool {
+        self.0.lock().at.is_some_and(|at| at.elapsed() < EVERY)
+    }
+
+    /// Begins one. True when the log should be told: now and then.
+    pub(crate) fn begin(&self) -> bool {
+        let (mut began, now) = (self.0.lock(), Instant::now());
+        began.at = Some(now);
+        let warn = began.warned_at.is_none_or(|at| at + AGE <= now);
+        if warn {
+            began.warned_at = Some(now);
+        }
+        warn
+    }
 }
 
 /// The names in one building.
@@ -113,14 +139,7 @@ impl Names {
 
     /// Has nobody wait for a while.
     fn silence(&self, tenant: &TenantId) {
-        let now = Instant::now();
-        let mut table = self.table.lock();
-        table.silent_until = Some(now + EVERY);
-        let warn = table.warned_at.is_none_or(|at| at + AGE <= now);
-        if warn {
-            table.warned_at = Some(now);
-        }
-        drop(table);
+        let warn = self.table.lock().silence.begin();
         self.told.notify_waiters();
         if warn {
             tracing::warn!(%tenant, "the flats of watched buildings cannot be read in time; snapshots go without new names");
@@ -144,7 +163,6 @@ impl Names {
                 let label = |(gateway, flat): (GatewayId, Flat)| Some((gateway, Arc::new(flat.into_label()?)));
                 let labels = flats.into_iter().filter_map(label).collect();
                 table.known.insert(building, Known { read_at: Instant::now(), labels });
-                table.silent_until = None;
             }
             // The bucket answered, and would answer the same at once.
             Err(FlatsError::Unreadable) => {
@@ -182,11 +200,14 @@ impl Table {
 
     /// Whether it is worth waiting for what a pattern names.
     fn is_awaited(&self, to: &Pattern) -> bool {
-        if self.silent_until.is_some_and(|until| Instant::now() < until) {
+        if self.silence.holds() {
             return false;
         }
-        let mut coming = self.wanted.iter().chain(&self.reading).filter(|building| !self.known.contains_key(*building));
-        coming.any(|building| building_of(to).is_none_or(|of| of == building))
+        let is_coming = |building: &BuildingId| !self.known.contains_key(building);
+        match building_of(to) {
+            Some(of) => (self.wanted.contains(of) || self.reading.contains(of)) && is_coming(of),
+            None => self.wanted.iter().chain(&self.reading).any(is_coming),
+        }
     }
 }
 
@@ -200,15 +221,15 @@ pub(super) fn building_of(to: &Pattern) -> Option<&BuildingId> {
 }
 
 impl Inner {
-    /// The buildings that are watched, and those that are about to be.
+    /// The buildings in which somebody is watched whose name may be needed.
     fn named(&self) -> BTreeSet<BuildingId> {
-        let patterns = || self.watches.keys().chain(self.loads.keys());
-        let mut named: BTreeSet<BuildingId> = patterns().filter_map(building_of).cloned().collect();
-        if patterns().any(|pattern| *pattern == Pattern::All) {
-            for address in self.mirrors.keys() {
-                if !named.contains(address.building()) {
-                    named.insert(address.building().clone());
-                }
+        let mut named = BTreeSet::new();
+        // They are in the order of their buildings.
+        let mut last = None;
+        for building in self.mirrors.keys().map(Address::building) {
+            if last != Some(building) {
+                named.insert(building.clone());
+                last = Some(building);
             }
         }
         named
@@ -317,7 +338,9 @@ mod tests {
         assert_eq!(names.next(), Some(building("b")));
         names.take(&acme(), building("b"), Ok(BTreeMap::new()));
         names.want([&building("c")]);
-        assert!(names.table.lock().is_awaited(&to("c/*")), "somebody answers again");
+        assert!(!names.table.lock().is_awaited(&to("c/*")), "it has not been long enough");
+        tokio::time::advance(EVERY).await;
+        assert!(names.table.lock().is_awaited(&to("c/*")) && names.table.lock().is_awaited(&to("*/*")));
     }
 
     #[tokio::test(start_paused = true)]

@@ -243,7 +243,7 @@ impl Room {
     pub(super) fn take(&self, shared: &Shared, side: Side, deliveries: Vec<Delivery>) {
         let usage = shared.usage(&self.tenant);
         let _turn = usage.turn();
-        let mut pushed = Pushed::default();
+        let mut pushed = Pushed::live();
         let mut look = false;
         for Delivery { subject, payload } in deliveries {
             let (Subject::Live(key) | Subject::EdgeLive(_, key)) = subject else { continue };
@@ -324,7 +324,7 @@ impl Room {
         asked_at: Instant,
         judge: bool,
     ) -> BTreeSet<Ask> {
-        let mut pushed = Pushed::default();
+        let mut pushed = Pushed::live();
         let mut asks = BTreeSet::new();
         {
             let mut inner = self.inner.lock();

@@ -79,8 +79,10 @@ const REFILL: u8 = 2;
 const PAUSED: u8 = 4;
 /// The transport is gone.
 const GONE: u8 = 8;
-/// Somebody is going to flush what was pushed.
-const PUSHED: u8 = 16;
+/// Somebody is going to flush messages that were pushed.
+pub(super) const PUSHED: u8 = 16;
+/// The same of live frames.
+pub(super) const PUSHED_LIVE: u8 = 32;
 
 impl Conn {
     /// A connection that writes to `write`. It lives when [`serve`](super::serve) runs.
@@ -144,13 +146,13 @@ impl Conn {
     }
 
     /// Marks that it was pushed to and is going to be flushed. False when somebody else is going to.
-    pub(super) fn mark_pushed(&self) -> bool {
-        self.flags.fetch_or(PUSHED, Ordering::AcqRel) & PUSHED == 0
+    pub(super) fn mark(&self, mark: u8) -> bool {
+        self.flags.fetch_or(mark, Ordering::AcqRel) & mark == 0
     }
 
     /// Flushes it for whoever marked it. The mark goes first: what is pushed later is marked anew.
-    pub(super) fn flush_pushed(&self) {
-        self.flags.fetch_and(!PUSHED, Ordering::AcqRel);
+    pub(super) fn flush_marked(&self, mark: u8) {
+        self.flags.fetch_and(!mark, Ordering::AcqRel);
         self.flush();
     }
 

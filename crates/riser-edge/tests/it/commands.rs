@@ -297,7 +297,7 @@ async fn the_audit_tells_what_sessions_issue_and_cancel_and_holds_up_no_command(
             .iter()
             .map(|stored| {
                 let event = &stored.event;
-                assert_eq!((event.of.to_string().as_str(), event.from.as_str()), ("b/g", "client:alice"));
+                assert_eq!((event.of.to_string().as_str(), event.from.as_str()), ("b/g", "broker"));
                 assert_eq!(event.path.as_ref().map(riser_core::Path::as_str), Some("hall/lock"));
                 serde_json::from_str(event.data.as_ref().expect("data").as_str()).expect("JSON")
             })
@@ -306,6 +306,15 @@ async fn the_audit_tells_what_sessions_issue_and_cancel_and_holds_up_no_command(
         let all = [deed("command.issue"), deed("command.cancel")];
         assert_eq!(what, if name == "acme" { &all[..] } else { &[] }, "{name}");
     }
+    // Nobody else may say so, and who sends an event of any name keeps none from being stored.
+    let (mut gw, _) = Peerling::open(&one, gateway("b/h")).await;
+    let (mut client, _) = Peerling::open(&one, client_of("acme")).await;
+    for (peer, of) in [(&mut gw, "b/h"), (&mut client, "b/g")] {
+        let data = json!({"who":"client:bob","what":"command.issue"});
+        peer.send(&json!({"t":"event","n":7,"to":of,"id":"audit-1","type":"audit","data":data})).await;
+        assert_eq!(peer.error(7).await, "forbidden");
+    }
+    assert_eq!(told("acme").await.len(), 2);
     // An event store that takes nothing.
     cluster.log.set_full(true);
     let (mut client, _) = Peerling::open(&one, client_of("acme")).await;

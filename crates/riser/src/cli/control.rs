@@ -73,7 +73,8 @@ pub(crate) enum TenantAct {
         /// Gateways may not renew their own tokens.
         #[arg(long)]
         no_renewal: bool,
-        /// Tell each command as an event of the tenant's audit: who issued it, from where.
+        /// Tell each command as an event of the tenant's audit: who issued it, from where. An existing tenant is changed
+        /// with `PATCH /admin/v1/tenants/TENANT` and `{"audit_commands":true}` (docs/TENANTS.md).
         #[arg(long)]
         audit_commands: bool,
         #[command(flatten)]

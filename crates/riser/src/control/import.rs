@@ -17,6 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use http::Method;
 use qrcode::{Color, QrCode};
+use riser_client::End;
 use riser_core::{Address, TenantId};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -76,6 +77,25 @@ impl Done {
     }
 }
 
+/// Why no further call is made.
+enum Stop {
+    /// Nothing was done of these lines: the credential or the tenant is wrong.
+    Refused(Failure),
+    /// Any of these lines may have been done, and codes made that nobody saw: the control plane stores flats part by part,
+    /// and may refuse or fail at a later part.
+    Cut(Failure),
+    /// All of these lines were done and their codes printed, and of so many there is no picture.
+    Undrawn(u64),
+}
+
+impl Stop {
+    fn of(end: End) -> Self {
+        let is_refused = matches!(end, End::Refused { status: 401 | 403 | 404, .. });
+        let failure = Failure::from(end);
+        if is_refused { Self::Refused(failure) } else { Self::Cut(failure) }
+    }
+}
+
 /// Flats that one call registers.
 #[derive(Default)]
 struct Batch {
@@ -120,7 +140,9 @@ pub(super) async fn run(desk: &Desk, wish: &Wish<'_>) -> Result<ExitCode, Failur
     // Of each address eight bytes: the text of all of them would be most of what this takes.
     let mut seen = HashSet::new();
     let mut batch = Batch::default();
-    exit::print("address,name,code\n")?;
+    if !exit::print("address,name,code\n")? {
+        return Err(unread());
+    }
     for (number, line) in Lines::new(input) {
         match line.and_then(|row| fresh(row, &mut seen)) {
             Ok(row) => batch.push(number, row),
@@ -155,30 +177,47 @@ fn fresh(row: Row, seen: &mut HashSet<u64>) -> Result<Row, String> {
 /// Registers flats, or says where it stopped.
 async fn register(desk: &Desk, wish: &Wish<'_>, batch: &Batch, done: &mut Done) -> Result<(), Failure> {
     let before = done.flats;
-    let sent = send(desk, wish, batch, done).await;
-    // Whose credential or tenant is wrong is told so at the first call, and nothing else.
-    let refused = matches!(sent, Err(Failure::Denied(_) | Failure::Rejected(_)));
-    if sent.is_err() && !(refused && before == 0) {
-        let (first, last) = batch.lines;
-        let how = if wish.new_codes {
-            format!("Import the list from line {first} on to go on")
-        } else {
-            "Import the list again to go on. Flats of these lines that get no code then have one that was not shown: import \
-             them with --new-codes"
-                .to_owned()
-        };
-        exit::say(&format!("stopped in lines {first} to {last}; the {before} flats before them are registered. {how}"));
+    let Err(stop) = send(desk, wish, batch, done).await else { return Ok(()) };
+    let (first, last) = batch.lines;
+    match stop {
+        // Whose credential or tenant is wrong is told so at the first call, and nothing else.
+        Stop::Refused(failure) if before == 0 => Err(failure),
+        Stop::Refused(failure) | Stop::Cut(failure) => {
+            let how = if wish.new_codes {
+                format!("Import the list from line {first} on to go on")
+            } else {
+                "Import the list again to go on. Flats of these lines that get no code then have one that was not shown: \
+                 import them with --new-codes"
+                    .to_owned()
+            };
+            let text =
+                format!("stopped in lines {first} to {last}; the {before} flats before them are registered. {how}");
+            exit::say(&text);
+            Err(failure)
+        }
+        Stop::Undrawn(missing) => {
+            exit::say(&format!(
+                "stopped after line {last}; the flats up to it are registered, and their codes are printed: pictures can be \
+                 made of these. Import the lines after it, if there are any, to go on"
+            ));
+            Err(Failure::Other(anyhow!("{missing} pictures of codes in lines {first} to {last} are missing")))
+        }
     }
-    sent
 }
 
-async fn send(desk: &Desk, wish: &Wish<'_>, batch: &Batch, done: &mut Done) -> Result<(), Failure> {
+/// What there is to say when standard output is closed.
+fn unread() -> Failure {
+    Failure::Other(anyhow!("nobody reads the codes any more"))
+}
+
+async fn send(desk: &Desk, wish: &Wish<'_>, batch: &Batch, done: &mut Done) -> Result<(), Stop> {
     let rows: Vec<Value> = batch.rows.iter().map(Row::json).collect();
     let mut body = json!({ "flats": rows, "codes": if wish.new_codes { "all" } else { "missing" } });
     if let Some(ttl) = wish.code_ttl {
         body["code_ttl_ms"] = json!(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
     }
-    let said = desk.ask(Method::POST, &format!("{}/flats", of(wish.tenant)), Some(&body)).await?.body;
+    let path = format!("{}/flats", of(wish.tenant));
+    let said = desk.admin.call(Method::POST, &path, Some(&body), None).await.map_err(Stop::of)?.body;
     let sent: HashMap<String, &Row> = batch.rows.iter().map(|row| (row.address.to_string(), row)).collect();
     let (mut text, mut drawn) = (String::new(), vec![]);
     for flat in said["flats"].as_array().into_iter().flatten() {
@@ -192,20 +231,26 @@ async fn send(desk: &Desk, wish: &Wish<'_>, batch: &Batch, done: &mut Done) -> R
         let _ = writeln!(text, "{},{},{code}", super::table::cell(&flat["address"]), lines::quoted(name));
         drawn.extend(row.map(|row| (&row.address, code)));
     }
-    if !exit::print(&text)? {
-        return Err(Failure::Other(anyhow!("nobody reads the codes any more")));
+    if !exit::print(&text).map_err(|error| Stop::Cut(error.into()))? {
+        return Err(Stop::Cut(unread()));
     }
+    let Some(folder) = wish.qr else { return Ok(()) };
+    let mut missing = 0;
+    // One that fails keeps none from being drawn: the codes are not shown again, and each that is missing is named.
     for (address, code) in drawn {
-        wish.qr.map_or(Ok(()), |folder| draw(folder, address, code))?;
+        if let Err(error) = draw(folder, address, code) {
+            missing += 1;
+            exit::say(&format!("there is no picture of the code of {address}: {error:#}"));
+        }
     }
-    Ok(())
+    if missing == 0 { Ok(()) } else { Err(Stop::Undrawn(missing)) }
 }
 
 /// Writes a flat's code as an SVG picture.
-fn draw(folder: &Path, address: &Address, code: &str) -> Result<(), Failure> {
-    let svg = svg(code).with_context(|| format!("cannot draw the code of {address}"))?;
+fn draw(folder: &Path, address: &Address, code: &str) -> anyhow::Result<()> {
+    let svg = svg(code).context("cannot draw it")?;
     let file = folder.join(format!("{}-{}.svg", address.building(), address.gateway()));
-    Ok(fs::write(&file, svg).with_context(|| format!("cannot write {}", file.display()))?)
+    fs::write(&file, svg).with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// A QR code as SVG: black squares on white.

@@ -1,9 +1,9 @@
 //! `riser tenant`, `key`, `quota` and `gateway` against a development cluster.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread::{self, JoinHandle};
 
 use serde_json::Value;
@@ -24,7 +24,11 @@ fn tool(dev: &Dev, args: &[&str]) -> Said {
     let mut command = riser(args);
     let (url, secret) = (dev.text("control"), dev.text("control_credential"));
     command.env("RISER_CONTROL_URL", url).env("RISER_CONTROL_CREDENTIAL", secret);
-    let output = command.stdin(Stdio::null()).output().expect("it starts");
+    outcome(command.stdin(Stdio::null()))
+}
+
+fn outcome(command: &mut Command) -> Said {
+    let output = command.output().expect("it starts");
     let utf8 = |bytes| String::from_utf8(bytes).expect("UTF-8");
     Said { code: output.status.code(), out: utf8(output.stdout), err: utf8(output.stderr) }
 }
@@ -137,15 +141,18 @@ fn plane(answers: Vec<(u16, String)>) -> (String, JoinHandle<Vec<String>>) {
     (url, thread::spawn(move || answers.into_iter().map(serve).collect()))
 }
 
-/// Imports a list with a control plane at this URL.
-fn import(url: &str, list: &[u8]) -> Said {
-    let folder = Folder::new();
+/// The command that imports a list, which it puts into the folder, with a control plane at this URL.
+fn importing(folder: &Folder, url: &str, list: &[u8]) -> Command {
     let file = folder.0.join("flats.csv");
     fs::write(&file, list).expect("a file");
     let mut command = riser(&["gateway", "import", "acme", file.to_str().expect("UTF-8"), "--control", url]);
-    let output = command.env("RISER_CONTROL_CREDENTIAL", "x".repeat(43)).output().expect("it starts");
-    let utf8 = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    Said { code: output.status.code(), out: utf8(output.stdout), err: utf8(output.stderr) }
+    command.env("RISER_CONTROL_CREDENTIAL", "x".repeat(43));
+    command
+}
+
+/// Imports a list with a control plane at this URL.
+fn import(url: &str, list: &[u8]) -> Said {
+    outcome(&mut importing(&Folder::new(), url, list))
 }
 
 #[test]
@@ -166,6 +173,36 @@ fn an_import_that_is_cut_off_says_where_and_prints_what_was_done() {
     let said = import(&url, list.as_bytes());
     assert!(said.code == Some(3) && said.err.contains("no tenant") && !said.err.contains("stopped"), "{}", said.err);
     asked.join().expect("no panic");
+    // A building may have taken its part of the call before another refused its own.
+    let (url, asked) = plane(vec![(409, r#"{"code":"conflict","detail":"others change this building"}"#.into())]);
+    let said = import(&url, list.as_bytes());
+    assert!(said.code == Some(3) && said.err.contains("stopped in lines 1 to 100; the 0 flats"), "{}", said.err);
+    assert!(said.err.contains("--new-codes"), "{}", said.err);
+    asked.join().expect("no panic");
+}
+
+#[test]
+fn an_import_whose_codes_nobody_reads_registers_nothing() {
+    let (reader, writer) = io::pipe().expect("a pipe");
+    drop(reader);
+    let folder = Folder::new();
+    let said = outcome(importing(&folder, &nowhere(), b"b1/f1\n").stdout(writer));
+    assert!(said.code == Some(1) && said.err.contains("nobody reads the codes any more"), "{}", said.err);
+}
+
+#[test]
+fn an_import_that_cannot_draw_a_picture_says_which_and_that_the_codes_are_printed() {
+    let folder = Folder::new();
+    let row = |n: usize| format!(r#"{{"address":"b1/f{n}","new":true,"code":"acme/b1/f{n}/X"}}"#);
+    let (url, asked) = plane(vec![(200, format!(r#"{{"flats":[{},{}],"codes_until_ms":1}}"#, row(1), row(2)))]);
+    // No file can be written where a folder is.
+    fs::create_dir_all(folder.0.join("codes/b1-f1.svg")).expect("a folder");
+    let said = outcome(importing(&folder, &url, b"b1/f1\nb1/f2\n").arg("--qr").arg(folder.0.join("codes")));
+    asked.join().expect("no panic");
+    assert!(said.code == Some(1) && said.out.contains("b1/f1,,acme/b1/f1/X\n"), "{}{}", said.out, said.err);
+    let told = ["no picture of the code of b1/f1: ", "their codes are printed", "1 pictures of codes in lines 1 to 2"];
+    assert!(told.iter().all(|text| said.err.contains(text)) && !said.err.contains("--new-codes"), "{}", said.err);
+    assert!(fs::read_to_string(folder.0.join("codes/b1-f2.svg")).expect("a picture").starts_with("<svg "));
 }
 
 #[test]
