@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::mirror::Mirror;
+use super::names::building_of;
 use super::{Hub, SubscribeError, Watch, keeper};
 use crate::presence::UNANSWERED;
 use crate::shared::Shared;
@@ -83,8 +84,8 @@ impl Hub {
 
     async fn load(&self, shared: &Shared, to: &Pattern) -> Loaded {
         let addresses = keeper::addresses(shared, &self.tenant, to).await.map_err(|_| SubscribeError::Unavailable)?;
-        // A building of which the store knows nothing has nobody to be called by a name.
-        self.names.want(addresses.iter().map(Address::building));
+        // Also those of a building of which the store knows nothing: its first gateway is called by its name as well.
+        self.names.want(building_of(to).into_iter().chain(addresses.iter().map(Address::building)));
         let (mut new, mut elsewhere) = (Vec::new(), Vec::new());
         {
             let mut inner = self.inner.lock();

@@ -221,9 +221,10 @@ pub(super) fn building_of(to: &Pattern) -> Option<&BuildingId> {
 }
 
 impl Inner {
-    /// The buildings in which somebody is watched whose name may be needed.
+    /// The buildings that are watched, and those that are about to be.
     fn named(&self) -> BTreeSet<BuildingId> {
-        let mut named = BTreeSet::new();
+        let patterns = self.watches.keys().chain(self.loads.keys());
+        let mut named: BTreeSet<BuildingId> = patterns.filter_map(building_of).cloned().collect();
         // They are in the order of their buildings.
         let mut last = None;
         for building in self.mirrors.keys().map(Address::building) {
