@@ -339,7 +339,7 @@ async fn a_gateways_session_is_closed_and_shows_that_somebody_closed_it() {
 async fn a_code_becomes_a_gateways_token_once_and_the_device_before_is_revoked() {
     let world = World::new().await;
     let edges = [edge(&world, "edge-0").await, edge(&world, "edge-1").await];
-    let [all, _] = tenant_with_keys(&world, &edges[0]).await;
+    let [all, some] = tenant_with_keys(&world, &edges[0]).await;
     edges[1].until(&all, 200).await;
     let rows = json!([{ "address": "b/f1", "name": "1 left", "floor": "1" }, { "address": "b/f2", "name": "1 right" }]);
     let register = async |codes: &str| {
@@ -371,6 +371,10 @@ async fn a_code_becomes_a_gateways_token_once_and_the_device_before_is_revoked()
     );
     let ends = presence["gateways"].as_array().expect("rows").iter().map(|row| &row["token_expires_at_ms"]);
     assert_eq!(ends.collect::<Vec<_>>(), [&body["expires_at_ms"], &Value::Null]);
+    // When credentials end is nothing for who only reads.
+    let seen = edges[0].read("GET /v1/presence?building=b", &some).await;
+    assert_eq!(seen["gateways"][0]["name"], "1 left");
+    assert!(!seen.to_string().contains("token_expires_at_ms"), "{seen}");
     let state = edges[0].read("GET /v1/state/b/f1", &all).await;
     assert_eq!((&state["name"], &state["floor"]), (&json!("1 left"), &json!("1")));
     // Nobody gets anything else out of it: used, wrong, of another tenant or flat, and no code at all.

@@ -136,8 +136,8 @@ pub(crate) fn seen(identity: &Identity, of: Address, notice: &EventId) -> Event 
     }
 }
 
-/// Whether a credential may send an event. Nobody may send those of the audit, which are the broker's word. Others at the address, and at its path or, without one, at all of its paths. A gateway
-/// may at its own address.
+/// Whether a credential may send an event. Nobody may send those of the audit, which are the broker's word. Others it may at
+/// the address, and at its path or, without one, at all of its paths. A gateway may at its own address.
 pub(crate) fn may_send(identity: &Identity, of: &Address, new: &NewEvent) -> bool {
     if audit::is_type(&new.kind) {
         return false;

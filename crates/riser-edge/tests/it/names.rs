@@ -226,7 +226,8 @@ async fn a_state_that_is_asked_for_says_what_the_flat_is_called() {
     cluster.register("other", "b/f2", Some("theirs"), None).await;
     let id: EdgeId = "edge-0".parse().expect("an edge");
     let mut ports = cluster.ports(&id);
-    ports.keep = Some(Store::new(Arc::new(cluster.kv.client(&id))));
+    let reads = Arc::new(AtomicUsize::new(0));
+    ports.keep = Some(Store::new(Arc::new(Counted { kv: cluster.kv.client(&id), reads: reads.clone() })));
     let listener = listen("127.0.0.1:0".parse().expect("an address")).expect("a listener");
     let at = listener.local_addr().expect("bound");
     let metrics = Metrics::new(&prometheus::Registry::new());
@@ -255,6 +256,10 @@ async fn a_state_that_is_asked_for_says_what_the_flat_is_called() {
     let shown = state(at, "b/f1", &token).await;
     assert_eq!((&shown["name"], shown.get("floor")), (&json!("Meyer"), None));
     cluster.kv.cut_all(3_600 * SECOND);
-    let shown = state(at, "b/f1", &token).await;
-    assert_eq!((&shown["state"], shown.get("name")), (&json!({"a":1}), None), "told without");
+    let before = reads.load(Ordering::Relaxed);
+    for _ in 0..3 {
+        let shown = state(at, "b/f1", &token).await;
+        assert_eq!((&shown["state"], shown.get("name")), (&json!({"a":1}), None), "told without");
+    }
+    assert_eq!(reads.load(Ordering::Relaxed), before + 1, "nobody asks again at once");
 }
