@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use riser_core::{Address, BuildingId, GatewayId, GatewayKey, TenantId};
 use riser_tenants::flats::{TokenTimes, is_noted_after};
 use riser_tenants::{Flats, FlatsError, Store};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::auth::Minted;
 use crate::shared::Shared;
@@ -155,7 +155,9 @@ async fn write_one(
 ) -> bool {
     notes.retain(|gateway, note| is_good(shared, &tenant, &building, gateway, &note.token));
     let tokens = notes.iter().map(|(gateway, note)| (gateway.clone(), note.token)).collect();
-    match flats.note_tokens(&tenant, &building, &tokens).await {
+    // What was written of it all the same is written again without harm.
+    let noted = timeout(shared.config.call, flats.note_tokens(&tenant, &building, &tokens)).await;
+    match noted.unwrap_or(Err(FlatsError::Unavailable)) {
         Ok(()) => true,
         Err(error @ (FlatsError::Unavailable | FlatsError::Busy)) => {
             shared.token_ends.put_back(&tenant, &building, notes);

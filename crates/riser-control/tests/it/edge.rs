@@ -556,3 +556,27 @@ async fn commands_are_told_with_who_and_from_where_for_a_tenant_that_wants_it() 
     assert_eq!(rows.len(), 2);
     assert!(audits(&some).await.is_empty(), "who may not manage is shown none");
 }
+
+#[tokio::test]
+async fn a_session_that_is_closed_by_a_call_is_told_in_the_audit() {
+    let world = World::new().await;
+    let edge = edge(&world, "edge-0").await;
+    let [all, _] = tenant_with_keys(&world, &edge).await;
+    let token = edge.token(&all, "b/g").await;
+    let session = edge.session(&token).await;
+    assert_eq!(edge.ask("DELETE /v1/sessions/b/g", &all).await.0, 200);
+    session.closed().await;
+    let told = async {
+        loop {
+            let events = edge.read("GET /v1/events?to=_/_", &all).await;
+            let mut rows = events["events"].as_array().expect("rows").iter();
+            if let Some(row) = rows.find(|row| row["data"]["what"] == "gateway.kick") {
+                break row.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let row = timeout(PATIENCE, told).await.expect("told");
+    let data = json!({ "what": "gateway.kick", "who": "client:all", "from": "127.0.0.1", "gateway": "b/g" });
+    assert_eq!((&row["from"], &row["data"]), (&json!("broker"), &data));
+}

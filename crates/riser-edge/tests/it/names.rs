@@ -23,9 +23,9 @@ use super::harness::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The bucket, and how often it was asked for a part of a building.
-struct Counted {
-    kv: MemoryKvClient,
-    reads: Arc<AtomicUsize>,
+pub(super) struct Counted {
+    pub(super) kv: MemoryKvClient,
+    pub(super) reads: Arc<AtomicUsize>,
 }
 
 #[async_trait]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use riser_core::{BuildingId, Identity, TenantId};
 use riser_edge::{Edge, EdgeConfig};
@@ -11,6 +12,7 @@ use serde_json::json;
 use tokio::time::{Duration, timeout};
 
 use super::harness::*;
+use super::names::Counted;
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -134,4 +136,43 @@ async fn what_waits_is_written_when_the_store_answers_again_and_when_the_edge_is
     drop(gw);
     second.drain().await;
     assert_eq!(noted(&flats).await, ends([("f1", Some(two))]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_does_not_answer_is_not_asked_for_every_building() {
+    let cluster = Cluster::new();
+    let reads = Arc::new(AtomicUsize::new(0));
+    let kv = Counted { kv: cluster.kv.client(&"edge-0".parse().expect("an edge")), reads: reads.clone() };
+    let store = Store::new(Arc::new(kv));
+    let flats = store.flats();
+    let (edge, _) = cluster.edge_with("edge-0", |ports| ports.keep = Some(store)).await;
+    let all: Vec<String> = (0..40).map(|n| format!("b{n}/g")).collect();
+    register(&flats, &all.iter().map(String::as_str).collect::<Vec<_>>(), DAY_MS).await;
+    let mut peers = Vec::new();
+    for address in &all {
+        let (mut peer, _) = Peerling::open(&edge, lasting(address, 30)).await;
+        renew(&mut peer).await;
+        peers.push(peer);
+    }
+    let before = reads.load(Ordering::Relaxed);
+    cluster.kv.cut_all(Duration::from_secs(3_600));
+    // One round in which notes ripen, and one in which they are written.
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    let asked = reads.load(Ordering::Relaxed) - before;
+    assert!((1..=16).contains(&asked), "{asked}");
+    cluster.kv.heal_all();
+    timeout(PATIENCE, async {
+        for address in &all {
+            let building = address.split_once('/').expect("an address").0.parse().expect("a building");
+            let ends = async || {
+                let known = flats.building(&acme(), &building).await.expect("read");
+                known.into_values().next().and_then(|flat| flat.token_expires_at_ms)
+            };
+            while ends().await.is_none_or(|ends| ends <= DAY_MS) {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    })
+    .await
+    .expect("noted in time");
 }
